@@ -1,0 +1,36 @@
+# `make` alone lists the targets.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow lint format
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(VENV)/.installed ## make .venv and install crackseg into it
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "crackseg needs Python 3.10 or newer; name one with make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: setup ## the whole pipeline on the sample data, in minutes on a CPU
+	$(BIN)/crackseg demo
+
+test: setup lint ## lint, then all tests but the slow ones
+	$(BIN)/python -m pytest -m 'not slow' -n 2
+
+test-slow: setup ## the slow tests
+	$(BIN)/python -m pytest -m slow
+
+lint: setup ## ruff, ruff format, mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: setup ## write the code as ruff likes it
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .

@@ -1,0 +1,5 @@
+"""``python -m crackseg``."""
+
+from crackseg.cli import main
+
+main()

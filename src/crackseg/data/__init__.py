@@ -1,0 +1,1 @@
+"""From what people downloaded to training batches."""

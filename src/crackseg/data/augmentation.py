@@ -1,0 +1,79 @@
+"""Random flips, crop, blur, hue, saturation, brightness and contrast, image and mask together (section 3.3).
+
+The paper names the operations and not their ranges; ours are in params.yaml and docs/adr/0003.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from crackseg.params import AugmentParams
+
+
+def augment_pair(
+    image: np.ndarray, mask: np.ndarray, params: AugmentParams, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Augment one training pair; every random number comes from ``rng``, in a fixed order.
+
+    Args:
+        image: uint8 (H, W, 3), RGB; not changed.
+        mask: uint8 (H, W) of {0, 1}; not changed.
+    Returns:
+        image and mask of (crop_px, crop_px), or of the whole size for ``crop_px`` 0; mask is never interpolated.
+    """
+    image, mask = crop_pair(image, mask, params.crop_px, rng)
+    chance = rng.random(3)
+    strength = rng.uniform(-1, 1, 4)
+    sigma_px = rng.uniform(0, params.blur_sigma_px)
+    flips = [
+        axis
+        for axis, wanted in ((1, chance[0] < params.flip_horizontal), (0, chance[1] < params.flip_vertical))
+        if wanted
+    ]
+    if flips:
+        image, mask = np.flip(image, flips), np.flip(mask, flips)
+    image = np.ascontiguousarray(image)
+    if chance[2] < params.blur and sigma_px > 0.1:  # below, the kernel is a single pixel
+        image = cv2.GaussianBlur(image, (0, 0), sigma_px)
+    image = shift_hue_saturation(image, strength[0] * params.hue, 1 + strength[1] * params.saturation)
+    image = shift_brightness_contrast(image, strength[2] * params.brightness, 1 + strength[3] * params.contrast)
+    return image, np.ascontiguousarray(mask)
+
+
+def crop_pair(
+    image: np.ndarray, mask: np.ndarray, crop_px: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cut the same random square from both; a smaller image is first continued by reflection."""
+    if not crop_px:
+        return image, mask
+    missing = [max(0, crop_px - side) for side in image.shape[:2]]
+    if any(missing):
+        edges = (missing[0] // 2, missing[0] - missing[0] // 2, missing[1] // 2, missing[1] - missing[1] // 2)
+        image, mask = (cv2.copyMakeBorder(array, *edges, cv2.BORDER_REFLECT_101) for array in (image, mask))
+    top = int(rng.integers(0, image.shape[0] - crop_px + 1))
+    left = int(rng.integers(0, image.shape[1] - crop_px + 1))
+    window = (slice(top, top + crop_px), slice(left, left + crop_px))
+    return image[window], mask[window]
+
+
+def shift_hue_saturation(image: np.ndarray, hue: float, saturation: float) -> np.ndarray:
+    """Turn the hue by a share of the circle and multiply the saturation; RGB uint8 in and out."""
+    if hue == 0 and saturation == 1:
+        return image
+    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)  # H in 0..179
+    table = np.empty((256, 1, 3), np.uint8)
+    levels = np.arange(256)
+    table[:, 0, 0] = (levels + round(hue * 180)) % 180
+    table[:, 0, 1] = (levels * saturation).clip(0, 255).round()
+    table[:, 0, 2] = levels
+    return cv2.cvtColor(cv2.LUT(hsv, table), cv2.COLOR_HSV2RGB)
+
+
+def shift_brightness_contrast(image: np.ndarray, brightness: float, contrast: float) -> np.ndarray:
+    """Scale around the image's mean grey and add a share of full scale; uint8 in and out."""
+    if brightness == 0 and contrast == 1:
+        return image
+    mean = float(np.mean(cv2.mean(image)[:3]))
+    table = ((np.arange(256) - mean) * contrast + mean + brightness * 255).clip(0, 255).round().astype(np.uint8)
+    return cv2.LUT(image, table)

@@ -1,0 +1,122 @@
+"""Which datasets a folder holds: one, the paper's whole bundle, or folders that are canonical already.
+
+The second step of an import: divides the listed files among datasets and has each paired.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+
+from crackseg.data.catalog import KNOWN_DATASETS, check_dataset_name
+from crackseg.data.image_io import IMAGE_EXTENSIONS
+from crackseg.data.index_files import IndexedPair, read_index_file
+from crackseg.data.layouts import FoundFile, SourceListing, known_name, list_source
+from crackseg.data.pairing import RawDataset, join_some, pair_files
+from crackseg.errors import CracksegError
+
+
+def find_datasets(source: Path, *, name: str | None = None, allow_unpaired: bool = False) -> list[RawDataset]:
+    """Find the datasets below a folder, and the pairs of each.
+
+    Args:
+        source: an existing folder.
+        name: take everything as this dataset (or, in a bundle, only the dataset of that name).
+        allow_unpaired: leave out images without ground truth and the reverse, instead of reporting a problem.
+    Returns:
+        At least one dataset; each may hold problems.
+    Raises:
+        CracksegError: nothing that could be a dataset, or a name is needed.
+    """
+    listing = list_source(source, name=name)
+    if not listing.files:
+        raise CracksegError(_explain_empty(source, listing))
+    indexed: list[IndexedPair] = []
+    index_problems: list[str] = []
+    for path in listing.index_files:
+        pairs, problems = read_index_file(path, source)
+        indexed += pairs
+        index_problems += problems
+    divided, strangers = _divide(source, listing.files, name)
+    datasets = []
+    for dataset_name, files in divided.items():
+        dataset = pair_files(dataset_name, files, indexed, allow_unpaired=allow_unpaired)
+        manifests = [listing.manifests[f] for f in listing.manifests if any(f in x.path.parents for x in files)]
+        if manifests:
+            _follow_manifest(dataset, pd.concat(manifests), allow_unpaired=allow_unpaired)
+        if not dataset.pairs:
+            dataset.problems += _look_beside(source, dataset_name)
+        datasets.append(dataset)
+    datasets[0].problems[:0] = index_problems
+    if strangers:
+        folders = join_some(dict.fromkeys(f"{f.folder}/" for f in strangers), 5)
+        datasets[0].notes.insert(
+            0, f"{len(strangers)} files left out, as their folders belong to no dataset taken here: {folders}"
+        )
+    return datasets
+
+
+def _explain_empty(source: Path, listing: SourceListing) -> str:
+    if listing.archives:
+        return f"{source} holds no images, but {join_some(a.name for a in listing.archives)}; unpack that first"
+    return f"{source} holds no images (looked for {', '.join(IMAGE_EXTENSIONS)}, in all folders below it)"
+
+
+def _divide(
+    source: Path, files: list[FoundFile], name: str | None
+) -> tuple[dict[str, list[FoundFile]], list[FoundFile]]:
+    """The files of each dataset, and those that belong to none of them."""
+    named = sorted({f.dataset for f in files if f.dataset})
+    if name is not None:
+        name = known_name(name) or check_dataset_name(name)
+        if name not in named:
+            if len(named) > 1:
+                raise CracksegError(
+                    f"{source} holds several datasets ({', '.join(named)}), but one name was given ({name}); "
+                    "import without a name, or one dataset's folder at a time"
+                )
+            return {name: files}, []
+        wanted = [name]
+    elif named:
+        wanted = [check_dataset_name(n) for n in named]
+    else:
+        own = known_name(source.name)
+        if own is None:
+            raise CracksegError(
+                f"{source}: no known dataset ({', '.join(KNOWN_DATASETS)}) in its folders' names; say what it is "
+                f"with --name, e.g. `crackseg data import {source} --name {_suggest_name(source)}`"
+            )
+        return {own: files}, []
+    divided = {n: [f for f in files if f.dataset == n] for n in wanted}
+    if len(named) == 1:
+        # `gt/` beside `CrackTree260/` can only be its own; `bridge/gt/` is somebody else's.
+        divided[named[0]] = [f for f in files if not f.foreign]
+    taken = {f.path for own_files in divided.values() for f in own_files}
+    return divided, [f for f in files if f.path not in taken]
+
+
+def _suggest_name(source: Path) -> str:
+    return "".join(c if c.isascii() and c.isalnum() else "-" for c in source.name).strip("-") or "MINE"
+
+
+def _follow_manifest(dataset: RawDataset, manifest: pd.DataFrame, *, allow_unpaired: bool) -> None:
+    """Take splits and source of a dataset that is canonical already from its manifest."""
+    splits = dict(zip(manifest["stem"], manifest["split"], strict=True))
+    dataset.pairs = [replace(pair, split=splits.get(pair.stem)) for pair in dataset.pairs]
+    missing = sorted(splits.keys() - {pair.stem for pair in dataset.pairs})
+    if missing:
+        (dataset.notes if allow_unpaired else dataset.problems).append(
+            f"in manifest.csv, but not there as a pair: {join_some(missing)}"
+        )
+    sources = sorted(set(manifest["source"]))
+    dataset.source = sources[0] if len(sources) == 1 else None
+
+
+def _look_beside(source: Path, name: str) -> list[str]:
+    """A hint for who points at ``CrackTree260`` while ``CrackTree260_gt`` lies beside it."""
+    beside = sorted(
+        p.name for p in source.parent.iterdir() if p.is_dir() and p != source and known_name(p.name) == name
+    )
+    return [f"{join_some(beside)} lies beside {source.name}; import {source.parent} instead"] if beside else []

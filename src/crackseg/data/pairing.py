@@ -1,0 +1,256 @@
+"""Which ground truth belongs to which photograph: from a listing of files to pairs, by stem or by index file.
+
+The third step of an import; files are opened here only where two of them have the same name.
+"""
+
+from __future__ import annotations
+
+import filecmp
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from crackseg.data.catalog import KNOWN_DATASETS
+from crackseg.data.index_files import IndexedPair
+from crackseg.data.layouts import FoundFile, Role, fold, original_of_crop, truth_stem
+
+
+@dataclass(frozen=True, slots=True)
+class RawPair:
+    """A photograph and its ground truth as they lie in the source.
+
+    Attributes:
+        stem: name in the manifest.
+        image_path: the photograph.
+        mask_path: the ground truth, in any format.
+        roi_path: the region of interest, or None.
+        split: said by folder, index file or manifest; None where nothing says it.
+    """
+
+    stem: str
+    image_path: Path
+    mask_path: Path
+    roi_path: Path | None = None
+    split: str | None = None
+
+
+@dataclass(slots=True)
+class RawDataset:
+    """One dataset as found in the source.
+
+    Attributes:
+        name: the paper's, the user's, or the canonical folder's.
+        pairs: sorted by stem.
+        problems: what the user must mend before an import; empty if nothing.
+        notes: what was decided or left out.
+        source: the manifest's ``source`` column, if the source is canonical already, else None.
+    """
+
+    name: str
+    pairs: list[RawPair] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    source: str | None = None
+
+
+def join_some(names: Iterable[str], limit: int = 10) -> str:
+    """Join names for a message, at most ``limit`` of them and the number of the rest."""
+    names = list(names)
+    rest = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + rest
+
+
+def pair_files(
+    name: str, files: list[FoundFile], indexed: list[IndexedPair], *, allow_unpaired: bool = False
+) -> RawDataset:
+    """Pair the files of one dataset.
+
+    Args:
+        name: of the dataset.
+        files: its images, ground truth and regions of interest.
+        indexed: pairs that index files list; where there are any, only these count.
+        allow_unpaired: leave out images without ground truth and the reverse, instead of reporting a problem.
+    Returns:
+        The pairs by stem, with the problems that forbid an import.
+    """
+    dataset = RawDataset(name)
+    files = _leave_out_crops(dataset, files)
+    files = _tell_truth_in_same_folder(files)
+    present = {f.path for f in files}
+    indexed = [p for p in indexed if p.image_path in present and p.mask_path in present]
+    rois = {fold(f.stem): f for f in files if f.role is Role.ROI}
+    if indexed:
+        chosen = _pairs_of_index(dataset, files, indexed)
+    else:
+        chosen = _pairs_by_stem(dataset, files, rois, allow_unpaired=allow_unpaired)
+    dataset.pairs = sorted(
+        (
+            RawPair(i.stem, i.path, t.path, rois[fold(i.stem)].path if fold(i.stem) in rois else None, split)
+            for i, t, split in chosen
+        ),
+        key=lambda pair: pair.stem,
+    )
+    if rois:
+        with_roi = sum(p.roi_path is not None for p in dataset.pairs)
+        dataset.notes.append(
+            f"{join_some(dict.fromkeys(f'{f.folder}/' for f in rois.values()))}: taken as the region of interest, "
+            f"for {with_roi} of {len(dataset.pairs)} images"
+        )
+    if not dataset.pairs and not dataset.problems:
+        dataset.problems.append("no image has a ground truth")
+    return dataset
+
+
+def _leave_out_crops(dataset: RawDataset, files: list[FoundFile]) -> list[FoundFile]:
+    crops = {f.path for f in files if original_of_crop(f.stem)}
+    if not crops:
+        return files
+    if len(crops) < len(files):
+        dataset.notes.append(
+            f"{len(crops)} augmented crops (…_rotN_cropN_mirrorN) left out: training augments by itself"
+        )
+        return [f for f in files if f.path not in crops]
+    known = KNOWN_DATASETS.get(dataset.name)
+    if known and known.role == "test":
+        dataset.problems.append("only augmented crops (…_rotN_cropN_mirrorN); testing needs the photographs")
+    dataset.notes.append(
+        "only augmented crops (…_rotN_cropN_mirrorN): divided into train and val by photograph, none for test"
+    )
+    return files
+
+
+def _tell_truth_in_same_folder(files: list[FoundFile]) -> list[FoundFile]:
+    """Where no folder holds ground truth, find it beside the images: ``7_mask.png``, or ``7.png`` by ``7.jpg``."""
+    beside: dict[str, set[str]] = defaultdict(set)
+    for file in files:
+        beside[file.folder].add(fold(file.stem))
+    told = [replace(f, role=Role.TRUTH) if f.path.suffix.lower() == ".mat" else f for f in files]
+    if any(f.role in (Role.TRUTH, Role.MASK) for f in told):
+        return told
+    for number, file in enumerate(told):
+        base = fold(truth_stem(file.stem))
+        if file.role is not Role.ROI and base != fold(file.stem) and base in beside[file.folder]:
+            told[number] = replace(file, role=Role.TRUTH)
+    if any(f.role is Role.TRUTH for f in told):
+        return told
+    lossless = [f for f in told if f.path.suffix.lower() in (".png", ".bmp")]
+    lossy = {(f.folder, fold(f.stem)) for f in told if f.path.suffix.lower() in (".jpg", ".jpeg")}
+    if len(lossless) == len(lossy) == len(told) / 2 and all((f.folder, fold(f.stem)) in lossy for f in lossless):
+        truth = {f.path for f in lossless}
+        return [replace(f, role=Role.TRUTH if f.path in truth else Role.IMAGE) for f in told]
+    return told
+
+
+Chosen = tuple[FoundFile, FoundFile, str | None]  # photograph, ground truth, split
+
+
+def _pairs_of_index(dataset: RawDataset, files: list[FoundFile], indexed: list[IndexedPair]) -> list[Chosen]:
+    by_path = {f.path: f for f in files}
+    first: dict[str, IndexedPair] = {}
+    for pair in indexed:
+        key = fold(by_path[pair.image_path].stem)
+        earlier = first.setdefault(key, pair)
+        if (earlier.image_path, earlier.mask_path) != (pair.image_path, pair.mask_path):
+            dataset.problems.append(f"{earlier.where} and {pair.where}: two different pairs with the stem {key!r}")
+        elif earlier.split != pair.split:
+            dataset.problems.append(
+                f"{earlier.where} and {pair.where}: {pair.image_path.name} is in two splits ({earlier.split}, "
+                f"{pair.split})"
+            )
+    unlisted = [
+        f for f in files if f.role in (None, Role.IMAGE) and f.path not in {p.image_path for p in first.values()}
+        and f.path not in {p.mask_path for p in first.values()}
+    ]  # fmt: skip
+    if unlisted:
+        dataset.notes.append(f"{len(unlisted)} images are in no index file: left out")
+    return [
+        (by_path[p.image_path], by_path[p.mask_path], p.split or by_path[p.image_path].split)
+        for p in first.values()
+    ]
+
+
+def _pairs_by_stem(
+    dataset: RawDataset, files: list[FoundFile], rois: dict[str, FoundFile], *, allow_unpaired: bool
+) -> list[Chosen]:
+    truths = _truths_by_stem(dataset, files, rois)
+    named = _one_each(dataset, [f for f in files if f.role is Role.IMAGE], "images")
+    unnamed = _one_each(dataset, [f for f in files if f.role is None], "images")
+    if named:
+        # Pictures in other folders (a figure of a README) count only if ground truth has their name.
+        strangers = {k: f for k, f in unnamed.items() if k in named or k not in truths}
+        unnamed = {k: f for k, f in unnamed.items() if k not in strangers}
+        if strangers:
+            shown = join_some(f.shown for f in strangers.values())
+            dataset.notes.append(f"{len(strangers)} pictures outside the image folders left out: {shown}")
+    images = named | unnamed
+    for key in [k for k in truths if k not in images]:
+        base = fold(truth_stem(truths[key].stem))
+        if base in images and base not in truths:
+            truths[base] = truths.pop(key)
+    without_truth = [f for k, f in images.items() if k not in truths]
+    without_image = [f for k, f in truths.items() if k not in images]
+    _report_unpaired(dataset, files, without_truth, without_image, allow_unpaired=allow_unpaired)
+    pairs = [(f, truths[k]) for k, f in images.items() if k in truths]
+    for image, truth in pairs:
+        if image.split and truth.split and image.split != truth.split:
+            dataset.problems.append(f"image and ground truth in two splits: {image.shown}, {truth.shown}")
+    return [(image, truth, image.split or truth.split) for image, truth in pairs]
+
+
+def _truths_by_stem(
+    dataset: RawDataset, files: list[FoundFile], rois: dict[str, FoundFile]
+) -> dict[str, FoundFile]:
+    truths = _one_each(dataset, [f for f in files if f.role is Role.TRUTH], "ground truths")
+    masks = _one_each(dataset, [f for f in files if f.role is Role.MASK], "ground truths")
+    both = masks.keys() & truths.keys()
+    if both and dataset.name == "Stone331":
+        rois.update({k: m for k, m in masks.items() if k not in rois})
+        return truths
+    if both:
+        folders = dict.fromkeys(f"{f.folder}/" for k in sorted(both) for f in (truths[k], masks[k]))
+        dataset.problems.append(
+            f"{len(both)} images have two ground truths, in {join_some(folders)}; take one folder away, or name "
+            "it `roi` if it is the region in which pixels count"
+        )
+    return masks | truths
+
+
+def _one_each(dataset: RawDataset, files: list[FoundFile], what: str) -> dict[str, FoundFile]:
+    """The files by stem; copies are dropped, different files with one stem are a problem."""
+    by_stem: dict[str, FoundFile] = {}
+    for file in files:
+        key = fold(file.stem)
+        earlier = by_stem.setdefault(key, file)
+        if earlier is file:
+            continue
+        if not filecmp.cmp(earlier.path, file.path, shallow=False):
+            dataset.problems.append(
+                f"two different {what} with the stem {file.stem!r}: {earlier.shown}, {file.shown}"
+            )
+        elif earlier.split and file.split and earlier.split != file.split:
+            dataset.problems.append(f"the same file in two splits: {earlier.shown}, {file.shown}")
+        elif file.split:
+            by_stem[key] = file
+    return by_stem
+
+
+def _report_unpaired(
+    dataset: RawDataset,
+    files: list[FoundFile],
+    without_truth: list[FoundFile],
+    without_image: list[FoundFile],
+    *,
+    allow_unpaired: bool,
+) -> None:
+    report = dataset.notes if allow_unpaired else dataset.problems
+    left_out = "left out: " if allow_unpaired else ""
+    if without_truth:
+        names = join_some(sorted(f.shown for f in without_truth))
+        report.append(f"{left_out}{len(without_truth)} images without ground truth: {names}")
+    if without_image:
+        names = join_some(sorted(f.shown for f in without_image))
+        report.append(f"{left_out}{len(without_image)} ground truths without image: {names}")
+    if without_truth or without_image:
+        meanings = {f"{f.folder}/ = {f.role.value if f.role else 'images'}" for f in files}
+        report.append(f"the folders were taken as: {join_some(sorted(meanings))}")

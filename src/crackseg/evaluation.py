@@ -1,0 +1,154 @@
+"""Predict a split and save its maps; score saved maps. Two steps, so that a new metric needs no GPU."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from crackseg.data.image_io import (
+    read_image,
+    read_mask,
+    read_probability_map,
+    write_bytes,
+    write_probability_map,
+)
+from crackseg.errors import CracksegError
+from crackseg.inference import Predictor, sigmoid
+from crackseg.metrics import PROTOCOLS, ScoreAccumulator, Scores, count_image
+from crackseg.params import EvaluateParams
+from crackseg.records import CrackSample
+
+
+def predict_split(predictor: Predictor, samples: Sequence[CrackSample], out_dir: Path) -> None:
+    """Write the probability map of each sample as ``out_dir/STEM.png``, 16 bits.
+
+    Sixteen bits, since scoring stretches each map to its own minimum and maximum: eight would leave a flat map with
+    a few levels.
+    """
+    if out_dir.exists():
+        shutil.rmtree(out_dir)
+    out_dir.mkdir(parents=True)
+    images = (read_image(sample.image_path) for sample in samples)
+    results = zip(samples, predictor.predict_logits_of(images), strict=True)
+    for sample, logits_HW in tqdm(results, total=len(samples), desc=f"predict {out_dir.name}", unit="image"):
+        write_probability_map(out_dir / f"{sample.stem}.png", sigmoid(logits_HW))
+
+
+def score_split(samples: Iterable[CrackSample], predictions_dir: Path, params: EvaluateParams) -> Scores:
+    """Score saved maps of a dataset under the three protocols.
+
+    Raises:
+        CracksegError: a map is missing, damaged or of another size than the truth.
+    """
+    scores = ScoreAccumulator(num_thresholds=params.num_thresholds)
+    for sample in samples:
+        path = predictions_dir / f"{sample.stem}.png"
+        roi_HW = read_mask(sample.roi_path) if params.use_roi and sample.roi_path else None
+        _add(scores, path, read_mask(sample.mask_path), roi_HW, params.tolerance_px)
+    return scores.result()
+
+
+def score_folder(
+    predictions_dir: Path, masks_dir: Path, *, tolerance_px: int = 2, num_thresholds: int = 256
+) -> Scores:
+    """Score anybody's maps: 8- or 16-bit PNG, or float ``.npy`` in [0, 1], with the stem of their mask.
+
+    Args:
+        predictions_dir: one map for each mask.
+        masks_dir: truth of {0, 255} or {0, 1}, any image format.
+    Raises:
+        CracksegError: a partner is missing or doubled, or a pair cannot be read or differs in size.
+    """
+    from crackseg.data.mask_formats import read_any_mask  # brings SciPy along
+
+    predictions = _files_by_stem(predictions_dir, (".png", ".npy"))
+    masks = _files_by_stem(masks_dir, None)
+    for kind, without, these, others in (
+        ("mask", "prediction", masks, predictions),
+        ("prediction", "mask", predictions, masks),
+    ):
+        alone = sorted(these.keys() - others.keys())
+        if alone:
+            rest = f" and {len(alone) - 10} more" if len(alone) > 10 else ""
+            raise CracksegError(
+                f"{len(alone)} of {len(these)} files have no {without} of the same stem, e.g. the {kind} "
+                f"{these[alone[0]]}: {', '.join(alone[:10])}{rest}"
+            )
+    scores = ScoreAccumulator(num_thresholds=num_thresholds)
+    for stem in tqdm(sorted(masks), desc="score", unit="image", disable=None):
+        _add(scores, predictions[stem], read_any_mask(masks[stem]), None, tolerance_px)
+    return scores.result()
+
+
+def write_scores(scores: Scores, dataset: str, out_dir: Path, *, extra: dict[str, object]) -> None:
+    """Write what DVC and the report read: ``DATASET.json``, ``DATASET_pr.csv``, ``DATASET_images.csv``.
+
+    The JSON holds one key, the dataset's name, so that `dvc exp show` has a column for each dataset.
+    """
+    values = scores.to_dict()
+    headline = values.pop("paper")
+    content = {dataset: headline | values | extra}
+    write_bytes(out_dir / f"{dataset}.json", (json.dumps(content, indent=2) + "\n").encode())
+    columns: dict[str, np.ndarray] = {}
+    for protocol in PROTOCOLS:
+        curve = getattr(scores, protocol).curve
+        prefix = "" if protocol == "paper" else f"{protocol}_"
+        columns.setdefault("threshold", curve.thresholds)
+        columns |= {
+            f"{prefix}precision": curve.precision,
+            f"{prefix}recall": curve.recall,
+            f"{prefix}f": curve.f,
+        }
+    _write_csv(out_dir / f"{dataset}_pr.csv", pd.DataFrame(columns))
+    _write_csv(out_dir / f"{dataset}_images.csv", pd.DataFrame(scores.images))
+
+
+def flatten_scores(scores: dict[str, dict], dataset: str) -> dict[str, float]:
+    """Name the figures of ``DATASET.json`` as MLflow shows them: ``DATASET/ods``, ``DATASET/strict/ods``."""
+    flat: dict[str, float] = {}
+    for key, value in scores[dataset].items():
+        if isinstance(value, dict):
+            flat |= {f"{dataset}/{key}/{name}": figure for name, figure in value.items()}
+        elif isinstance(value, float | int):
+            flat[f"{dataset}/{key}"] = value
+    return flat
+
+
+def _add(scores: ScoreAccumulator, path: Path, mask_HW: np.ndarray, roi_HW: np.ndarray | None, d: int) -> None:
+    crack_prob_HW = read_probability_map(path)
+    if crack_prob_HW.shape != mask_HW.shape:
+        raise CracksegError(
+            f"{path}: the map is {crack_prob_HW.shape[1]} x {crack_prob_HW.shape[0]} pixels and its truth "
+            f"{mask_HW.shape[1]} x {mask_HW.shape[0]}; predict at the truth's size"
+        )
+    counts = count_image(
+        crack_prob_HW, mask_HW, tolerance_px=d, num_thresholds=scores.num_thresholds, roi_HW=roi_HW
+    )
+    scores.add(counts, path.stem)
+
+
+def _files_by_stem(folder: Path, extensions: tuple[str, ...] | None) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise CracksegError(f"{folder}: no such folder")
+    files: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if not path.is_file() or path.name.startswith("."):
+            continue
+        if extensions and path.suffix.lower() not in extensions:
+            raise CracksegError(f"{path}: expected {' or '.join(extensions)}")
+        if path.stem in files:
+            raise CracksegError(f"two files with the stem {path.stem!r}: {files[path.stem]} and {path}; keep one")
+        files[path.stem] = path
+    if not files:
+        raise CracksegError(f"{folder}: the folder is empty")
+    return files
+
+
+def _write_csv(path: Path, table: pd.DataFrame) -> None:
+    write_bytes(path, table.to_csv(index=False, lineterminator="\n", float_format="%.6g").encode())

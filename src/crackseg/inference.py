@@ -1,0 +1,117 @@
+"""One tiled, batched predictor, used by validation, prediction, serving and export, so that they cannot drift.
+
+Shape legend: H, W the photograph; h, w a tile; B tiles in a pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import torch
+from torch import nn
+
+from crackseg.devices import autocast
+from crackseg.params import PredictParams
+
+
+class Predictor:
+    """Runs a model over photographs of any size.
+
+    A photograph of at most ``tile_size_px`` is taken whole; a larger one in tiles that overlap, whose logits are
+    blended with weights that fall off linearly towards a tile's edge and add up to one at every pixel.
+
+    Args:
+        network: returns ModelOutput for images in [0, 1]; put into evaluation mode on each call.
+        params: tile size, overlap, tiles in a pass.
+        device, precision: where and how to compute, see crackseg.devices.
+    """
+
+    def __init__(
+        self, network: nn.Module, params: PredictParams, *, device: torch.device, precision: torch.dtype
+    ) -> None:
+        self.network = network.to(device=device, memory_format=torch.channels_last)
+        self.params = params
+        self.device = device
+        self.precision = precision
+
+    def predict_prob(self, image_HW3: np.ndarray) -> np.ndarray:
+        """Predict the crack probability of one photograph.
+
+        Args:
+            image_HW3: uint8 (H, W, 3), RGB.
+        Returns:
+            float32 (H, W) in [0, 1].
+        """
+        return sigmoid(self.predict_logits(image_HW3))
+
+    def predict_logits(self, image_HW3: np.ndarray) -> np.ndarray:
+        """Like :meth:`predict_prob`, float32 log-odds instead."""
+        return next(self.predict_logits_of([image_HW3]))
+
+    @torch.inference_mode()
+    def predict_logits_of(self, images: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Predict a stream of photographs, in order, in constant memory.
+
+        Consecutive photographs of one size that need no tiling share a pass.
+        """
+        waiting: list[np.ndarray] = []
+        for image in images:
+            whole = max(image.shape[:2]) <= self.params.tile_size_px
+            if waiting and (
+                not whole or image.shape != waiting[0].shape or len(waiting) == self.params.batch_size
+            ):
+                yield from self._run(waiting)
+                waiting = []
+            if whole:
+                waiting.append(image)
+            else:
+                yield self._predict_tiled(image)
+        if waiting:
+            yield from self._run(waiting)
+
+    def _run(self, tiles: list[np.ndarray]) -> np.ndarray:
+        """Return float32 logits (B, h, w) of uint8 tiles of one size."""
+        self.network.eval()
+        batch = torch.from_numpy(np.stack(tiles)).to(self.device).permute(0, 3, 1, 2)
+        with autocast(self.device, self.precision):
+            output = self.network(batch.float().div_(255))
+        return output.logits[:, 0].float().cpu().numpy()
+
+    def _predict_tiled(self, image_HW3: np.ndarray) -> np.ndarray:
+        height, width = image_HW3.shape[:2]
+        tile, overlap = self.params.tile_size_px, self.params.overlap_px
+        rows, columns = tile_windows(height, tile, overlap), tile_windows(width, tile, overlap)
+        logits = np.zeros((height, width), np.float32)
+        places = [(row, column) for row in rows for column in columns]
+        for start in range(0, len(places), self.params.batch_size):
+            group = places[start : start + self.params.batch_size]
+            tiles = [image_HW3[r.start : r.stop, c.start : c.stop] for (r, _), (c, _) in group]
+            for ((r, row_weight), (c, column_weight)), result in zip(group, self._run(tiles), strict=True):
+                logits[r.start : r.stop, c.start : c.stop] += row_weight[:, None] * column_weight * result
+        return logits
+
+
+def tile_windows(length: int, tile: int, overlap: int) -> list[tuple[range, np.ndarray]]:
+    """Cover ``length`` pixels by windows of ``tile``, evenly spread, overlapping by ``overlap`` or more.
+
+    Returns:
+        (pixels, weight) for each window; weight float32 of the window's length; at every pixel the weights of
+        all windows add up to one.
+    """
+    if length <= tile:
+        return [(range(length), np.ones(length, np.float32))]
+    count = -(-(length - overlap) // (tile - overlap))
+    starts = [round(i * (length - tile) / (count - 1)) for i in range(count)]
+    ramp = np.minimum(np.arange(1, tile + 1), np.arange(tile, 0, -1)).clip(max=overlap + 1).astype(np.float64)
+    total = np.zeros(length)
+    for start in starts:
+        total[start : start + tile] += ramp
+    return [
+        (range(start, start + tile), (ramp / total[start : start + tile]).astype(np.float32)) for start in starts
+    ]
+
+
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """Turn float32 log-odds into probabilities in [0, 1], without overflow, in place."""
+    return torch.from_numpy(logits).sigmoid_().numpy()

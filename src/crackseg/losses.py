@@ -1,0 +1,121 @@
+"""Training losses, from logits to one number: the paper's balanced binary focal loss and cross-entropy.
+
+Shape legend: B batch, 1 channel, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+
+from crackseg.errors import CracksegError
+from crackseg.records import ModelOutput
+
+LOSS_NAMES = ("focal", "bce")
+Loss = Callable[[ModelOutput, torch.Tensor], torch.Tensor]
+
+
+def balanced_focal_loss(
+    logits_B1HW: torch.Tensor, mask_B1HW: torch.Tensor, *, gamma: float, alpha: float
+) -> torch.Tensor:
+    """Compute the binary focal loss of the paper (section 3.2, equation 2) from logits.
+
+    With ŷ the crack probability of a pixel, y₊ the crack pixels and y₋ the others::
+
+        L = - Σ_{y₊} (1 - ŷ)^γ log ŷ / Σ_{y₊} (1 - ŷ)^γ  -  α Σ_{y₋} ŷ^γ log(1 - ŷ) / Σ_{y₋} ŷ^γ
+
+    Each class thus counts as one weighted mean, however few its pixels are. The paper does not say over which
+    pixels the sums run; here they run over the whole batch. A class without a pixel (a batch without cracks)
+    contributes 0. The gradient is that of the formula as written: the denominators are not held constant.
+
+    Args:
+        logits_B1HW: float (B, 1, H, W), log-odds of crack.
+        mask_B1HW: bool, uint8 or float (B, 1, H, W), 1 where there is a crack, else 0.
+        gamma: focusing exponent, >= 0; 0 weighs all pixels of a class alike.
+        alpha: weight of the non-crack term, > 0; 3 in the paper.
+    Returns:
+        Scalar, >= 0; float64 for float64 logits, else float32.
+    Raises:
+        CracksegError: the shapes differ.
+    """
+    logits_B1HW, crack_B1HW = _prepare(logits_B1HW, mask_B1HW)
+    # Log-odds of the right answer: with it, both classes have the same formula.
+    margin = torch.where(crack_B1HW, logits_B1HW, -logits_B1HW)
+    log_prob = F.logsigmoid(margin)
+    log_weight = gamma * F.logsigmoid(-margin)
+
+    # A confident model's weights all underflow (ŷ^γ = e^-200 at γ = 4 and a logit of -50). Only their ratios
+    # matter, so the heaviest pixel of each class is given weight 1. The shift cancels: it needs no gradient.
+    with torch.no_grad():
+        heaviest_crack = torch.where(crack_B1HW, log_weight, -torch.inf).amax()
+        heaviest_other = torch.where(crack_B1HW, -torch.inf, log_weight).amax()
+        shift = torch.where(crack_B1HW, heaviest_crack, heaviest_other)
+    weight = torch.exp(log_weight - shift)
+    weighted_log_prob = weight * log_prob
+
+    def weighted_mean(among_B1HW: torch.Tensor) -> torch.Tensor:
+        # The sum of weights is at least the heaviest one's 1, or 0 where the class has no pixel.
+        total_weight = torch.where(among_B1HW, weight, 0).sum().clamp_min(1)
+        return torch.where(among_B1HW, weighted_log_prob, 0).sum() / total_weight
+
+    return -weighted_mean(crack_B1HW) - alpha * weighted_mean(~crack_B1HW)
+
+
+def bce_loss(logits_B1HW: torch.Tensor, mask_B1HW: torch.Tensor) -> torch.Tensor:
+    """Compute binary cross-entropy from logits, the mean over all pixels of the batch.
+
+    The paper's baseline (section 3.2), which learns next to nothing on hair-thin cracks: the few crack pixels
+    vanish in the mean. Arguments, result and errors as in :func:`balanced_focal_loss`.
+    """
+    logits_B1HW, crack_B1HW = _prepare(logits_B1HW, mask_B1HW)
+    return F.binary_cross_entropy_with_logits(logits_B1HW, crack_B1HW.to(logits_B1HW.dtype))
+
+
+def build_loss(name: str, *, gamma: float, alpha: float) -> Loss:
+    """Build the loss that training minimises.
+
+    Args:
+        name: ``focal`` (:func:`balanced_focal_loss`) or ``bce`` (:func:`bce_loss`, without gamma and alpha).
+        gamma: focusing exponent of the focal loss, finite, >= 0.
+        alpha: weight of its non-crack term, finite, > 0.
+    Returns:
+        A function of a ModelOutput and a mask (B, 1, H, W) in {0, 1}: the loss of ``logits`` plus the same
+        loss of every one of ``side_logits`` (DeepCrack supervises each scale), a scalar.
+    Raises:
+        CracksegError: unknown name, or gamma or alpha out of range.
+    """
+    if name not in LOSS_NAMES:
+        raise CracksegError(f"loss.name is {name!r}; expected one of {', '.join(LOSS_NAMES)}")
+    if not (math.isfinite(gamma) and gamma >= 0):
+        raise CracksegError(f"loss.gamma is {gamma}; expected a number of at least 0 (the paper tries 1, 2 and 4)")
+    if not (math.isfinite(alpha) and alpha > 0):
+        raise CracksegError(f"loss.alpha is {alpha}; expected a number above 0 (the paper takes 3)")
+
+    loss_of: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = bce_loss
+    if name == "focal":
+        loss_of = partial(balanced_focal_loss, gamma=gamma, alpha=alpha)
+
+    def total_loss(output: ModelOutput, mask_B1HW: torch.Tensor) -> torch.Tensor:
+        total = loss_of(output.logits, mask_B1HW)
+        for side_logits_B1HW in output.side_logits:
+            total = total + loss_of(side_logits_B1HW, mask_B1HW)
+        return total
+
+    return total_loss
+
+
+def _prepare(logits_B1HW: torch.Tensor, mask_B1HW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Bring logits to at least float32 and the mask to bool; refuse shapes that would broadcast."""
+    if logits_B1HW.shape != mask_B1HW.shape:
+        raise CracksegError(
+            f"logits have the shape {tuple(logits_B1HW.shape)} and the mask {tuple(mask_B1HW.shape)}; expected "
+            "the same (B, 1, H, W) for both"
+        )
+    if logits_B1HW.dtype != torch.float64:
+        # Half precision has no room for the sums over some 10^5 pixels, nor for log ŷ near ŷ = 1.
+        logits_B1HW = logits_B1HW.float()
+    return logits_B1HW, mask_B1HW > 0.5

@@ -1,0 +1,77 @@
+"""torchvision's DeepLabV3 with the paper's one change: a new classifier, ``DeepLabHead(in_channels, K)``.
+
+Paper section 3.1. torchvision's auxiliary classifier is left out, as the paper has a single loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models import segmentation
+from torchvision.models.segmentation.deeplabv3 import DeepLabHead
+
+from crackseg.models.network import NetworkBody
+
+
+class DeepLabV3(NetworkBody):
+    """DeepLabV3 (Chen et al., arXiv 1706.05587) on a dilated torchvision backbone.
+
+    Any size is taken as it is. The classifier's map, at 1/8 (ResNet) or 1/16 (MobileNetV3) of the input's
+    size, is brought to full size bilinearly, as torchvision does. Keys of the state dict are torchvision's.
+
+    Args:
+        torchvision_builder: ``torchvision.models.segmentation.deeplabv3_*``.
+        num_classes: maps to return.
+    """
+
+    def __init__(self, torchvision_builder: Callable[..., Any], num_classes: int) -> None:
+        super().__init__()
+        # With num_classes given, the builder ends in the very DeepLabHead that the paper puts in afterwards.
+        model = torchvision_builder(weights=None, weights_backbone=None, num_classes=num_classes, aux_loss=False)
+        self.backbone: nn.Module = model.backbone
+        self.classifier: nn.Module = model.classifier
+        assert isinstance(model.classifier, DeepLabHead), type(model.classifier)
+        pooling = model.classifier[0].convs[-1]
+        pooling[2] = _PooledBatchNorm2d(pooling[2].num_features)
+
+    def forward(self, images_B3HW: Tensor) -> tuple[Tensor, ...]:
+        maps_BKhw = self.classifier(self.backbone(images_B3HW)["out"])
+        size = images_B3HW.shape[-2:]
+        return (F.interpolate(maps_BKhw, size=size, mode="bilinear", align_corners=False),)
+
+    def head_modules(self) -> list[nn.Module]:
+        return [self.classifier]
+
+
+class _PooledBatchNorm2d(nn.BatchNorm2d):
+    """Batch normalisation after global pooling that also trains with a batch of one.
+
+    The head's pooling branch leaves one value per channel and image. In a batch of one its variance is 0 and
+    torch refuses it. Such a batch is normalised by the running statistics, as in evaluation, and leaves them
+    as they are; larger batches are normalised as usual.
+    """
+
+    def forward(self, pooled_BC11: Tensor) -> Tensor:
+        if self.training and pooled_BC11.shape[0] == 1:
+            return F.batch_norm(
+                pooled_BC11, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+            )
+        return super().forward(pooled_BC11)
+
+
+def deeplabv3_resnet101(num_classes: int) -> DeepLabV3:
+    """The paper's base model."""
+    return DeepLabV3(segmentation.deeplabv3_resnet101, num_classes)
+
+
+def deeplabv3_resnet50(num_classes: int) -> DeepLabV3:
+    """The same with half of the backbone."""
+    return DeepLabV3(segmentation.deeplabv3_resnet50, num_classes)
+
+
+def deeplabv3_mobilenet_v3_large(num_classes: int) -> DeepLabV3:
+    """The same head on a small, fast backbone, at output stride 16."""
+    return DeepLabV3(segmentation.deeplabv3_mobilenet_v3_large, num_classes)

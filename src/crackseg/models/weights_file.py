@@ -1,0 +1,85 @@
+"""A trained network as one file that says what it is: written by training, read by prediction and serving.
+
+The file is torch's zip format with ``{"format", "version", "model", "state_dict", "extra"}``, tensors and plain
+values only, so it loads with ``weights_only=True``. The state dict is the body's: for DeepLabV3 torchvision's
+own keys.
+"""
+
+from __future__ import annotations
+
+import inspect
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from crackseg.data.image_io import write_bytes
+from crackseg.errors import CracksegError
+from crackseg.models import build_model
+from crackseg.models.network import CrackNetwork
+from crackseg.models.state_dicts import FORMAT, VERSION, load_state, read_weights
+
+
+def save_weights(path: Path, network: CrackNetwork, *, spec: dict[str, Any], extra: dict[str, Any]) -> None:
+    """Write a network's weights beside their place and rename them.
+
+    Args:
+        path: the file.
+        network: on any device; its weights are stored as CPU tensors.
+        spec: the arguments of ``build_model`` that made it, ``architecture`` included.
+        extra: plain values to keep with it (numbers, strings, lists, dicts), e.g. ``operating_threshold``.
+    Raises:
+        TypeError: a value in ``spec`` or ``extra`` is not plain.
+    """
+    # Through JSON, because a NumPy number would be saved without a word and then refused by every reader.
+    spec, extra = json.loads(json.dumps([spec, extra]))
+    state_dict = {key: value.detach().cpu().contiguous() for key, value in network.body.state_dict().items()}
+    content = {"format": FORMAT, "version": VERSION, "model": spec, "state_dict": state_dict, "extra": extra}
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_bytes(path, buffer.getvalue())
+
+
+def load_network(
+    path: Path, *, map_location: str | torch.device = "cpu", expected_architecture: str | None = None
+) -> tuple[CrackNetwork, dict[str, Any]]:
+    """Rebuild the network of a file written by :func:`save_weights`.
+
+    torch's global random state is left as it was.
+
+    Args:
+        path: the file.
+        map_location: device to put the network on.
+        expected_architecture: refuse a file of any other.
+    Returns:
+        The network, in evaluation mode, and the file's ``extra``.
+    Raises:
+        CracksegError: missing, damaged, not written by crackseg, of another architecture than expected, or of
+            an architecture or option that this version does not know.
+    """
+    stored = read_weights(path)
+    if stored.model is None:
+        raise CracksegError(
+            f"{path}: a bare state dict, which does not say what network it belongs to; expected a file written "
+            "by crackseg. To train on from it, give it as model.init"
+        )
+    architecture = stored.model.get("architecture")
+    if expected_architecture is not None and architecture != expected_architecture:
+        raise CracksegError(
+            f"{path}: holds weights of {architecture}, expected {expected_architecture}; "
+            "choose the file or model.architecture accordingly"
+        )
+    options = inspect.signature(build_model).parameters
+    unknown = [key for key in stored.model if key not in options]
+    if architecture is None or unknown:
+        raise CracksegError(
+            f"{path}: describes its model by {stored.model}, which this crackseg cannot build; use the version "
+            "of crackseg that wrote the file"
+        )
+    with torch.random.fork_rng(devices=[]):
+        network = build_model(**{**stored.model, "init": "random"})
+    load_state(network.body, stored.state_dict, source=str(path), target=f"the {architecture} that it describes")
+    network.pretrained = True
+    return network.to(map_location).eval(), stored.extra

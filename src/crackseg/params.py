@@ -1,0 +1,279 @@
+"""params.yaml as frozen, typed sections: the only reader of settings.
+
+Unknown keys, wrong types, NaN and duplicate keys are errors that name the key, the value and the nearest
+valid one. ruamel.yaml reads the file because DVC does: PyYAML takes ``1e-3`` for text and keeps the last of two
+equal keys.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.constructor import DuplicateKeyError
+from ruamel.yaml.error import YAMLError
+
+from crackseg.errors import CracksegError
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+PositiveInt = Annotated[int, Field(ge=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class DataParams(_Section):
+    train_dataset: str
+    """Dataset that training and validation images come from."""
+    test_datasets: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Datasets to predict and score, each a DVC stage of its own."""
+    evaluate_split: Literal["test", "val"]
+    """Split that is predicted and scored."""
+    size_px: Annotated[int, Field(ge=32, le=16384)]
+    """Side of the prepared images, in pixels (512 in the paper)."""
+    resize: Literal["square", "pad", "none"]
+    """``square`` distorts to size_px x size_px (the paper); ``pad`` keeps the aspect ratio and pads; ``none``
+    keeps every image as it is."""
+    mask_resize: Literal["nearest", "line"]
+    """``nearest`` (the paper) breaks 1-px lines when it shrinks; ``line`` keeps them connected."""
+
+    @model_validator(mode="after")
+    def _no_dataset_twice(self) -> DataParams:
+        if len(set(self.test_datasets)) < len(self.test_datasets):
+            raise ValueError(f"test_datasets names a dataset twice: {', '.join(self.test_datasets)}")
+        return self
+
+
+class AugmentParams(_Section):
+    flip_horizontal: Probability
+    """Probability of a left-right flip."""
+    flip_vertical: Probability
+    """Probability of an up-down flip."""
+    blur: Probability
+    """Probability of a Gaussian blur."""
+    blur_sigma_px: Annotated[float, Field(ge=0, le=10)]
+    """Largest standard deviation of that blur, in pixels."""
+    hue: Annotated[float, Field(ge=0, le=0.5)]
+    """Largest turn of the hue, as a share of the colour circle."""
+    saturation: Probability
+    """Largest relative change of saturation."""
+    brightness: Probability
+    """Largest change of brightness, as a share of full scale."""
+    contrast: Probability
+    """Largest relative change of contrast around the mean."""
+    crop_px: Annotated[int, Field(ge=0)]
+    """Side of the random square crop, in pixels of the prepared image; 0 takes the whole image."""
+
+
+class ModelParams(_Section):
+    architecture: str
+    """A name from ``crackseg.models.ARCHITECTURES``."""
+    init: str
+    """``random``, ``imagenet`` (backbone), ``coco`` (the paper), a weights file, or ``models:/NAME/VERSION``."""
+    num_classes: Literal[1, 2]
+    """Output maps: crack alone, or background and crack."""
+    normalize: bool
+    """Subtract ImageNet's mean and divide by its deviation, inside the model."""
+    train_layers: Literal["all", "classifier"]
+    """What is trained."""
+    width: Annotated[int, Field(ge=4, le=256)]
+    """Channels of the first level (``unet`` only)."""
+    batch_norm: bool
+    """Batch normalisation after each convolution (``deepcrack`` only)."""
+
+
+class LossParams(_Section):
+    name: Literal["focal", "bce"]
+    """The paper's balanced binary focal loss (equation 2), or binary cross-entropy."""
+    gamma: Annotated[float, Field(ge=0, le=100)]
+    """Focusing exponent of equation (2)."""
+    alpha: Annotated[float, Field(gt=0)]
+    """Weight of the non-crack term of equation (2)."""
+
+
+class OptimizerParams(_Section):
+    name: Literal["sgd", "adam", "adamw"]
+    """Optimiser, as torch names it."""
+    lr: Annotated[float, Field(gt=0, le=10)]
+    """Initial learning rate."""
+    momentum: Annotated[float, Field(ge=0, lt=1)]
+    """Momentum of SGD; beta 1 of Adam and AdamW."""
+    weight_decay: Annotated[float, Field(ge=0)]
+    """Weight decay."""
+
+
+class SchedulerParams(_Section):
+    name: Literal["plateau", "cosine", "none"]
+    """``plateau`` follows the validation loss (the paper); ``cosine`` falls to zero over the epochs, by step."""
+    factor: Annotated[float, Field(gt=0, lt=1)]
+    """What ``plateau`` multiplies the learning rate with."""
+    patience: Annotated[int, Field(ge=0)]
+    """Epochs without a better validation loss before ``plateau`` acts."""
+
+
+class TrainParams(_Section):
+    epochs: PositiveInt
+    """Passes over the training images."""
+    batch_size: PositiveInt
+    """Patches in one step."""
+    patches_per_image: PositiveInt
+    """Random crops from each image in an epoch."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    """Seed of weights, order and augmentation."""
+    precision: Literal["auto", "float32", "bfloat16", "float16"]
+    """``auto`` takes bfloat16 where the processor computes it fast, else float32."""
+    device: Literal["auto", "cpu", "cuda", "mps"]
+    """``auto`` takes cuda, else mps, else cpu."""
+    num_workers: Annotated[int, Field(ge=0, le=64)]
+    """Processes that augment images; the result does not depend on it."""
+    validate_every: PositiveInt
+    """Epochs from one validation to the next; the last epoch is always validated."""
+
+
+class PredictParams(_Section):
+    tile_size_px: Annotated[int, Field(ge=64, le=8192)]
+    """Side of the inference window; an image up to this size is taken whole."""
+    overlap_px: Annotated[int, Field(ge=0)]
+    """Overlap of neighbouring tiles, blended."""
+    batch_size: PositiveInt
+    """Tiles in one pass."""
+
+    @model_validator(mode="after")
+    def _overlap_fits(self) -> PredictParams:
+        if self.overlap_px * 2 > self.tile_size_px:
+            raise ValueError(f"overlap_px {self.overlap_px} is more than half of tile_size_px {self.tile_size_px}")
+        return self
+
+
+class EvaluateParams(_Section):
+    tolerance_px: Annotated[int, Field(ge=0, le=100)]
+    """Half-width of the square dilation of the truth, d in the paper's section 3.3."""
+    num_thresholds: Annotated[int, Field(ge=2, le=65536)]
+    """Thresholds are k / (num_thresholds - 1)."""
+    use_roi: bool
+    """Score only inside the region of interest, where a dataset has one."""
+
+
+class RegistryParams(_Section):
+    model_name: Annotated[str, Field(min_length=1, pattern=r"^[^/:]+$")]
+    """Name of the registered model in MLflow."""
+
+
+class Params(_Section):
+    """The whole of params.yaml; functions get their own section, never this."""
+
+    data: DataParams
+    augment: AugmentParams
+    model: ModelParams
+    loss: LossParams
+    optimizer: OptimizerParams
+    scheduler: SchedulerParams
+    train: TrainParams
+    predict: PredictParams
+    evaluate: EvaluateParams
+    registry: RegistryParams
+
+    @model_validator(mode="after")
+    def _crop_fits(self) -> Params:
+        if self.data.resize != "none" and self.augment.crop_px > self.data.size_px:
+            raise ValueError(
+                f"augment.crop_px {self.augment.crop_px} is larger than data.size_px {self.data.size_px}"
+            )
+        return self
+
+
+def load_params(path: Path) -> Params:
+    """Read and check a params.yaml.
+
+    Raises:
+        CracksegError: the file is missing or no YAML, or a key is unknown, missing, doubled, of the wrong type
+            or out of range; the message names the file, the key, the value and what was expected.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise CracksegError(
+            f"{path}: cannot be read ({error.strerror}); run crackseg in the project's folder"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise CracksegError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from error
+    try:
+        plain = YAML(typ="safe", pure=True).load(text)
+    except DuplicateKeyError as error:
+        where = f" (line {error.problem_mark.line + 1})" if error.problem_mark else ""
+        raise CracksegError(
+            f"{path}: {str(error.problem).split(' with ')[0]}{where}; keep one of the two"
+        ) from error
+    except YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise CracksegError(f"{path}: not valid YAML{where}: {getattr(error, 'problem', error)}") from error
+    if not isinstance(plain, dict):
+        raise CracksegError(f"{path}: expected sections such as `model:` and `loss:`, got {type(plain).__name__}")
+    try:
+        # From JSON: strict Python input would refuse lists for tuples; NaN and dates become strings here and so
+        # fail their field's type with the key named.
+        return Params.model_validate_json(json.dumps(_jsonable(plain), default=str))
+    except ValidationError as error:
+        # Unknown keys first: a misspelt key is reported as unknown and as missing, and the former is the cause.
+        problems = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+        raise CracksegError("\n".join(_explain(path, e) for e in problems)) from error
+
+
+def flatten_params(params: BaseModel, prefix: str = "") -> dict[str, Any]:
+    """Flatten to ``{"loss.gamma": 2.0, …}``, the keys that MLflow shows."""
+    flat: dict[str, Any] = {}
+    for key, value in params:
+        if isinstance(value, BaseModel):
+            flat.update(flatten_params(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(k): _jsonable(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_jsonable(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
+
+
+def _explain(path: Path, error: Any) -> str:
+    location = tuple(error["loc"])
+    key = ".".join(str(part) for part in location) or "params"
+    if error["type"] == "extra_forbidden":
+        return f"{path}: unknown key {key}{_nearest(location)}"
+    if error["type"] == "missing":
+        return f"{path}: the key {key} is missing; restore it from the committed params.yaml"
+    message = error["msg"].removeprefix("Value error, ")
+    value = error["input"]
+    shown = "" if isinstance(value, dict) else f" = {value!r}"
+    return f"{path}: {key}{shown}: {message[0].lower()}{message[1:]}"
+
+
+def _nearest(location: tuple[Any, ...]) -> str:
+    """Suggest the valid key that looks most like the unknown one, in its section or in any other."""
+    sections = {name: set(field.annotation.model_fields) for name, field in Params.model_fields.items()}  # type: ignore[union-attr]
+    word = str(location[-1])
+    if len(location) == 1:
+        candidates = list(sections)
+        homes = [f"{s}.{word}" for s, keys in sections.items() if word in keys]
+    else:
+        candidates = sorted(sections.get(str(location[0]), ()))
+        homes = [f"{s}.{word}" for s, keys in sections.items() if word in keys]
+    close = difflib.get_close_matches(word, candidates, n=1, cutoff=0.4)
+    if homes:
+        return f"; did you mean {homes[0]}?"
+    if close:
+        prefix = "".join(f"{part}." for part in location[:-1])
+        return f"; did you mean {prefix}{close[0]}?"
+    return f"; valid here: {', '.join(candidates)}"

@@ -1,0 +1,98 @@
+"""Trained weights as versions of a registered model in MLflow."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+import mlflow
+from filelock import FileLock
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+import crackseg
+from crackseg.errors import CracksegError
+from crackseg.tracking import Store
+
+CANDIDATE_ALIAS = "candidate"
+_WEIGHTS_TAG = "weights_sha256"
+_REQUIREMENTS = (
+    "torch",
+    "torchvision",
+    "mlflow",
+    "numpy",
+    "opencv-python-headless",
+    "pandas",
+    "pillow",
+    "pydantic",
+)
+
+
+def register_model(
+    store: Store, *, run_id: str, weights_path: Path, name: str, tags: Mapping[str, object]
+) -> ModelVersion:
+    """Register weights as a version of the model ``name``, and point the alias ``candidate`` at it.
+
+    Weights that are a version already (same run, same file) are not registered again; their tags are renewed.
+
+    Args:
+        store: where to.
+        run_id: the training's run; the model is logged there.
+        weights_path: written by ``save_weights``, with operating threshold and tile size.
+        tags: what to show with the version.
+    Raises:
+        CracksegError: the run or the registry does not answer.
+    """
+    store.get_run(run_id)
+    digest = hashlib.sha256(weights_path.read_bytes()).hexdigest()
+    try:
+        with FileLock(store.home / "registry.lock"):
+            found = _find_version(store, name, run_id, digest)
+            registered = found or _log_model(store, run_id, weights_path, name)
+            for key, value in {**tags, _WEIGHTS_TAG: digest}.items():
+                store.client.set_model_version_tag(name, registered.version, key, str(value))
+            store.client.set_registered_model_alias(name, CANDIDATE_ALIAS, registered.version)
+    except MlflowException as error:
+        raise CracksegError(
+            f"the model {name!r} cannot be registered in {store.uri}: {str(error).splitlines()[0][:300]}"
+        ) from error
+    return registered
+
+
+def _find_version(store: Store, name: str, run_id: str, digest: str) -> ModelVersion | None:
+    versions = store.client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
+    return next((v for v in versions if v.tags.get(_WEIGHTS_TAG) == digest), None)
+
+
+def _log_model(store: Store, run_id: str, weights_path: Path, name: str) -> ModelVersion:
+    from crackseg.serving import SIGNATURE
+
+    package = Path(crackseg.__file__).parent
+    status = store.get_run(run_id).info.status
+    with tempfile.TemporaryDirectory() as scratch, mlflow.start_run(run_id=run_id):
+        logged = mlflow.pyfunc.log_model(
+            name="model",
+            python_model=str(package / "serving.py"),
+            artifacts={"weights": str(weights_path)},
+            code_paths=[str(_copy_package(package, Path(scratch)))],
+            signature=SIGNATURE,
+            pip_requirements=[f"{r}=={version(r)}" for r in _REQUIREMENTS],
+        )
+    if status != "FINISHED":  # leaving the `with` marked it so
+        store.client.set_terminated(run_id, status)
+    try:
+        store.client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    return store.client.create_model_version(name, logged.model_uri, run_id=run_id, model_id=logged.model_id)
+
+
+def _copy_package(package: Path, scratch: Path) -> Path:
+    """Copy the package's source without caches, so that the logged code is the same on every machine."""
+    import shutil
+
+    return Path(shutil.copytree(package, scratch / "crackseg", ignore=shutil.ignore_patterns("__pycache__")))

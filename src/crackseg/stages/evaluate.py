@@ -1,0 +1,45 @@
+"""outputs/predictions/DATASET -> outputs/scores/DATASET*: ODS, OIS, AP under three protocols."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from crackseg.data.catalog import list_samples
+from crackseg.evaluation import flatten_scores, score_split, write_scores
+from crackseg.params import Params, flatten_params, load_params
+from crackseg.report import read_scores
+from crackseg.stages.layout import Layout, read_json
+from crackseg.tracking import Store
+
+
+def run(root: Path, dataset: str) -> None:
+    """Score one dataset's saved maps and record the figures in the run that trained the model."""
+    layout = Layout(root)
+    params = load_params(layout.params)
+    store = Store(root)
+    version = read_json(layout.data_versions)["datasets"][dataset]
+    samples = list_samples(layout.prepared, dataset, params.data.evaluate_split)
+    scores = score_split(samples, layout.predictions / dataset, params.evaluate)
+    write_scores(scores, dataset, layout.scores, extra={"data_source": version["source"]})
+    with store.record(find_result_run(store, layout, params)) as recorder:
+        recorder.log_metrics(flatten_scores(read_scores(layout.scores, [dataset]), dataset))
+        recorder.log_file(layout.scores / f"{dataset}_pr.csv", "pr_curves")
+        recorder.log_file(layout.scores / f"{dataset}_images.csv", "per_image")
+        recorder.log_dataset(
+            f"{dataset}-{params.data.evaluate_split}",
+            version["md5"],
+            context="evaluation",
+            num_images=len(samples),
+            source=version["source"],
+        )
+    figures = scores.paper
+    print(f"{dataset}: ODS {figures.ods:.4f}  OIS {figures.ois:.4f}  AP {figures.ap:.4f}", flush=True)
+
+
+def find_result_run(store: Store, layout: Layout, params: Params) -> str:
+    """The run that results under the present settings belong to: the training's, or a child of it."""
+    flat = flatten_params(params)
+    settings = {k: v for k, v in flat.items() if k.split(".")[0] in ("predict", "evaluate")}
+    settings |= {k: flat[k] for k in ("data.evaluate_split", "data.test_datasets")}
+    settings["data.md5"] = read_json(layout.data_versions)["md5"]
+    return store.run_for_settings(read_json(layout.run)["run_id"], settings)

@@ -1,0 +1,43 @@
+"""outputs/model -> a version of the registered model, alias ``candidate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from crackseg.params import load_params
+from crackseg.registry import CANDIDATE_ALIAS, register_model
+from crackseg.report import mean_ods, read_scores
+from crackseg.stages.evaluate import find_result_run
+from crackseg.stages.layout import Layout, read_json, write_json
+from crackseg.tracking import Store, describe_code
+
+
+def run(root: Path) -> None:
+    """Register the trained weights with their scores, data version and git commit."""
+    layout = Layout(root)
+    params = load_params(layout.params)
+    store = Store(root)
+    run_id = read_json(layout.run)["run_id"]
+    scores = read_scores(layout.scores, params.data.test_datasets)
+    versions = read_json(layout.data_versions)
+    headline = ("ods", "ois", "ap")
+    tags: dict[str, object] = {
+        f"{name}/{figure}": f"{s[figure]:.4f}" for name, s in scores.items() for figure in headline
+    }
+    tags |= {
+        "mean/ods": f"{mean_ods(scores):.4f}",
+        "val/ods": f"{read_json(layout.training)['train']['best_val_ods']:.4f}",
+        "data.md5": versions["md5"],
+        "data.source": versions["datasets"][params.data.train_dataset]["source"],
+        "git.commit": describe_code(root)["git.commit"],
+        "architecture": params.model.architecture,
+    }
+    name = params.registry.model_name
+    version = register_model(store, run_id=run_id, weights_path=layout.weights, name=name, tags=tags)
+    result_run = find_result_run(store, layout, params)
+    with store.record(result_run) as recorder:
+        lock = root / "dvc.lock"
+        if lock.exists():
+            recorder.log_file(lock)
+    write_json(layout.registered, {"name": name, "version": str(version.version), "run_id": run_id})
+    print(f"registered: models:/{name}/{version.version} (alias {CANDIDATE_ALIAS})", flush=True)

@@ -1,0 +1,42 @@
+"""outputs/scores -> outputs/report: figures and a page, also as artifacts of the run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from crackseg.evaluation import flatten_scores
+from crackseg.params import load_params
+from crackseg.report import mean_ods, read_scores, write_report
+from crackseg.stages.evaluate import find_result_run
+from crackseg.stages.layout import Layout
+from crackseg.tracking import Store
+
+
+def run(root: Path) -> None:
+    """Write the report of all datasets and record it."""
+    layout = Layout(root)
+    params = load_params(layout.params)
+    store = Store(root)
+    run_id = find_result_run(store, layout, params)
+    title = f"{params.model.architecture}, {params.loss.name}" + (
+        f" γ={params.loss.gamma:g}" if params.loss.name == "focal" else ""
+    )
+    write_report(
+        layout.report,
+        title=title,
+        datasets=params.data.test_datasets,
+        split=params.data.evaluate_split,
+        prepared_dir=layout.prepared,
+        predictions_dir=layout.predictions,
+        scores_dir=layout.scores,
+        history_path=layout.history,
+    )
+    scores = read_scores(layout.scores, params.data.test_datasets)
+    # A run of changed settings may lack the datasets whose scoring was skipped as unchanged.
+    recorded = store.get_run(run_id).data.metrics
+    with store.record(run_id) as recorder:
+        figures = {k: v for name in scores for k, v in flatten_scores(scores, name).items() if k not in recorded}
+        recorder.log_metrics(figures | {"mean/ods": mean_ods(scores)})
+        for path in sorted(layout.report.iterdir()):
+            recorder.log_file(path, "report")
+    print(f"report: {layout.report / 'report.md'}", flush=True)

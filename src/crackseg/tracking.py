@@ -1,0 +1,276 @@
+"""Where the store is, and opening and resuming runs; with ``outbox``, the only importer of MLflow's tracking.
+
+The store is MLFLOW_TRACKING_URI, or else ``mlruns/mlflow.db`` of the real project folder: DVC runs experiments in
+temporary clones under ``.dvc/tmp/exps``, and a store there would be deleted with them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+# Seconds of waiting for a server that went away, not MLflow's minutes: the outbox tries again by itself.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+
+import mlflow
+from filelock import FileLock
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+from crackseg.errors import CracksegError
+from crackseg.outbox import Outbox, deliver_left_over
+
+EXPERIMENT = "crackseg"
+for _name in ("mlflow", "alembic"):  # their news about migrations and monitoring would break the progress bars
+    logging.getLogger(_name).setLevel(logging.WARNING)
+_TEMPORARY = (".dvc", "tmp", "exps")
+
+
+def find_root(start: Path | None = None) -> Path:
+    """The folder with params.yaml and dvc.yaml, at or above ``start`` (default: here); maybe DVC's clone."""
+    start = (start or Path.cwd()).resolve()
+    for folder in (start, *start.parents):
+        if (folder / "params.yaml").is_file() and (folder / "dvc.yaml").is_file():
+            return folder
+    raise CracksegError(f"no crackseg project at {start} or above it: expected params.yaml and dvc.yaml")
+
+
+def find_real_root(root: Path) -> Path:
+    """The project folder itself, also from inside a temporary clone of a DVC experiment."""
+    parts = root.parts
+    for i in range(len(parts) - 2):
+        if parts[i : i + 3] == _TEMPORARY:
+            return Path(*parts[:i])
+    return root
+
+
+class Store:
+    """An MLflow store and our experiment in it.
+
+    Args:
+        root: the project folder or DVC's clone of it.
+    Raises:
+        CracksegError: the store cannot be reached or opened.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.home = find_real_root(root) / "mlruns"
+        self.home.mkdir(exist_ok=True)
+        self.uri = os.environ.get("MLFLOW_TRACKING_URI") or local_uri(self.home)
+        mlflow.set_tracking_uri(self.uri)
+        # The first use of a fresh database migrates it and creates the experiment; two at once crash each other.
+        with FileLock(self.home / "store.lock"):
+            try:
+                self.client = MlflowClient(self.uri)
+                self.experiment_id = self._find_or_create_experiment()
+            except Exception as error:  # SQLAlchemy, requests and MLflow all have their own here
+                raise CracksegError(
+                    f"the tracking store {self.uri} cannot be opened: {str(error).splitlines()[0][:300]}; "
+                    "check MLFLOW_TRACKING_URI and that the server runs"
+                ) from error
+        deliver_left_over(self.outbox_dir, self.client)
+
+    @property
+    def outbox_dir(self) -> Path:
+        """Where undelivered records of all runs lie."""
+        return self.home / "outbox"
+
+    def _find_or_create_experiment(self) -> str:
+        name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
+        experiment = self.client.get_experiment_by_name(name)
+        if experiment is None:
+            local = self.uri == local_uri(self.home)
+            location = (self.home / "artifacts").as_uri() if local else None
+            try:
+                return self.client.create_experiment(name, artifact_location=location)
+            except MlflowException:  # another machine was faster
+                experiment = self.client.get_experiment_by_name(name)
+                if experiment is None:
+                    raise
+        if experiment.lifecycle_stage != "active":
+            raise CracksegError(f"experiment {name!r} is deleted; restore it in the MLflow UI")
+        return experiment.experiment_id
+
+    def create_run(self, name: str | None, *, parent: str | None = None) -> str:
+        """Create a run and return its id; named after the DVC experiment if there is one."""
+        tags = {"mlflow.user": _user(), "mlflow.source.name": "crackseg", "mlflow.source.type": "PROJECT"}
+        if parent:
+            tags["mlflow.parentRunId"] = parent
+        name = name or os.environ.get("DVC_EXP_NAME")
+        return self.client.create_run(self.experiment_id, tags=tags, run_name=name).info.run_id
+
+    @contextmanager
+    def record(self, run_id: str, *, system_metrics: bool = False) -> Iterator[RunRecorder]:
+        """Record into a run; at the end, what the store has taken is final and the rest waits in the outbox."""
+        recorder = RunRecorder(Outbox(self.outbox_dir / run_id, self.client))
+        monitor = None
+        if system_metrics:
+            monitor = SystemMetricsMonitor(run_id, resume_logging=True, sampling_interval=10)
+            monitor.start()
+        try:
+            yield recorder
+        finally:
+            if monitor is not None:
+                monitor.finish()
+            recorder.outbox.close()
+
+    def run_for_settings(self, run_id: str, settings: Mapping[str, Any]) -> str:
+        """The run that results under these settings belong to.
+
+        A run's params cannot change, and a skipped training makes no new run. So results of the same model under
+        other evaluation settings, or on another data version, go to a child run of the training's run.
+
+        Args:
+            run_id: the training's run.
+            settings: flat params that the results depend on, ``data.md5`` among them.
+        """
+        run = self.get_run(run_id)
+        recorded = run.data.params | {"data.md5": run.data.tags.get("data.md5", "")}
+        if all(recorded.get(key) == str(value) for key, value in settings.items()):
+            return run_id
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:16]
+        with FileLock(self.home / "store.lock"):
+            found = self.client.search_runs(
+                [self.experiment_id],
+                f"tags.`mlflow.parentRunId` = '{run_id}' and tags.`crackseg.settings` = '{digest}'",
+                max_results=1,
+            )
+            if found:
+                return found[0].info.run_id
+            child = self.create_run(
+                os.environ.get("DVC_EXP_NAME") or f"{run.info.run_name}-rescored", parent=run_id
+            )
+            self.client.set_tag(child, "crackseg.settings", digest)
+        with self.record(child) as recorder:
+            kept = {k: v for k, v in run.data.params.items() if k not in settings}
+            recorder.log_params(kept | {k: v for k, v in settings.items() if k != "data.md5"})
+            recorder.set_tags({"data.md5": settings.get("data.md5", "")} | describe_code(self.root))
+            recorder.end("FINISHED")
+        return child
+
+    def get_run(self, run_id: str) -> Run:
+        """Fetch a run.
+
+        Raises:
+            CracksegError: the store has no such run.
+        """
+        try:
+            return self.client.get_run(run_id)
+        except MlflowException as error:
+            raise CracksegError(
+                f"run {run_id} is not in the store {self.uri}: it was made in another store or deleted; point "
+                "MLFLOW_TRACKING_URI at the store it was made in, or train again with `dvc repro --force train`"
+            ) from error
+
+
+class RunRecorder:
+    """Says things of one run; every word goes through the run's outbox."""
+
+    def __init__(self, outbox: Outbox) -> None:
+        self.outbox = outbox
+        self.run_id = outbox.run_id
+
+    def log_params(self, values: Mapping[str, Any]) -> None:
+        """Record flat params, once for each run."""
+        self.outbox.put("params", values=dict(values))
+
+    def set_tags(self, values: Mapping[str, Any]) -> None:
+        """Set tags."""
+        self.outbox.put("tags", values=dict(values))
+
+    def log_metrics(self, values: Mapping[str, float], *, step: int = 0) -> None:
+        """Record metrics; a step that a resumed training goes through again is recorded once."""
+        new = {k: float(v) for k, v in values.items() if (k, step) not in self.outbox.steps_seen}
+        self.outbox.steps_seen.update((key, step) for key in new)
+        if new:
+            self.outbox.put("metrics", values=new, step=step)
+
+    def log_file(self, path: Path, artifact_dir: str = "") -> None:
+        """Record a file as an artifact."""
+        self.outbox.put_file(path, artifact_dir)
+
+    def log_dataset(self, name: str, digest: str, *, context: str, num_images: int, source: str) -> None:
+        """Record what the run was trained or tested on, as MLflow's dataset inputs."""
+        profile = json.dumps({"images": num_images, "source": source})
+        # MLflow takes digests of at most 36 characters and source URIs that it knows; data.dvc is a plain path.
+        self.outbox.put(
+            "dataset", name=name, digest=digest[:32], source=json.dumps({"uri": "data.dvc"}), profile=profile,
+            context=context,
+        )  # fmt: skip
+
+    def resume(self) -> None:
+        """Show the run as running again."""
+        self.outbox.put("status", value="RUNNING")
+
+    def end(self, status: str) -> None:
+        """Show the run as FINISHED, FAILED or KILLED."""
+        self.outbox.put("status", value=status)
+
+
+def fetch_weights(uri: str, folder: Path) -> Path:
+    """Download the weights of ``models:/NAME/VERSION`` (or ``models:/NAME@ALIAS``) into ``folder``.
+
+    Raises:
+        CracksegError: there is no such version, or it is not a crackseg model.
+    """
+    try:
+        model_dir = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder)))
+    except Exception as error:  # MLflow, requests and the file system all have their own here
+        raise CracksegError(
+            f"model.init = {uri!r} cannot be fetched from {mlflow.get_tracking_uri()}: "
+            f"{str(error).splitlines()[0][:200]}; `mlflow ui` shows the registered versions"
+        ) from error
+    weights = sorted(model_dir.rglob("weights.pt"))
+    if not weights:
+        raise CracksegError(f"model.init = {uri!r} is not a model of crackseg: it holds no weights.pt")
+    return weights[0]
+
+
+def local_uri(home: Path) -> str:
+    """The store that needs no server: ``mlruns/mlflow.db``."""
+    return f"sqlite:///{(home / 'mlflow.db').as_posix()}"
+
+
+def describe_code(root: Path) -> dict[str, str]:
+    """Tags that name the code: git commit, dirty or clean, DVC experiment and baseline, package versions."""
+    tags = {
+        "git.commit": _git(root, "rev-parse", "HEAD") or "none",
+        "git.state": "dirty" if _git(root, "status", "--porcelain", "--untracked-files=no") else "clean",
+    }
+    tags["mlflow.source.git.commit"] = tags["git.commit"]
+    for tag, variable in (("dvc.exp_name", "DVC_EXP_NAME"), ("dvc.exp_baseline", "DVC_EXP_BASELINE_REV")):
+        if variable in os.environ:
+            tags[tag] = os.environ[variable]
+    for package in ("crackseg", "torch", "torchvision", "mlflow", "dvc", "opencv-python-headless", "numpy"):
+        try:
+            tags[f"version.{package}"] = version(package)
+        except PackageNotFoundError:
+            continue
+    return tags | {"version.python": sys.version.split()[0]}
+
+
+def _git(root: Path, *arguments: str) -> str:
+    result = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False)
+    return result.stdout.strip() if result.returncode == 0 else ""
+
+
+def _user() -> str:
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return "unknown"

@@ -1,0 +1,34 @@
+"""dvc.yaml must name the code that each stage's results follow from, or DVC skips what has changed."""
+
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from tests.rules.imports import PACKAGE, all_imports, list_modules
+
+ROOT = PACKAGE.parents[1]
+STAGES = YAML(typ="safe", pure=True).load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+
+# They word messages and carry records to MLflow; a change in them must not train a model anew.
+NOT_IN_RESULTS = {"crackseg", "crackseg.errors", "crackseg.outbox", "crackseg.tracking", "crackseg.stages"}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_stage_reruns_when_code_it_imports_changes(stage: str) -> None:
+    modules = list_modules()
+    imported = all_imports(f"crackseg.stages.{stage}") - NOT_IN_RESULTS
+    # A package's __init__ without code of its own brings nothing into the results.
+    expected = {modules[m].relative_to(ROOT).as_posix() for m in imported if _has_code(modules[m])}
+    listed = {dep for dep in STAGES[stage]["deps"] if dep.endswith(".py")}
+    assert listed == expected
+
+
+def test_every_stage_has_its_module() -> None:
+    present = {path.stem for path in (PACKAGE / "stages").glob("*.py")} - {"__init__", "layout"}
+    assert present == set(STAGES)
+
+
+def _has_code(path: Path) -> bool:
+    lines = path.read_text(encoding="utf-8").strip().splitlines()
+    return path.name != "__init__.py" or len(lines) > 1

@@ -1,0 +1,77 @@
+"""The rooms stand in pipeline order, and imports point only upwards."""
+
+import pytest
+
+from tests.rules.imports import direct_imports, list_modules
+
+# From the top of the house to the bottom; a name stands for the module, or for all modules of the package.
+ORDER = [
+    "crackseg.errors",
+    "crackseg.devices",
+    "crackseg.params",
+    "crackseg.records",
+    "crackseg.data.catalog",
+    "crackseg.data.image_io",
+    "crackseg.data.mask_formats",
+    "crackseg.data.layouts",
+    "crackseg.data.splits",
+    "crackseg.data.importers",
+    "crackseg.data.scenes",
+    "crackseg.data.synthetic",
+    "crackseg.data.perceptual_hash",
+    "crackseg.data.validation",
+    "crackseg.data.versioning",
+    "crackseg.data.preprocessing",
+    "crackseg.data.augmentation",
+    "crackseg.data.dataset",
+    "crackseg.models",
+    "crackseg.losses",
+    "crackseg.metrics",
+    "crackseg.inference",
+    "crackseg.outbox",
+    "crackseg.tracking",
+    "crackseg.checkpoint",
+    "crackseg.training",
+    "crackseg.evaluation",
+    "crackseg.plots",
+    "crackseg.report",
+    "crackseg.serving",
+    "crackseg.registry",
+    "crackseg.stages",
+    "crackseg.demo",
+    "crackseg.cli",
+    "crackseg.__main__",
+]
+NO_PLACE = {"crackseg", "crackseg.data"}  # package heads, importable from everywhere
+
+# Only these may import the named library, so that a change of it stays in one room.
+IMPORTERS = {
+    "mlflow": {"crackseg.outbox", "crackseg.tracking", "crackseg.registry", "crackseg.serving"},
+    "dvc": {"crackseg.demo"},
+    "click": {"crackseg.cli"},
+    "matplotlib": {"crackseg.plots"},
+}
+
+
+def _place(module: str) -> int:
+    places = [i for i, name in enumerate(ORDER) if module == name or module.startswith(f"{name}.")]
+    assert places, f"{module} has no place in the order: add it where it belongs"
+    return max(places, key=lambda i: len(ORDER[i]))
+
+
+@pytest.mark.parametrize("module", sorted(set(list_modules()) - NO_PLACE))
+def test_imports_point_upwards(module: str) -> None:
+    ours = {name for name in direct_imports(module) if name in list_modules()} - NO_PLACE
+    below = sorted(name for name in ours if _place(name) > _place(module))
+    assert not below
+
+
+@pytest.mark.parametrize("library", IMPORTERS)
+def test_library_stays_in_its_room(library: str) -> None:
+    found = {m for m in list_modules() if any(n.split(".")[0] == library for n in direct_imports(m))}
+    assert found == IMPORTERS[library]
+
+
+def test_every_place_in_the_order_is_taken() -> None:
+    modules = set(list_modules())
+    assert [name for name in ORDER if name not in modules] == []

@@ -1,0 +1,132 @@
+"""Augmentation moves image and mask together and follows from its seed alone."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from crackseg.data.augmentation import augment_pair, shift_brightness_contrast, shift_hue_saturation
+from crackseg.data.dataset import CrackDataset, build_loader
+from crackseg.data.image_io import write_mask, write_png
+from crackseg.errors import CracksegError
+from crackseg.params import AugmentParams
+from crackseg.records import CrackSample
+
+NOTHING = {
+    "flip_horizontal": 0.0, "flip_vertical": 0.0, "blur": 0.0, "blur_sigma_px": 0.0, "hue": 0.0,
+    "saturation": 0.0, "brightness": 0.0, "contrast": 0.0, "crop_px": 0,
+}  # fmt: skip
+ALL = AugmentParams(
+    flip_horizontal=0.5, flip_vertical=0.5, blur=0.5, blur_sigma_px=1.5, hue=0.1, saturation=0.3, brightness=0.2,
+    contrast=0.3, crop_px=24,
+)  # fmt: skip
+
+
+def make_params(**changes: float) -> AugmentParams:
+    return AugmentParams(**NOTHING | changes)
+
+
+def make_pair(height: int = 40, width: int = 48) -> tuple[np.ndarray, np.ndarray]:
+    """An image whose blue channel is the mask, so that any drift between the two shows."""
+    rng = np.random.default_rng(1)
+    mask = (rng.random((height, width)) < 0.2).astype(np.uint8)
+    image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    image[..., 2] = mask * 255
+    return image, mask
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("crop_px", [0, 24, 64])
+def test_mask_stays_on_its_image(seed: int, crop_px: int) -> None:
+    params = make_params(flip_horizontal=0.5, flip_vertical=0.5, crop_px=crop_px)
+    image, mask = augment_pair(*make_pair(), params, np.random.default_rng(seed))
+    np.testing.assert_array_equal(image[..., 2], mask * 255)
+    assert mask.shape == ((crop_px, crop_px) if crop_px else (40, 48))
+
+
+def test_without_any_operation_nothing_changes() -> None:
+    image, mask = make_pair()
+    result = augment_pair(image, mask, make_params(), np.random.default_rng(0))
+    np.testing.assert_array_equal(result[0], image)
+    np.testing.assert_array_equal(result[1], mask)
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        {"flip_horizontal": 1.0}, {"flip_vertical": 1.0}, {"blur": 1.0, "blur_sigma_px": 3.0}, {"hue": 0.3},
+        {"saturation": 0.9}, {"brightness": 0.4}, {"contrast": 0.8}, {"crop_px": 24},
+    ],
+    ids=lambda operation: next(iter(operation)),
+)  # fmt: skip
+def test_every_operation_of_the_paper_does_something(operation: dict) -> None:
+    image, mask = make_pair()
+    changed, _ = augment_pair(image, mask, make_params(**operation), np.random.default_rng(3))
+    assert changed.shape != image.shape or (changed != image).any()
+
+
+def test_the_given_pair_is_left_as_it_was() -> None:
+    image, mask = make_pair()
+    before = image.copy(), mask.copy()
+    for seed in range(5):
+        augment_pair(image, mask, ALL, np.random.default_rng(seed))
+    np.testing.assert_array_equal(image, before[0])
+    np.testing.assert_array_equal(mask, before[1])
+
+
+def test_hue_goes_round_the_circle() -> None:
+    red = np.full((2, 2, 3), (255, 0, 0), np.uint8)
+    assert shift_hue_saturation(red, 1 / 3, 1.0)[0, 0].tolist() == [0, 255, 0]
+    assert shift_hue_saturation(red, 0.0, 0.0)[0, 0].tolist() == [255, 255, 255]
+
+
+def test_contrast_turns_around_the_mean_and_brightness_adds() -> None:
+    image = np.zeros((1, 2, 3), np.uint8)
+    image[0, 0], image[0, 1] = 100, 140
+    assert shift_brightness_contrast(image, 0.0, 0.5)[0, :, 0].tolist() == [110, 130]
+    assert shift_brightness_contrast(image, 0.1, 1.0)[0, :, 0].tolist() == [126, 166]
+
+
+@pytest.fixture
+def make_dataset(tmp_path: Path) -> Callable[..., CrackDataset]:
+    samples = []
+    for i in range(3):
+        image, mask = make_pair(40 + i, 48)
+        write_png(tmp_path / f"{i}.png", image)
+        write_mask(tmp_path / f"{i}_mask.png", mask)
+        samples.append(CrackSample("D", str(i), "train", tmp_path / f"{i}.png", tmp_path / f"{i}_mask.png"))
+    return lambda **options: CrackDataset(samples, ALL, **{"patches_per_image": 2, "seed": 7} | options)
+
+
+def load_epochs(dataset: CrackDataset, num_workers: int, epochs: list[int]) -> list[torch.Tensor]:
+    loader, sampler = build_loader(dataset, batch_size=4, num_workers=num_workers, pin_memory=False)
+    batches = []
+    for epoch in epochs:
+        sampler.epoch = epoch
+        batches += [torch.cat([images, masks], dim=1) for images, masks in loader]
+    return batches
+
+
+def test_batches_do_not_depend_on_the_number_of_workers(make_dataset: Callable[..., CrackDataset]) -> None:
+    alone = load_epochs(make_dataset(), 0, [0, 1])
+    assert [len(batch) for batch in alone] == [4, 2, 4, 2]
+    for batch, other in zip(alone, load_epochs(make_dataset(), 2, [0, 1]), strict=True):
+        assert torch.equal(batch, other)
+
+
+def test_a_resumed_epoch_sees_what_it_would_have_seen(make_dataset: Callable[..., CrackDataset]) -> None:
+    straight, resumed = load_epochs(make_dataset(), 0, [0, 1]), load_epochs(make_dataset(), 0, [1])
+    assert all(torch.equal(a, b) for a, b in zip(straight[2:], resumed, strict=True))
+
+
+def test_epochs_and_seeds_differ(make_dataset: Callable[..., CrackDataset]) -> None:
+    first = load_epochs(make_dataset(), 0, [0])
+    assert not torch.equal(first[0], load_epochs(make_dataset(), 0, [1])[0])
+    assert not torch.equal(first[0], load_epochs(make_dataset(seed=8), 0, [0])[0])
+
+
+def test_no_training_images_is_said() -> None:
+    with pytest.raises(CracksegError, match="no training images"):
+        CrackDataset([], ALL, patches_per_image=1, seed=0)

@@ -1,0 +1,78 @@
+"""A misspelt or mistyped setting must not train a wrong model silently."""
+
+from pathlib import Path
+
+import pytest
+
+from crackseg.errors import CracksegError
+from crackseg.params import flatten_params, load_params
+
+COMMITTED = Path(__file__).parents[2] / "params.yaml"
+
+
+def load_changed(tmp_path: Path, old: str, new: str) -> dict:
+    text = COMMITTED.read_text(encoding="utf-8")
+    assert old in text
+    path = tmp_path / "params.yaml"
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+    return flatten_params(load_params(path))
+
+
+def test_committed_settings_are_the_papers_best_model() -> None:
+    flat = flatten_params(load_params(COMMITTED))
+    paper = {
+        "model.architecture": "deeplabv3_resnet101",
+        "model.init": "random",
+        "model.num_classes": 1,
+        "model.normalize": False,
+        "model.train_layers": "all",
+        "loss.name": "focal",
+        "loss.gamma": 2.0,
+        "loss.alpha": 3.0,
+        "optimizer.name": "sgd",
+        "optimizer.lr": 1e-4,
+        "optimizer.momentum": 0.9,
+        "optimizer.weight_decay": 5e-4,
+        "scheduler.name": "plateau",
+        "scheduler.factor": 0.1,
+        "scheduler.patience": 10,
+        "train.epochs": 300,
+        "train.batch_size": 2,
+        "data.size_px": 512,
+        "evaluate.tolerance_px": 2,
+    }
+    assert {key: flat[key] for key in paper} == paper
+
+
+def test_scientific_notation_is_a_number(tmp_path: Path) -> None:
+    assert load_changed(tmp_path, "lr: 0.0001", "lr: 1e-3")["optimizer.lr"] == 1e-3
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("gamma: 2", "gama: 2", r"unknown key loss\.gama; did you mean loss\.gamma\?"),
+        ("seed: 0", "gamma: 0", r"unknown key train\.gamma; did you mean loss\.gamma\?"),
+        ("loss:", "los:", r"unknown key los; did you mean loss\?"),
+        ("  gamma: 2", "", r"the key loss\.gamma is missing"),
+        ("gamma: 2", "gamma: .nan", r"loss\.gamma = 'nan': .*number"),
+        ("gamma: 2", "gamma: -1", r"loss\.gamma = -1"),
+        ("gamma: 2", "gamma: two", r"loss\.gamma = 'two': .*number"),
+        ("epochs: 300", "epochs: true", r"train\.epochs = True: .*integer"),
+        ("epochs: 300", "epochs: 3.5", r"train\.epochs = 3\.5: .*integer"),
+        ("epochs: 300", "epochs: 300\n  epochs: 2", r"duplicate key \"epochs\" \(line \d+\)"),
+        ("momentum: 0.9", "momentum: [1", r"not valid YAML at line"),
+        ("crop_px: 448", "crop_px: 600", r"crop_px 600 is larger than data\.size_px 512"),
+        ("overlap_px: 64", "overlap_px: 500", r"more than half of tile_size_px 512"),
+        ("CRKWH100,", "CRKWH100, CRKWH100,", r"names a dataset twice"),
+        ("name: focal", "name: focall", r"loss\.name = 'focall': .*'focal'"),
+    ],
+)
+def test_mistake_is_named_with_its_key(tmp_path: Path, old: str, new: str, said: str) -> None:
+    with pytest.raises(CracksegError, match=said):
+        load_changed(tmp_path, old, new)
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CracksegError, match=r"params\.yaml: cannot be read"):
+        load_params(tmp_path / "params.yaml")
