@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,11 @@ from tqdm import tqdm
 from crackseg.data.image_io import (
     read_image,
     read_mask,
-    read_probability_map,
+    read_stored_map,
     write_bytes,
     write_probability_map,
 )
+from crackseg.data.mask_formats import MaskReader
 from crackseg.errors import CracksegError
 from crackseg.inference import Predictor, sigmoid
 from crackseg.metrics import PROTOCOLS, ScoreAccumulator, Scores, count_image
@@ -55,18 +57,22 @@ def score_split(samples: Iterable[CrackSample], predictions_dir: Path, params: E
 
 
 def score_folder(
-    predictions_dir: Path, masks_dir: Path, *, tolerance_px: int = 2, num_thresholds: int = 256
+    predictions_dir: Path,
+    masks_dir: Path,
+    *,
+    tolerance_px: int = 2,
+    num_thresholds: int = 256,
+    crack_values: tuple[int, ...] | None = None,
 ) -> Scores:
     """Score anybody's maps: 8- or 16-bit PNG, or float ``.npy`` in [0, 1], with the stem of their mask.
 
     Args:
         predictions_dir: one map for each mask.
-        masks_dir: truth of {0, 255} or {0, 1}, any image format.
+        masks_dir: truth, in any format that can be imported.
+        crack_values: mask values that mean crack, where that is not plain.
     Raises:
         CracksegError: a partner is missing or doubled, or a pair cannot be read or differs in size.
     """
-    from crackseg.data.mask_formats import read_any_mask  # brings SciPy along
-
     predictions = _files_by_stem(predictions_dir, (".png", ".npy"))
     masks = _files_by_stem(masks_dir, None)
     for kind, without, these, others in (
@@ -80,9 +86,12 @@ def score_folder(
                 f"{len(alone)} of {len(these)} files have no {without} of the same stem, e.g. the {kind} "
                 f"{these[alone[0]]}: {', '.join(alone[:10])}{rest}"
             )
+    reader = MaskReader(crack_values)
     scores = ScoreAccumulator(num_thresholds=num_thresholds)
     for stem in tqdm(sorted(masks), desc="score", unit="image", disable=None):
-        _add(scores, predictions[stem], read_any_mask(masks[stem]), None, tolerance_px)
+        _add(scores, predictions[stem], reader.read(masks[stem]), None, tolerance_px)
+    if problems := reader.find_problems(mostly_crack_is_one=False):
+        raise CracksegError(f"{masks_dir}: {'; '.join(problems)}")
     return scores.result()
 
 
@@ -91,9 +100,8 @@ def write_scores(scores: Scores, dataset: str, out_dir: Path, *, extra: dict[str
 
     The JSON holds one key, the dataset's name, so that `dvc exp show` has a column for each dataset.
     """
-    values = scores.to_dict()
-    headline = values.pop("paper")
-    content = {dataset: headline | values | extra}
+    others = {name: getattr(scores, name).to_dict() for name in PROTOCOLS[1:]}
+    content = {dataset: {"num_images": scores.num_images} | scores.paper.to_dict() | others | extra}
     write_bytes(out_dir / f"{dataset}.json", (json.dumps(content, indent=2) + "\n").encode())
     columns: dict[str, np.ndarray] = {}
     for protocol in PROTOCOLS:
@@ -106,7 +114,17 @@ def write_scores(scores: Scores, dataset: str, out_dir: Path, *, extra: dict[str
             f"{prefix}f": curve.f,
         }
     _write_csv(out_dir / f"{dataset}_pr.csv", pd.DataFrame(columns))
-    _write_csv(out_dir / f"{dataset}_images.csv", pd.DataFrame(scores.images))
+    _write_csv(out_dir / f"{dataset}_images.csv", pd.DataFrame([asdict(image) for image in scores.images]))
+
+
+def format_scores(scores: Scores) -> str:
+    """Write the three protocols as a table for the terminal."""
+    names = ("ods", "precision", "recall", "threshold", "ois", "ois_std", "ap")
+    lines = [f"{scores.num_images} images", f"{'protocol':<10}" + "".join(f"{name:>11}" for name in names)]
+    for protocol in PROTOCOLS:
+        figures = getattr(scores, protocol).to_dict()
+        lines.append(f"{protocol:<10}" + "".join(f"{figures[name]:>11.4f}" for name in names))
+    return "\n".join(lines)
 
 
 def flatten_scores(scores: dict[str, dict], dataset: str) -> dict[str, float]:
@@ -121,14 +139,19 @@ def flatten_scores(scores: dict[str, dict], dataset: str) -> dict[str, float]:
 
 
 def _add(scores: ScoreAccumulator, path: Path, mask_HW: np.ndarray, roi_HW: np.ndarray | None, d: int) -> None:
-    crack_prob_HW = read_probability_map(path)
+    crack_prob_HW = read_stored_map(path)
     if crack_prob_HW.shape != mask_HW.shape:
         raise CracksegError(
             f"{path}: the map is {crack_prob_HW.shape[1]} x {crack_prob_HW.shape[0]} pixels and its truth "
             f"{mask_HW.shape[1]} x {mask_HW.shape[0]}; predict at the truth's size"
         )
     counts = count_image(
-        crack_prob_HW, mask_HW, tolerance_px=d, num_thresholds=scores.num_thresholds, roi_HW=roi_HW
+        crack_prob_HW,
+        mask_HW,
+        tolerance_px=d,
+        num_thresholds=scores.num_thresholds,
+        roi_HW=roi_HW,
+        name=str(path),
     )
     scores.add(counts, path.stem)
 

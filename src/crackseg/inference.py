@@ -30,7 +30,7 @@ class Predictor:
     def __init__(
         self, network: nn.Module, params: PredictParams, *, device: torch.device, precision: torch.dtype
     ) -> None:
-        self.network = network.to(device=device, memory_format=torch.channels_last)
+        self.network = network.to(device).to(memory_format=torch.channels_last)
         self.params = params
         self.device = device
         self.precision = precision

@@ -154,7 +154,7 @@ class PredictParams(_Section):
 class EvaluateParams(_Section):
     tolerance_px: Annotated[int, Field(ge=0, le=100)]
     """Half-width of the square dilation of the truth, d in the paper's section 3.3."""
-    num_thresholds: Annotated[int, Field(ge=2, le=65536)]
+    num_thresholds: Annotated[int, Field(ge=2, le=16384)]
     """Thresholds are k / (num_thresholds - 1)."""
     use_roi: bool
     """Score only inside the region of interest, where a dataset has one."""

@@ -10,16 +10,16 @@ import base64
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import numpy as np
 import pandas as pd
 from mlflow.models import ModelSignature, set_model
+from mlflow.pyfunc import PythonModel
 from mlflow.types import ColSpec, DataType, Schema
 
 from crackseg.data.image_io import decode_image, encode_png
 from crackseg.devices import choose_device, choose_precision
 from crackseg.inference import Predictor
-from crackseg.models import load_network
+from crackseg.models.weights_file import load_network
 from crackseg.params import PredictParams
 
 SIGNATURE = ModelSignature(
@@ -34,7 +34,7 @@ SIGNATURE = ModelSignature(
 )
 
 
-class CrackModel(mlflow.pyfunc.PythonModel):
+class CrackModel(PythonModel):
     """Photographs in, crack masks out.
 
     Input is a data frame with a column ``image`` of encoded photographs (JPEG, PNG, TIFF bytes). Output has a row

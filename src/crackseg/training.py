@@ -125,7 +125,7 @@ def fit(
         num_workers=params.num_workers,
         pin_memory=device.type == "cuda",
     )
-    network = network.to(device=device, memory_format=torch.channels_last)
+    network = network.to(device).to(memory_format=torch.channels_last)
     predictor = Predictor(network, recipe.predict, device=device, precision=precision)
     loss_function = build_loss(recipe.loss.name, gamma=recipe.loss.gamma, alpha=recipe.loss.alpha)
     optimizer = build_optimizer(network, recipe.optimizer)

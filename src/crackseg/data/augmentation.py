@@ -26,13 +26,10 @@ def augment_pair(
     chance = rng.random(3)
     strength = rng.uniform(-1, 1, 4)
     sigma_px = rng.uniform(0, params.blur_sigma_px)
-    flips = [
-        axis
-        for axis, wanted in ((1, chance[0] < params.flip_horizontal), (0, chance[1] < params.flip_vertical))
-        if wanted
-    ]
-    if flips:
-        image, mask = np.flip(image, flips), np.flip(mask, flips)
+    if chance[0] < params.flip_horizontal:
+        image, mask = image[:, ::-1], mask[:, ::-1]
+    if chance[1] < params.flip_vertical:
+        image, mask = image[::-1], mask[::-1]
     image = np.ascontiguousarray(image)
     if chance[2] < params.blur and sigma_px > 0.1:  # below, the kernel is a single pixel
         image = cv2.GaussianBlur(image, (0, 0), sigma_px)

@@ -123,7 +123,8 @@ def make_network(rng: np.random.Generator, size: tuple[int, int], style: CrackSt
             direction = np.arctan2(*(after - before)[::-1])
             turn = rng.choice((-1, 1)) * rng.uniform(0.6, 1.5)
             length = 40 + rng.exponential(0.3 * max(size))
-            grow(points[at], direction + turn, length, width_px * rng.uniform(0.55, 0.9), contrast * rng.uniform(0.7, 1))
+            finer, fainter = width_px * rng.uniform(0.55, 0.9), contrast * rng.uniform(0.7, 1)
+            grow(points[at], direction + turn, length, finer, fainter)
 
     wanted = int(rng.integers(*style.num_main))
     while len(strokes) < wanted or not strokes:

@@ -14,7 +14,8 @@ from crackseg.data.catalog import KNOWN_DATASETS, check_dataset_name
 from crackseg.data.image_io import IMAGE_EXTENSIONS
 from crackseg.data.index_files import IndexedPair, read_index_file
 from crackseg.data.layouts import FoundFile, SourceListing, known_name, list_source
-from crackseg.data.pairing import RawDataset, join_some, pair_files
+from crackseg.data.pairing import RawDataset, pair_files
+from crackseg.data.wording import count_of, join_some
 from crackseg.errors import CracksegError
 
 
@@ -53,7 +54,7 @@ def find_datasets(source: Path, *, name: str | None = None, allow_unpaired: bool
     if strangers:
         folders = join_some(dict.fromkeys(f"{f.folder}/" for f in strangers), 5)
         datasets[0].notes.insert(
-            0, f"{len(strangers)} files left out, as their folders belong to no dataset taken here: {folders}"
+            0, f"{count_of(len(strangers), 'file')} left out, in folders of no dataset taken here: {folders}"
         )
     return datasets
 

@@ -126,10 +126,20 @@ def read_mask(path: Path) -> np.ndarray:
 
 
 def read_probability_map(path: Path) -> np.ndarray:
-    """Read a probability map: 8- or 16-bit grey PNG (full scale is 1), or float ``.npy`` in [0, 1].
+    """Read a probability map as float32 (H, W) in [0, 1]; files and errors as in :func:`read_stored_map`."""
+    values = read_stored_map(path)
+    if values.dtype.kind == "u":
+        return values.astype(np.float32) / np.float32(np.iinfo(values.dtype).max)
+    return values.astype(np.float32)
+
+
+def read_stored_map(path: Path) -> np.ndarray:
+    """Read a probability map as it is stored: 8- or 16-bit grey PNG (full scale is 1), or float ``.npy``.
+
+    Scoring compares these exactly; 128/255, say, has no exact float32.
 
     Returns:
-        float32 (H, W) in [0, 1].
+        uint8 or uint16 (H, W) of a PNG; float32 or float64 (H, W) in [0, 1] of a ``.npy``.
     Raises:
         CracksegError: not one channel, not a number, or outside [0, 1].
     """
@@ -145,14 +155,13 @@ def read_probability_map(path: Path) -> np.ndarray:
     if values.ndim != 2:
         raise CracksegError(f"{path}: expected one channel (H, W), got shape {values.shape}")
     if values.dtype.kind in "ui" and path.suffix != ".npy":
-        full_scale = 255 if values.dtype == np.uint8 else 65535
-        return values.astype(np.float32) / np.float32(full_scale)
+        return values.astype(np.uint8 if values.dtype == np.uint8 else np.uint16)
     if values.dtype.kind not in "fb":
         raise CracksegError(f"{path}: expected floats in [0, 1], got {values.dtype}; divide by its full scale")
     low, high = float(values.min()), float(values.max())
     if not (np.isfinite(low) and np.isfinite(high) and low >= 0 and high <= 1):
         raise CracksegError(f"{path}: expected probabilities in [0, 1], got values from {low:g} to {high:g}")
-    return values.astype(np.float32)
+    return values if values.dtype == np.float64 else values.astype(np.float32)
 
 
 def encode_png(values: np.ndarray) -> bytes:

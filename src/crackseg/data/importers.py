@@ -24,9 +24,10 @@ from crackseg.data.discovery import find_datasets
 from crackseg.data.image_io import decode_image, encode_png, write_bytes, write_mask
 from crackseg.data.layouts import fold
 from crackseg.data.mask_formats import MaskReader, has_shape_of
-from crackseg.data.pairing import RawDataset, RawPair, join_some
+from crackseg.data.pairing import RawDataset, RawPair
 from crackseg.data.splits import decide_splits
 from crackseg.data.staging import open_staging_area
+from crackseg.data.wording import count_of, join_some
 from crackseg.errors import CracksegError
 
 _MAX_PROBLEMS_SHOWN = 20
@@ -63,8 +64,8 @@ class ImportSummary:
     def __str__(self) -> str:
         splits = ", ".join(f"{count} {split}" for split, count in self.split_counts.items())
         head = (
-            f"{self.dataset}: {self.num_images} images ({splits}), {self.num_crack_free} without cracks, "
-            f"{self.mean_crack_fraction:.2%} crack pixels, in {self.folder} ({self.seconds:.1f} s)"
+            f"{self.dataset}: {count_of(self.num_images, 'image')} ({splits}), {self.num_crack_free} without "
+            f"cracks, {self.mean_crack_fraction:.2%} crack pixels, in {self.folder} ({self.seconds:.1f} s)"
         )
         return "\n".join([head, *(f"  note: {note}" for note in self.notes)])
 
@@ -223,7 +224,7 @@ def _write_files(
         )
     dataset.notes += truth_reader.find_notes()
     dataset.notes += [
-        f"{len(names)} images re-encoded as upright RGB PNG ({why}): {join_some(names)}"
+        f"{count_of(len(names), 'image')} re-encoded as upright RGB PNG ({why}): {join_some(names)}"
         for why, names in sorted(reencoded.items())
     ]
     table = pd.DataFrame(rows, columns=list(MANIFEST_COLUMNS)).sort_values("stem", ignore_index=True)

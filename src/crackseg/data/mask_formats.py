@@ -92,13 +92,17 @@ class MaskReader:
         self._inside += _count(grey[(largest == grey) & (smallest == grey)], 256)
         self._alone += _count(grey[(largest == grey) & (smallest_above_0 == grey)], 256)
 
-    def find_problems(self) -> list[str]:
-        """What forbids trusting the masks read so far; empty if nothing."""
+    def find_problems(self, *, mostly_crack_is_one: bool = True) -> list[str]:
+        """What forbids trusting the masks read so far; empty if nothing.
+
+        Args:
+            mostly_crack_is_one: distrust masks with more crack than background.
+        """
         if self.crack_values is not None:
             absent = [v for v in self.crack_values if v > 65535 or v < 0 or not self._histogram[v]]
             return [f"no mask has the crack value {v}; values seen: {self._describe_values()}" for v in absent]
-        total = self._judged.sum()
-        if total and self._judged[32:224].sum() > _PHOTOGRAPH_FRACTION * total:
+        many_levels = np.count_nonzero(self._judged) > 64
+        if many_levels and self._judged[32:224].sum() > _PHOTOGRAPH_FRACTION * self._judged.sum():
             return ["the ground truth looks like photographs: most of its pixels are neither dark nor light"]
         classes = self._find_classes()
         if len(classes) > 1:
@@ -113,7 +117,7 @@ class MaskReader:
                 f"{self._describe_values()}. Say which means crack, e.g. --crack-value "
                 f"{int(self._judged[1:].argmax()) + 1}"
             ]
-        if self._fractions and float(np.median(self._fractions)) > _INVERTED_FRACTION:
+        if mostly_crack_is_one and self._fractions and float(np.median(self._fractions)) > _INVERTED_FRACTION:
             return [
                 f"most of the pixels are crack in most masks (median {np.median(self._fractions):.0%}): regions "
                 "of interest rather than ground truth, or cracks drawn in black on white. Say what means crack: "

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import filecmp
 from collections import defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from crackseg.data.catalog import KNOWN_DATASETS
 from crackseg.data.index_files import IndexedPair
 from crackseg.data.layouts import FoundFile, Role, fold, original_of_crop, truth_stem
+from crackseg.data.wording import count_of, join_some
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +52,6 @@ class RawDataset:
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     source: str | None = None
-
-
-def join_some(names: Iterable[str], limit: int = 10) -> str:
-    """Join names for a message, at most ``limit`` of them and the number of the rest."""
-    names = list(names)
-    rest = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + rest
 
 
 def pair_files(
@@ -108,7 +101,7 @@ def _leave_out_crops(dataset: RawDataset, files: list[FoundFile]) -> list[FoundF
         return files
     if len(crops) < len(files):
         dataset.notes.append(
-            f"{len(crops)} augmented crops (…_rotN_cropN_mirrorN) left out: training augments by itself"
+            f"left out: {count_of(len(crops), 'augmented crop')} (…_rotN_cropN_mirrorN), as training augments"
         )
         return [f for f in files if f.path not in crops]
     known = KNOWN_DATASETS.get(dataset.name)
@@ -163,7 +156,7 @@ def _pairs_of_index(dataset: RawDataset, files: list[FoundFile], indexed: list[I
         and f.path not in {p.mask_path for p in first.values()}
     ]  # fmt: skip
     if unlisted:
-        dataset.notes.append(f"{len(unlisted)} images are in no index file: left out")
+        dataset.notes.append(f"left out, in no index file: {count_of(len(unlisted), 'image')}")
     return [
         (by_path[p.image_path], by_path[p.mask_path], p.split or by_path[p.image_path].split)
         for p in first.values()
@@ -182,7 +175,9 @@ def _pairs_by_stem(
         unnamed = {k: f for k, f in unnamed.items() if k not in strangers}
         if strangers:
             shown = join_some(f.shown for f in strangers.values())
-            dataset.notes.append(f"{len(strangers)} pictures outside the image folders left out: {shown}")
+            dataset.notes.append(
+                f"{count_of(len(strangers), 'picture')} outside the image folders left out: {shown}"
+            )
     images = named | unnamed
     for key in [k for k in truths if k not in images]:
         base = fold(truth_stem(truths[key].stem))
@@ -210,8 +205,8 @@ def _truths_by_stem(
     if both:
         folders = dict.fromkeys(f"{f.folder}/" for k in sorted(both) for f in (truths[k], masks[k]))
         dataset.problems.append(
-            f"{len(both)} images have two ground truths, in {join_some(folders)}; take one folder away, or name "
-            "it `roi` if it is the region in which pixels count"
+            f"two ground truths for {count_of(len(both), 'image')}, in {join_some(folders)}; take one folder "
+            "away, or name it `roi` if it is the region in which pixels count"
         )
     return masks | truths
 
@@ -247,10 +242,10 @@ def _report_unpaired(
     left_out = "left out: " if allow_unpaired else ""
     if without_truth:
         names = join_some(sorted(f.shown for f in without_truth))
-        report.append(f"{left_out}{len(without_truth)} images without ground truth: {names}")
+        report.append(f"{left_out}{count_of(len(without_truth), 'image')} without ground truth: {names}")
     if without_image:
         names = join_some(sorted(f.shown for f in without_image))
-        report.append(f"{left_out}{len(without_image)} ground truths without image: {names}")
+        report.append(f"{left_out}{count_of(len(without_image), 'ground truth')} without image: {names}")
     if without_truth or without_image:
         meanings = {f"{f.folder}/ = {f.role.value if f.role else 'images'}" for f in files}
         report.append(f"the folders were taken as: {join_some(sorted(meanings))}")

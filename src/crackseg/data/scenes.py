@@ -83,7 +83,7 @@ def _noise(rng: np.random.Generator, size: tuple[int, int], cell: float | tuple[
 
 def _octaves(rng: np.random.Generator, size: tuple[int, int], cells: Sequence[float]) -> np.ndarray:
     """Noise of several scales in equal parts, unit spread."""
-    return sum(_noise(rng, size, c) for c in cells) / np.float32(np.sqrt(len(cells)))
+    return np.sum([_noise(rng, size, c) for c in cells], axis=0) / np.float32(np.sqrt(len(cells)))
 
 
 def _grain(rng: np.random.Generator, size: tuple[int, int], grain_px: float) -> np.ndarray:
@@ -116,8 +116,8 @@ def _patch(rng: np.random.Generator, size: tuple[int, int], radius_px: float, so
     x, y = np.meshgrid(np.arange(size[0], dtype=np.float32), np.arange(size[1], dtype=np.float32))
     centre, squeeze = rng.uniform(0, 1, 2) * size, rng.uniform(0.6, 1.6)
     distance = np.hypot((x - centre[0]) * squeeze, (y - centre[1]) / squeeze) / radius_px
-    edge = distance + 0.25 * _noise(rng, size, max(3, radius_px * 0.6)) + 0.12 * _noise(rng, size, max(2, radius_px * 0.15))
-    return _ramp(-edge, -1 - softness, -1 + softness)
+    coarse, fine = _noise(rng, size, max(3, 0.6 * radius_px)), _noise(rng, size, max(2, 0.15 * radius_px))
+    return _ramp(1 - distance - 0.25 * coarse - 0.12 * fine, -softness, softness)
 
 
 def _distance_to_line(rng: np.random.Generator, size: tuple[int, int], angle: float) -> np.ndarray:
@@ -139,23 +139,27 @@ def _band(distance: np.ndarray, width_px: float, edge_px: float) -> np.ndarray:
     return _ramp(width_px / 2 - np.abs(distance), -edge_px / 2, edge_px / 2)
 
 
-def _specks(rng: np.random.Generator, size: tuple[int, int], per_mpx: float, radius_px: tuple[float, float]) -> np.ndarray:
+def _specks(
+    rng: np.random.Generator, size: tuple[int, int], per_mpx: float, radius_px: tuple[float, float]
+) -> np.ndarray:
     """Small round things (pebbles, pits, drops), float32 (H, W) in [0, 1]."""
     canvas = np.zeros(size[::-1], np.uint8)
     for _ in range(rng.poisson(per_mpx * size[0] * size[1] / 1e6)):
-        centre = (rng.uniform(0, 1, 2) * size * 16).astype(int).tolist()
+        centre = (rng.uniform(0, 1, 2) * size * 16).astype(int).tolist()  # in sixteenths of a pixel
         axes = (rng.uniform(*radius_px) * rng.uniform(0.6, 1.4, 2) * 16).astype(int).tolist()
-        cv2.ellipse(canvas, centre, axes, float(rng.uniform(0, 180)), 0, 360, int(rng.integers(90, 256)), -1, cv2.LINE_AA, 4)
+        angle, strength = rng.uniform(0, 180), int(rng.integers(90, 256))
+        cv2.ellipse(canvas, centre, axes, angle, 0, 360, strength, -1, cv2.LINE_AA, 4)
     return canvas.astype(np.float32) / 255
 
 
 def _cut(rng: np.random.Generator, light: np.ndarray, cracks: list[Stroke], light_angle: float) -> np.ndarray:
     """Cut cracks into the surface: dark and uneven inside, one lip catching the light."""
-    size = light.shape[::-1]
+    size = light.shape[1], light.shape[0]
     depth = draw_contrast(cracks, size)
-    lip = np.roll(cv2.GaussianBlur(depth, (0, 0), 1.0), np.rint((2 * np.sin(light_angle), 2 * np.cos(light_angle))).astype(int), (0, 1))
-    depth = (depth * (1 + 0.25 * _grain(rng, size, 2.0))).clip(0, 0.95)
-    return light * (1 - depth) * (1 + 0.12 * lip * (depth < 0.05))
+    shift = np.array([[1, 0, 2 * np.cos(light_angle)], [0, 1, 2 * np.sin(light_angle)]])
+    lip = cv2.warpAffine(cv2.GaussianBlur(depth, (0, 0), 1.0), shift, size) * (depth < 0.05)
+    uneven = (depth * (1 + 0.25 * _grain(rng, size, 2.0))).clip(0, 0.95)
+    return light * (1 - uneven) * (1 + 0.12 * lip)
 
 
 def _photograph(
@@ -193,8 +197,9 @@ def _crack_tree(rng: np.random.Generator, size: tuple[int, int], with_crack: boo
         paint = _band(_distance_to_line(rng, size, rng.uniform(0, np.pi)), rng.uniform(25, 60), 1.5)
         light += (rng.uniform(205, 235) - light) * paint * _ramp(_octaves(rng, size, (60, 12, 4, 2)), -1.2, 0.2)
     for _ in range(rng.poisson(1.2)):  # scratches
-        scratch = make_line(rng, size, rng.uniform(0, np.pi), rng.uniform(2, 5), rng.uniform(0.08, 0.2))
-        light *= 1 + rng.choice((-0.9, 0.9)) * cv2.GaussianBlur(draw_contrast([scratch], size), (0, 0), rng.uniform(1.5, 3))
+        line = make_line(rng, size, rng.uniform(0, np.pi), rng.uniform(2, 5), rng.uniform(0.08, 0.2))
+        scratch = cv2.GaussianBlur(draw_contrast([line], size), (0, 0), rng.uniform(1.5, 3))
+        light *= 1 + rng.choice((-0.9, 0.9)) * scratch
 
     cracks: list[Stroke] = []
     if with_crack:
@@ -218,7 +223,8 @@ def _crack_tree(rng: np.random.Generator, size: tuple[int, int], with_crack: boo
 
 def _tyre_marks(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
     """Two parallel dark bands with streaks along them, float32 (H, W), the share of light taken away."""
-    distance, width, gauge = _distance_to_line(rng, size, rng.uniform(0, np.pi)), rng.uniform(25, 60), rng.uniform(120, 400)
+    distance = _distance_to_line(rng, size, rng.uniform(0, np.pi))
+    width, gauge = rng.uniform(25, 60), rng.uniform(120, 400)
     streaks = 0.6 + 0.2 * _streaks(rng, distance, 2.5)
     marks = np.maximum(_band(distance, width, 8), _band(distance - gauge, width, 8))
     return rng.uniform(0.12, 0.35) * marks * streaks * _ramp(_octaves(rng, size, (120, 6, 3)), -2, 0.5)
@@ -227,9 +233,10 @@ def _tyre_marks(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
 def _cast_shadow(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
     """Shadow of leaves or of something straight, soft-edged, float32 (H, W) in [0, 1]."""
     if rng.random() < 0.7:
-        return _ramp(_octaves(rng, size, (220, 220, 80, 35)), -0.2, rng.uniform(0.3, 1.3))
+        return _ramp(_octaves(rng, size, (220, 220, 80, 35, 14)), -0.3, rng.uniform(0.4, 1.5))
     shade = np.zeros(size[::-1], np.float32)
-    for width in rng.choice((rng.uniform(6, 25), rng.uniform(60, 400)), int(rng.integers(1, 3))):  # a cable, a wall
+    cable, wall = rng.uniform(6, 25), rng.uniform(60, 400)
+    for width in rng.permutation((cable, wall))[: int(rng.integers(1, 3))]:
         line = _distance_to_line(rng, size, rng.uniform(0, np.pi))
         shade = np.maximum(shade, _band(line, width, rng.uniform(4, 14)))
     return shade
@@ -262,7 +269,8 @@ def _laser_scan(rng: np.random.Generator, size: tuple[int, int], with_crack: boo
     light = np.full(size[::-1], rng.uniform(55, 90), np.float32)
     light *= _aggregate(rng, size, rng.uniform(2.0, 3.2), 0.5, 1.1)
     light *= 1 + 0.06 * _octaves(rng, size, (150, 60, 20))
-    light *= 1 + 0.05 * _noise(rng, size, (3, 1500)) + 0.07 * _noise(rng, size, (14, 900)) + 0.08 * _noise(rng, size, (90, 4000))
+    for spread, cell in ((0.05, (3, 1500)), (0.07, (14, 900)), (0.08, (90, 4000))):  # streaks
+        light *= 1 + spread * _noise(rng, size, cell)
     light *= 1 - 0.3 * _specks(rng, size, 500, (0.7, 2.0))
     for _ in range(rng.poisson(1)):
         light *= 1 - rng.uniform(0.1, 0.25) * _patch(rng, size, rng.uniform(15, 60), 0.4)
@@ -284,20 +292,22 @@ def _stone(rng: np.random.Generator, size: tuple[int, int], with_crack: bool) ->
     light *= 1 + 0.06 * _octaves(rng, size, (300, 120, 50, 18, 7)) + 0.02 * _grain(rng, size, 4)
     light *= 1 + 0.02 * _streaks(rng, _distance_to_line(rng, size, rng.uniform(0, np.pi)), 5)  # of the saw
     light *= 1 - 0.35 * _specks(rng, size, 150, (0.8, 3))
-    veins = [
-        make_stroke(rng, walk(rng, rng.uniform(0, 1, 2) * size, rng.uniform(0, 6.3), 1.5 * max(size), 0.3), width, 0.35)
-        for width in rng.uniform(3, 18, int(rng.integers(3, 9)))
-    ]
+    veins = []
+    for width in rng.uniform(3, 18, int(rng.integers(3, 9))):
+        points = walk(rng, rng.uniform(0, 1, 2) * size, rng.uniform(0, 2 * np.pi), 1.5 * max(size), 0.3)
+        veins.append(make_stroke(rng, points, width, 0.35))
     vein = cv2.GaussianBlur(draw_contrast(veins, size), (0, 0), rng.uniform(2, 5)) * inside
     light *= 1 - rng.uniform(0.2, 0.9) * vein
 
     cracks: list[Stroke] = []
     mask = np.zeros_like(roi)
     while with_crack and not mask.any():  # a crack may pass beside the stone
-        cracks = make_network(rng, size, CrackStyle((2, 5), (2.0, 3.6), (0.3, 0.6), 0.3, 450))
+        cracks = make_network(rng, size, CrackStyle((2, 5), (1.8, 3.4), (0.22, 0.5), 0.3, 450))
         mask = draw_truth(cracks, half, 0.5) & roi
     light = _cut(rng, light, cracks, 0.8)
-    table = rng.uniform(35, 80) * (1 + 0.08 * _octaves(rng, size, (400, 100, 20, 4)) + 0.04 * _grain(rng, size, 2))
+    table = rng.uniform(35, 100) * (
+        1 + 0.08 * _octaves(rng, size, (400, 100, 20, 4)) + 0.04 * _grain(rng, size, 2)
+    )
     rim = (cv2.GaussianBlur(inside, (0, 0), 5) - inside).clip(0, 1)  # the stone's shadow on the table
     light = light * inside + table * (1 - inside) * (1 - 0.7 * rim)
     stain = np.array((0.2, -0.05, -0.35), np.float32) * rng.uniform(-0.3, 1.2)
@@ -311,9 +321,10 @@ def _stone_outline(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarra
     angles = np.linspace(0, 2 * np.pi, 10)[:-1] + rng.uniform(-0.25, 0.25, 9)
     corners = (rng.uniform(0.8, 1.2, 9) * (np.cos(angles), np.sin(angles))).clip(-0.93, 0.93)
     along = np.arange(0, 9, 0.02)
-    edge = [np.interp(along, np.arange(10), np.append(c, c[0])) + 0.005 * smooth_curve(rng, 450, 3) for c in corners]
+    x, y = (np.interp(along, np.arange(10), np.append(c, c[0])) for c in corners)
+    x, y = x + 0.005 * smooth_curve(rng, len(x), 3), y + 0.005 * smooth_curve(rng, len(y), 3)  # broken edges
     roi = np.zeros(size[::-1], np.uint8)
-    cv2.fillPoly(roi, [np.rint((np.stack(edge, axis=1) + 1) / 2 * size).astype(np.int32)], 1)
+    cv2.fillPoly(roi, [np.rint((np.stack([x, y], axis=1) + 1) / 2 * size).astype(np.int32)], 1)
     return roi
 
 

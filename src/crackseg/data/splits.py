@@ -12,7 +12,8 @@ from crackseg.data.catalog import KNOWN_DATASETS, SPLITS
 from crackseg.data.image_io import IMAGE_EXTENSIONS
 from crackseg.data.index_files import read_lines
 from crackseg.data.layouts import fold, original_of_crop
-from crackseg.data.pairing import RawDataset, join_some
+from crackseg.data.pairing import RawDataset
+from crackseg.data.wording import count_of, join_some
 from crackseg.errors import CracksegError
 
 PAPER_COUNTS = (200, 20, 40)
@@ -44,8 +45,8 @@ def decide_splits(
             return
     elif counts is None and undecided and len(undecided) < len(stems):
         dataset.problems.append(
-            f"{len(undecided)} images have no split, though others have: {join_some(undecided)}; give lists with "
-            "--train-list, --val-list and --test-list"
+            f"{count_of(len(undecided), 'image')} without split, though others have one: {join_some(undecided)}; "
+            "give lists with --train-list, --val-list and --test-list"
         )
         return
     elif counts is None and not undecided:
@@ -170,7 +171,7 @@ def read_split_lists(lists: Mapping[str, Path], stems: Collection[str]) -> dict[
                 places[stem] = (split, where)
     missing = sorted(set(stems) - places.keys())
     if missing and not problems:
-        problems.append(f"{len(missing)} images are in no list: {join_some(missing)}")
+        problems.append(f"{count_of(len(missing), 'image')} in no list: {join_some(missing)}")
     if problems:
         more = f"\n- and {len(problems) - 20} more" if len(problems) > 20 else ""
         raise CracksegError("the split lists do not fit:\n- " + "\n- ".join(problems[:20]) + more)

@@ -69,7 +69,9 @@ def write_sample(
             rows = []
             for stem, split, with_crack in _plan(rng, dataset, numbers):
                 scene = render_scene(dataset, int(rng.integers(2**31)), size=size, with_crack=with_crack)
-                rows.append({**_write_scene(folder, dataset, stem, scene), "split": split, "source": SAMPLE_SOURCE})
+                rows.append(
+                    {**_write_scene(folder, dataset, stem, scene), "split": split, "source": SAMPLE_SOURCE}
+                )
                 bar.update()
             table = pd.DataFrame(rows, columns=list(MANIFEST_COLUMNS))
             content = table.to_csv(index=False, lineterminator="\n", float_format="%.9g")
@@ -81,20 +83,22 @@ def _check_request(data_dir: Path, dataset: str, numbers: tuple[int, int, int]) 
     if dataset not in KNOWN_DATASETS:
         raise CracksegError(f"no look {dataset!r}; expected one of {', '.join(KNOWN_DATASETS)}")
     if min(numbers) < 0 or sum(numbers) == 0:
-        raise CracksegError(f"{dataset}: {numbers} images of train, val and test; expected none below 0, not all 0")
+        raise CracksegError(
+            f"{dataset}: {numbers} images of train, val and test; expected none below 0, not all 0"
+        )
     target = data_dir / dataset
     if not target.is_dir() or not any(target.iterdir()):
         return
-    if not (target / "manifest.csv").is_file() or set(read_manifest(data_dir, dataset)["source"]) != {SAMPLE_SOURCE}:
+    if not (target / "manifest.csv").is_file() or set(read_manifest(data_dir, dataset)["source"]) != {
+        SAMPLE_SOURCE
+    }:
         raise CracksegError(
             f"{target} holds data that are not the sample's and would be lost; write the sample to another folder "
             "with --out, or move these away first"
         )
 
 
-def _plan(
-    rng: np.random.Generator, dataset: str, numbers: tuple[int, int, int]
-) -> list[tuple[str, str, bool]]:
+def _plan(rng: np.random.Generator, dataset: str, numbers: tuple[int, int, int]) -> list[tuple[str, str, bool]]:
     """Decide (stem, split, with_crack) of each image, sorted by stem."""
     num_train, _, num_test = numbers
     num_crack_free = (num_train // 10, 0, max(num_test // 6, int(num_test > 1)))

@@ -15,10 +15,10 @@ import numpy as np
 from tqdm import tqdm
 
 from crackseg.data.catalog import SPLITS, read_manifest
-from crackseg.data.fingerprints import Fingerprint, compute_fingerprint, find_duplicates
 from crackseg.data.image_io import decode_image, read_raw
 from crackseg.data.mask_formats import has_shape_of
-from crackseg.data.pairing import join_some
+from crackseg.data.perceptual_hash import Fingerprint, compute_fingerprint, find_duplicates
+from crackseg.data.wording import count_of, join_some
 from crackseg.errors import CracksegError
 
 _HIGH_CRACK_FRACTION = 0.5
@@ -66,8 +66,8 @@ class ValidationReport:
         lines = [
             f"## {self.dataset}",
             "",
-            f"{sum(self.split_counts.values())} images ({splits}): {len(self.errors)} errors, "
-            f"{len(self.warnings)} warnings.",
+            f"{count_of(sum(self.split_counts.values()), 'image')} ({splits}): "
+            f"{count_of(len(self.errors), 'error')}, {count_of(len(self.warnings), 'warning')}.",
         ]
         for title, findings in (("Errors", self.errors), ("Warnings", self.warnings), ("Notes", self.notes)):
             if findings:
@@ -281,7 +281,7 @@ def _report_crack_free(report: ValidationReport, without_crack: dict[str, list[s
             (report.errors if split == "train" else report.warnings).append(all_black)
     stems = sorted(stem for split in without_crack.values() for stem in split)
     if stems:
-        report.notes.append(Finding("", f"{len(stems)} images without cracks: {join_some(stems)}"))
+        report.notes.append(Finding("", f"{count_of(len(stems), 'image')} without cracks: {join_some(stems)}"))
 
 
 def _report_unlisted(report: ValidationReport, folder: Path, rows: list[dict[str, Any]]) -> None:
@@ -295,7 +295,9 @@ def _report_unlisted(report: ValidationReport, folder: Path, rows: list[dict[str
     unlisted = sorted(present - listed)
     if unlisted:
         report.warnings.append(
-            Finding("", f"{len(unlisted)} files are not in manifest.csv and not used: {join_some(unlisted)}")
+            Finding(
+                "", f"{count_of(len(unlisted), 'file')} not in manifest.csv, so not used: {join_some(unlisted)}"
+            )
         )
 
 

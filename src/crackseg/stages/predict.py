@@ -8,7 +8,7 @@ from crackseg.data.catalog import list_samples
 from crackseg.devices import choose_device, choose_precision
 from crackseg.evaluation import predict_split
 from crackseg.inference import Predictor
-from crackseg.models import load_network
+from crackseg.models.weights_file import load_network
 from crackseg.params import load_params
 from crackseg.stages.layout import Layout
 

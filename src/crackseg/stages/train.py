@@ -18,7 +18,8 @@ from crackseg.data.image_io import write_bytes
 from crackseg.data.versioning import hash_file
 from crackseg.devices import choose_device, describe_device
 from crackseg.errors import CracksegError
-from crackseg.models import build_model, save_weights
+from crackseg.models import build_model
+from crackseg.models.weights_file import save_weights
 from crackseg.params import Params, flatten_params, load_params
 from crackseg.stages.layout import Layout, read_json, write_json
 from crackseg.tracking import RunRecorder, Store, describe_code, fetch_weights

@@ -55,7 +55,7 @@ def test_phone_photograph_comes_out_upright(tmp_path: Path) -> None:
 
 
 def test_sixteen_bits_cmyk_alpha_and_palette_become_rgb() -> None:
-    deep = Image.fromarray((GRADIENT[..., 0].astype(np.uint16) * 257))
+    deep = Image.fromarray(GRADIENT[..., 0].astype(np.uint16) * 257)
     np.testing.assert_array_equal(decode_image(encode(deep, "TIFF")), GRADIENT)
     np.testing.assert_array_equal(decode_image(encode(deep, "PNG")), GRADIENT)
     cmyk = Image.fromarray(GRADIENT).convert("CMYK")
