@@ -23,7 +23,7 @@ SETTINGS = {
     "train.patches_per_image": "4",
     "train.epochs": "60",
     "train.validate_every": "5",
-    "train.num_workers": "1",
+    "train.num_workers": "0",
 }
 
 
@@ -42,7 +42,7 @@ def run_demo(root: Path) -> str:
     root = find_real_root(root)
     fetch_data(root)
     overrides = [word for key, value in SETTINGS.items() for word in ("--set-param", f"{key}={value}")]
-    run_dvc(root, "exp", "run", "--temp", "--force-name", "--name", EXPERIMENT_NAME, *overrides)
+    run_dvc(root, "exp", "run", "--temp", "--name", EXPERIMENT_NAME, *overrides)
     datasets = load_params(root / "params.yaml").data.test_datasets
     scores = _read_metrics(root)
     source = describe_source([s for name in datasets for s in set(read_manifest(root / "data", name)["source"])])

@@ -58,9 +58,10 @@ def balanced_focal_loss(
     weighted_log_prob = weight * log_prob
 
     def weighted_mean(among_B1HW: torch.Tensor) -> torch.Tensor:
-        # The sum of weights is at least the heaviest one's 1, or 0 where the class has no pixel.
-        total_weight = torch.where(among_B1HW, weight, 0).sum().clamp_min(1)
-        return torch.where(among_B1HW, weighted_log_prob, 0).sum() / total_weight
+        total_weight = torch.where(among_B1HW, weight, 0).sum()  # at least the heaviest one's 1, if any
+        weighted_sum = torch.where(among_B1HW, weighted_log_prob, 0).sum()
+        # Not clamp_min(1): it passes the wrong gradient where one pixel holds all of the weight.
+        return weighted_sum / torch.where(total_weight > 0, total_weight, 1)
 
     return -weighted_mean(crack_B1HW) - alpha * weighted_mean(~crack_B1HW)
 

@@ -36,7 +36,8 @@ class CrackStyle:
     """What the cracks of a scene are like; pairs are ranges to draw from.
 
     Attributes:
-        num_main: cracks that begin at the picture's border (the upper end is excluded).
+        num_main: cracks that set out from the picture's border (the upper end is excluded); one that leaves
+            it or meets another at once does not count.
         width_px: mean width of a main crack.
         contrast: mean contrast of a main crack.
         wander: spread of the direction, in radians.
@@ -126,14 +127,18 @@ def make_network(rng: np.random.Generator, size: tuple[int, int], style: CrackSt
             finer, fainter = width_px * rng.uniform(0.55, 0.9), contrast * rng.uniform(0.7, 1)
             grow(points[at], direction + turn, length, finer, fainter)
 
-    wanted = int(rng.integers(*style.num_main))
-    while len(strokes) < wanted or not strokes:
+    def grow_from_border() -> None:
         side, along = int(rng.integers(4)), rng.uniform(0.1, 0.9)
         x, y = ((along, 0), (1, along), (along, 1), (0, along))[side]
-        heading = (side + 1) * np.pi / 2 + rng.normal(0, 0.4)
+        heading = (side + 1) * np.pi / 2 + rng.normal(0, 0.4)  # inwards; y points down
         length = max(size) * rng.uniform(0.5, 1.6)
         start = np.array((x * (width - 1), y * (height - 1)))
         grow(start, heading, length, rng.uniform(*style.width_px), rng.uniform(*style.contrast))
+
+    for _ in range(int(rng.integers(*style.num_main))):
+        grow_from_border()
+    while not strokes:
+        grow_from_border()
     return strokes
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 from crackseg.data.catalog import KNOWN_DATASETS, check_dataset_name
 from crackseg.data.image_io import IMAGE_EXTENSIONS
 from crackseg.data.index_files import IndexedPair, read_index_file
-from crackseg.data.layouts import FoundFile, SourceListing, known_name, list_source
+from crackseg.data.layouts import FoundFile, SourceListing, known_name, list_source, split_of_name
 from crackseg.data.pairing import RawDataset, pair_files
 from crackseg.data.wording import count_of, join_some
 from crackseg.errors import CracksegError
@@ -36,10 +36,14 @@ def find_datasets(source: Path, *, name: str | None = None, allow_unpaired: bool
         raise CracksegError(_explain_empty(source, listing))
     indexed: list[IndexedPair] = []
     index_problems: list[str] = []
+    lists: dict[str, Path] = {}
     for path in listing.index_files:
         pairs, problems = read_index_file(path, source)
         indexed += pairs
         index_problems += problems
+        split = split_of_name(path.stem)
+        if split and not pairs and not problems:
+            lists[split] = path
     divided, strangers = _divide(source, listing.files, name)
     datasets = []
     for dataset_name, files in divided.items():
@@ -51,6 +55,7 @@ def find_datasets(source: Path, *, name: str | None = None, allow_unpaired: bool
             dataset.problems += _look_beside(source, dataset_name)
         datasets.append(dataset)
     datasets[0].problems[:0] = index_problems
+    datasets[0].notes += [f"{path} is not used; if it lists images: --{s}-list {path}" for s, path in lists.items()]
     if strangers:
         folders = join_some(dict.fromkeys(f"{f.folder}/" for f in strangers), 5)
         datasets[0].notes.insert(

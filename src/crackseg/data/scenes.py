@@ -74,11 +74,14 @@ def render_scene(look: str, seed: int, *, size: tuple[int, int] | None = None, w
 
 def _noise(rng: np.random.Generator, size: tuple[int, int], cell: float | tuple[float, float]) -> np.ndarray:
     """Smooth noise, zero mean and unit spread, whose features are about ``cell`` (x, y) pixels large."""
-    cell_x, cell_y = cell if isinstance(cell, tuple) else (cell, cell)
-    grid = rng.standard_normal((int(size[1] / cell_y) + 4, int(size[0] / cell_x) + 4), dtype=np.float32)
-    zoom = np.array([[cell_x, 0, -cell_x * rng.uniform(1, 2)], [0, cell_y, -cell_y * rng.uniform(1, 2)]])
-    smooth = cv2.warpAffine(grid, zoom, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
-    return smooth / 0.72  # what cubic interpolation leaves of the spread
+    cells = np.broadcast_to(cell, 2)
+    shrink = np.maximum(1, cells // 16)  # warpAffine rounds to 1/32 of a cell, which would show in large ones
+    cells = cells / shrink
+    width, height = np.ceil(size / shrink).astype(int).tolist()
+    grid = rng.standard_normal((int(height / cells[1]) + 4, int(width / cells[0]) + 4), dtype=np.float32)
+    zoom = np.column_stack([np.diag(cells), -cells * rng.uniform(1, 2, 2)])
+    smooth = cv2.warpAffine(grid, zoom, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
+    return cv2.resize(smooth, size, interpolation=cv2.INTER_CUBIC) / 0.72  # the spread that interpolation leaves
 
 
 def _octaves(rng: np.random.Generator, size: tuple[int, int], cells: Sequence[float]) -> np.ndarray:
@@ -203,7 +206,7 @@ def _crack_tree(rng: np.random.Generator, size: tuple[int, int], with_crack: boo
 
     cracks: list[Stroke] = []
     if with_crack:
-        style = CrackStyle((1, 5), (1.4, 3.4), (0.3, 0.62), rng.uniform(0.25, 0.45), rng.uniform(110, 320))
+        style = CrackStyle((1, 4), (1.4, 3.4), (0.3, 0.62), rng.uniform(0.25, 0.45), rng.uniform(110, 320))
         cracks = make_network(rng, size, style)
         if rng.random() < 0.3:  # joints of slabs
             angle = rng.normal(0, 0.08)
@@ -301,8 +304,8 @@ def _stone(rng: np.random.Generator, size: tuple[int, int], with_crack: bool) ->
 
     cracks: list[Stroke] = []
     mask = np.zeros_like(roi)
-    while with_crack and not mask.any():  # a crack may pass beside the stone
-        cracks = make_network(rng, size, CrackStyle((2, 5), (1.8, 3.4), (0.22, 0.5), 0.3, 450))
+    while with_crack and mask.sum() < 0.25 * min(half):  # cracks may pass beside the stone
+        cracks = make_network(rng, size, CrackStyle((1, 4), (1.8, 3.4), (0.22, 0.5), 0.3, 450))
         mask = draw_truth(cracks, half, 0.5) & roi
     light = _cut(rng, light, cracks, 0.8)
     table = rng.uniform(35, 100) * (
