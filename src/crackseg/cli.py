@@ -135,11 +135,14 @@ def data_import(
     crackseg data import photographs --name BRIDGE7 --crack-value 255
     """
     from crackseg.data.importers import import_datasets
+    from crackseg.data.staging import finish_interrupted_import
     from crackseg.data.versioning import check_data_is_committed, fetch_data, version_data
     from crackseg.tracking import find_root
 
     root = find_root()
     fetch_data(root)
+    if finish_interrupted_import(root / "data"):
+        version_data(root)
     if (root / "data").is_dir():
         check_data_is_committed(root, root)
     lists = {"train": train_list, "val": val_list, "test": test_list}
@@ -213,6 +216,10 @@ def store_deliver() -> None:
 @cli.group()
 def stage() -> None:
     """The pipeline's stages, as dvc.yaml calls them; use `dvc repro`."""
+    from crackseg.stages.own_code import run_own_code
+    from crackseg.tracking import find_root
+
+    run_own_code(find_root())
 
 
 @stage.command("prepare")

@@ -126,15 +126,14 @@ def count_image(
     """Count one image at all thresholds, exactly as ``crack_prob >= np.float64(k) / (T - 1)`` would.
 
     Args:
-        crack_prob_HW: float (H, W) in [0, 1]; or a stored map, uint8 or uint16 (H, W), whose full scale is
-            1. Stored maps are compared as exact fractions: level 128 of 255 reaches threshold 128/255, which
-            float32(128/255) does not.
-        mask_HW: ground truth (H, W), bool or {0, 1}.
+        crack_prob_HW: float32 or float64 (H, W) in [0, 1]; or a stored map, uint8 or uint16 (H, W), whose
+            full scale is 1, stretched and compared as exact fractions, without any rounding.
+        mask_HW: ground truth (H, W), bool, or uint8 {0, 1}.
         tolerance_px: d, half-width of the square dilation, in pixels of this mask, >= 0.
         num_thresholds: T, from 2 to 16,384.
         min_max: stretch the map linearly to [0, 1] first (section 3.3), in its own float type; a constant
             map becomes all zeros.
-        roi_HW: region of interest (H, W), bool or {0, 1}. What lies outside has no influence: neither its
+        roi_HW: region of interest (H, W), bool, or uint8 {0, 1}. What lies outside has no influence: neither its
             truth nor its prediction counts, nor does it move the minimum and maximum.
         name: what errors call the map, e.g. its path.
     Raises:

@@ -242,6 +242,12 @@ def test_a_tolerance_wider_than_the_image_reaches_all_of_it() -> None:
     assert (counts.truth_near_prediction == counts.truth).all()
 
 
+def test_min_max_of_a_stored_map_does_not_round() -> None:
+    """In float32, level 3 of 5 becomes 0.59999996 and misses the threshold 153/255 = 3/5."""
+    counts = count_image(np.array([[0, 3, 5]], np.uint8), np.zeros((1, 3), bool))
+    assert counts.predicted[153:155].tolist() == [2, 1]
+
+
 # --- min-max normalisation and region of interest ------------------------------------------------------------
 
 

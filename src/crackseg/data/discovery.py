@@ -55,7 +55,9 @@ def find_datasets(source: Path, *, name: str | None = None, allow_unpaired: bool
             dataset.problems += _look_beside(source, dataset_name)
         datasets.append(dataset)
     datasets[0].problems[:0] = index_problems
-    datasets[0].notes += [f"{path} is not used; if it lists images: --{s}-list {path}" for s, path in lists.items()]
+    datasets[0].notes += [
+        f"{path} is not used; if it lists images: --{s}-list {path}" for s, path in lists.items()
+    ]
     if strangers:
         folders = join_some(dict.fromkeys(f"{f.folder}/" for f in strangers), 5)
         datasets[0].notes.insert(
@@ -78,10 +80,10 @@ def _divide(
     if name is not None:
         name = known_name(name) or check_dataset_name(name)
         if name not in named:
-            if len(named) > 1:
+            if len(named) > 1 or (name in KNOWN_DATASETS and named):
                 raise CracksegError(
-                    f"{source} holds several datasets ({', '.join(named)}), but one name was given ({name}); "
-                    "import without a name, or one dataset's folder at a time"
+                    f"{source} holds {', '.join(named)}, but the name given is {name}; import without a name, or "
+                    "point at one dataset's folder"
                 )
             return {name: files}, []
         wanted = [name]

@@ -186,11 +186,15 @@ def read_folders(parts: tuple[str, ...], neutral: frozenset[str] = frozenset()) 
 
 
 def _walk(source: Path) -> Iterator[Path]:
-    for folder, subfolders, names in os.walk(source):
+    for folder, subfolders, names in os.walk(source, onerror=_refuse_unreadable):
         subfolders[:] = sorted(s for s in subfolders if not s.startswith(".") and s != "__MACOSX")
         for name in sorted(names):
             if not name.startswith("."):
                 yield Path(folder, name)
+
+
+def _refuse_unreadable(error: OSError) -> None:
+    raise error  # os.walk would leave the folder out without a word
 
 
 def _words(name: str) -> list[str]:

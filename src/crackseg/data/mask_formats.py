@@ -15,6 +15,7 @@ import scipy.io
 from PIL import Image
 
 from crackseg.data.image_io import MAX_PIXELS, read_raw
+from crackseg.data.wording import count_of
 from crackseg.errors import CracksegError
 
 _INVERTED_FRACTION = 0.6  # half of the masks with more crack than this: black on white, or regions of interest
@@ -128,7 +129,9 @@ class MaskReader:
     def find_notes(self) -> list[str]:
         """What the user should know of the masks read so far."""
         if self._inexact and self.crack_values is not None:
-            return [f"{self._inexact} masks are JPEG: compression changed their values, --crack-value misses some"]
+            return [
+                f"{count_of(self._inexact, 'mask')} in JPEG: compression changed the values, so some cracks are missed"
+            ]
         if self._histogram[3:].any() and self._histogram[_CRACKFOREST_VALUE] and not self._judged.any():
             return [f"only {_CRACKFOREST_VALUE} was taken as crack; values seen: {self._describe_values()}"]
         return []

@@ -177,7 +177,7 @@ def _photograph(
     else:
         warm = 0.006 * _noise(rng, size, 40)[..., None] * np.array((1, 0, -1), np.float32)
         chroma = 0.4 * noise * rng.standard_normal((*light.shape, 3), dtype=np.float32)
-        colour = light[..., None] * tint * (1 + warm) + sensor[..., None] + chroma
+        colour = light[..., None] * tint.astype(np.float32) * (1 + warm) + sensor[..., None] + chroma
     return np.rint(colour).clip(0, 255).astype(np.uint8)
 
 
@@ -217,7 +217,7 @@ def _crack_tree(rng: np.random.Generator, size: tuple[int, int], with_crack: boo
     light *= 1 - 0.7 * _ramp(tar * (1 + 0.4 * _noise(rng, size, 4)), 0.25, 0.5)
 
     shade = _cast_shadow(rng, size) if rng.random() < 0.6 else np.zeros(size[::-1], np.float32)
-    light *= (1 - rng.uniform(0.35, 0.6) * shade) * (1 + 0.06 * _noise(rng, size, max(size)))
+    light *= (1 - rng.uniform(0.25, 0.5) * shade) * (1 + 0.06 * _noise(rng, size, max(size)))
     tint = np.array((1.01, 1.0, 0.97), np.float32) + rng.normal(0, 0.012, 3)
     skylight = 1 + shade[..., None] * np.array((-0.03, 0, 0.06), np.float32)  # shadows are lit by the blue sky
     image = _photograph(rng, light, tint * skylight, blur_px=rng.uniform(0.35, 0.6), noise=2.0)
@@ -257,7 +257,7 @@ def _line_camera(rng: np.random.Generator, size: tuple[int, int], with_crack: bo
     cracks: list[Stroke] = []
     sealed: list[Stroke] = []
     if with_crack:
-        style = CrackStyle((1, 3), (2.0, 4.0), (0.35, 0.65), 0.32, 500)
+        style = CrackStyle((1, 3), (1.8, 3.6), (0.27, 0.55), 0.32, 500)
         cracks = make_network(rng, size, style)
         if rng.random() < 0.25:
             sealed = make_network(rng, size, CrackStyle((1, 2), (2.5, 4.5), (0.4, 0.7), 0.25))
@@ -279,7 +279,7 @@ def _laser_scan(rng: np.random.Generator, size: tuple[int, int], with_crack: boo
         light *= 1 - rng.uniform(0.1, 0.25) * _patch(rng, size, rng.uniform(15, 60), 0.4)
     cracks: list[Stroke] = []
     if with_crack:
-        cracks = make_network(rng, size, CrackStyle((1, 3), (1.3, 2.3), (0.35, 0.6), 0.35, 350))
+        cracks = make_network(rng, size, CrackStyle((1, 3), (1.2, 2.2), (0.27, 0.52), 0.35, 350))
     light = _cut(rng, light, cracks, 0.5)
     image = _photograph(rng, light, None, blur_px=0.55, noise=2.0)
     return Scene(image, draw_truth(cracks, size), None)

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tests.unit.data.raw_sources import add_masks, add_photos, make_mask, make_photo, save, seed_of
 
 from crackseg.data import image_io
 from crackseg.data.catalog import MANIFEST_COLUMNS, data_source, read_manifest
 from crackseg.data.importers import ImportSummary, import_datasets
 from crackseg.errors import CracksegError
-from tests.unit.data.raw_sources import add_masks, add_photos, make_mask, make_photo, save, seed_of
 
 STEMS = ["a1", "b2", "c3", "d4"]
 
@@ -181,7 +181,8 @@ def test_image_of_30000_by_30000_pixels_is_refused(source: Path) -> None:
     header = struct.pack(">IIBBBBB", 30000, 30000, 8, 2, 0, 0, 0)
     chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")]
     content = b"".join(
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
     )
     (source / "img" / "a1.jpg").unlink()
     (source / "img" / "a1.png").write_bytes(b"\x89PNG\r\n\x1a\n" + content)

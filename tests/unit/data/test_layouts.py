@@ -3,13 +3,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tests.unit.data.raw_sources import add_masks, add_photos, make_mask, save, seed_of
 
-from crackseg.data.importers import import_datasets
-from crackseg.data.layouts import Role, known_name, read_folders, split_of_name
 from crackseg.data.catalog import list_samples, read_manifest
 from crackseg.data.image_io import read_mask
+from crackseg.data.importers import import_datasets
+from crackseg.data.layouts import Role, known_name, read_folders, split_of_name
 from crackseg.errors import CracksegError
-from tests.unit.data.raw_sources import add_masks, add_photos, make_mask, save, seed_of
 
 STEMS = ["a1", "b2", "c3", "d4"]
 
@@ -127,7 +127,7 @@ def test_photograph_is_not_taken_for_the_mask_beside_it(tmp_path: Path) -> None:
     source = tmp_path / "download"
     add_photos(source, STEMS, ".jpg")
     add_photos(source, STEMS, ".png")
-    with pytest.raises(CracksegError, match="photograph|colour"):
+    with pytest.raises(CracksegError, match="looks like photographs"):
         import_one(source, tmp_path, name="BRIDGE")
 
 
@@ -165,7 +165,14 @@ def test_figure_beside_the_folders_is_left_out_with_a_note(tmp_path: Path) -> No
 def make_bundle(root: Path) -> Path:
     """The DeepCrack authors' downloads, two images each, in the folders in which they come."""
     folders = {
-        "CrackTree260": ("DeepCrack-datasets/CrackTree260", "CrackTree260_gt/gt", ".jpg", ".bmp", (80, 60), (80, 60)),
+        "CrackTree260": (
+            "DeepCrack-datasets/CrackTree260",
+            "CrackTree260_gt/gt",
+            ".jpg",
+            ".bmp",
+            (80, 60),
+            (80, 60),
+        ),
         "CRKWH100": ("DeepCrack-datasets/CRKWH100", "CRKWH100_GT", ".png", ".bmp", (48, 48), (48, 48)),
         "CrackLS315": ("DeepCrack-datasets/CrackLS315", "CrackLS315_gt", ".jpg", ".bmp", (48, 48), (48, 48)),
         "Stone331": ("Stone331/Stone331_image", "Stone331_gt", ".jpg", ".bmp", (96, 96), (48, 48)),
@@ -206,7 +213,7 @@ def test_stones_mask_is_the_region_of_interest_not_the_truth(tmp_path: Path) -> 
 def test_stones_mask_alone_is_refused_as_truth(tmp_path: Path) -> None:
     source = make_bundle(tmp_path / "downloads")
     (source / "Stone331_gt").rename(tmp_path / "elsewhere")
-    with pytest.raises(CracksegError, match="Stone331: .*without ground truth"):
+    with pytest.raises(CracksegError, match=r"Stone331: .*without ground truth"):
         import_datasets(source, tmp_path / "data", progress=False)
 
 
@@ -215,8 +222,15 @@ def test_name_takes_one_dataset_out_of_the_bundle(tmp_path: Path) -> None:
     (summary,) = import_datasets(source, tmp_path / "data", name="crkwh100", progress=False)
     assert summary.dataset == "CRKWH100"
     assert any("left out" in note for note in summary.notes)
-    with pytest.raises(CracksegError, match="several datasets"):
+    with pytest.raises(CracksegError, match="but the name given is BRIDGE"):
         import_datasets(source, tmp_path / "data", name="BRIDGE", progress=False)
+
+
+def test_known_dataset_is_not_imported_under_another_known_name(tmp_path: Path) -> None:
+    add_photos(tmp_path / "download" / "CrackTree260", STEMS)
+    add_masks(tmp_path / "download" / "CrackTree260_gt", STEMS)
+    with pytest.raises(CracksegError, match="holds CrackTree260, but the name given is CRKWH100"):
+        import_datasets(tmp_path / "download", tmp_path / "data", name="CRKWH100", progress=False)
 
 
 def test_unknown_dataset_needs_a_name(tmp_path: Path) -> None:
@@ -243,8 +257,8 @@ def test_another_dataset_beside_a_known_one_is_not_mixed_in(tmp_path: Path) -> N
 
 def test_images_alone_name_the_folder_beside_them_that_has_the_truth(tmp_path: Path) -> None:
     source = make_bundle(tmp_path / "downloads")
+    (source / "DeepCrack-datasets" / "CRKWH100").rename(source / "CRKWH100")
     with pytest.raises(CracksegError, match="CRKWH100_GT lies beside"):
-        (source / "DeepCrack-datasets" / "CRKWH100").rename(source / "CRKWH100")
         import_datasets(source / "CRKWH100", tmp_path / "data", progress=False)
 
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import scipy.io
 from PIL import Image
+from tests.unit.data.raw_sources import make_mask, save
 
 from crackseg.data.mask_formats import MaskReader, has_shape_of
 from crackseg.errors import CracksegError
-from tests.unit.data.raw_sources import make_mask, save
 
 CRACK = make_mask(1)  # {0, 1}, one pixel wide
 
@@ -114,7 +114,9 @@ def test_anti_aliased_cracks_are_over_127(tmp_path: Path, thickness: int) -> Non
 
 @pytest.mark.parametrize("interpolation", [cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_AREA])
 @pytest.mark.parametrize("side", [48, 64, 97, 256])
-def test_scaled_masks_have_soft_edges_but_one_kind_of_pixels(tmp_path: Path, interpolation: int, side: int) -> None:
+def test_scaled_masks_have_soft_edges_but_one_kind_of_pixels(
+    tmp_path: Path, interpolation: int, side: int
+) -> None:
     values = cv2.resize(draw_soft(cv2.LINE_8, 5), (side, side), interpolation=interpolation)
     assert (read_one(save(tmp_path / "a.png", values)) == (values > 127)).all()
 
@@ -158,7 +160,7 @@ def test_several_colours_are_refused(tmp_path: Path) -> None:
     values = np.zeros((40, 40, 3), np.uint8)
     values[5, :, 0], values[20:30, :, 1] = 255, 255
     path = save(tmp_path / "a.png", values)
-    with pytest.raises(CracksegError, match="#ff0000.*--crack-value"):
+    with pytest.raises(CracksegError, match=r"#ff0000.*--crack-value"):
         MaskReader().read(path)
     assert read_one(path, (255,)).sum() == 40
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import subprocess
@@ -9,12 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.unit.data.raw_sources import add_masks, add_photos
 
 from crackseg.data.catalog import read_manifest
 from crackseg.data.importers import import_datasets
 from crackseg.data.staging import finish_interrupted_import, open_staging_area
 from crackseg.errors import CracksegError
-from tests.unit.data.raw_sources import add_masks, add_photos
 
 
 class Killed(BaseException):
@@ -56,10 +57,8 @@ def count_file_operations(monkeypatch: pytest.MonkeyPatch, action: Callable[[], 
             patch.setattr(os, name, dying(getattr(os, name)))
         patch.setattr(Path, "write_bytes", dying(Path.write_bytes))
         patch.setattr(Path, "write_text", dying(Path.write_text))
-        try:
+        with contextlib.suppress(Killed):
             action()
-        except Killed:
-            pass
     return done
 
 
@@ -129,7 +128,10 @@ def test_second_import_waits_for_the_first(tmp_path: Path, capfd) -> None:
 
 def test_refusing_disk_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
-    with pytest.raises(CracksegError, match="the import stopped at"), open_staging_area(tmp_path / "file" / "data"):
+    with (
+        pytest.raises(CracksegError, match="the import stopped at"),
+        open_staging_area(tmp_path / "file" / "data"),
+    ):
         pass
 
 

@@ -1,17 +1,18 @@
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from tests.unit.data.raw_sources import add_masks, add_photos, make_mask, make_photo, save
 
 from crackseg.data import image_io
 from crackseg.data.catalog import read_manifest
 from crackseg.data.importers import import_datasets
 from crackseg.data.validation import ValidationReport, validate_dataset, validate_datasets
 from crackseg.errors import CracksegError
-from tests.unit.data.raw_sources import add_masks, add_photos, make_mask, make_photo, save
 
 STEMS = [f"s{n}" for n in range(8)]
 
@@ -51,8 +52,6 @@ def edit_manifest(dataset: Path, **changes: object) -> None:
 
 def replace_file(dataset: Path, name: str, content: bytes) -> None:
     """Put other bytes in place of a file of s0, as if they had been imported."""
-    import hashlib
-
     (dataset / name).write_bytes(content)
     kind = "image" if name.startswith("images") else "mask"
     edit_manifest(dataset, **{f"{kind}_sha256": hashlib.sha256(content).hexdigest()})
@@ -206,7 +205,9 @@ def test_training_photograph_in_the_test_split_of_another_dataset_is_an_error(da
     (other / "images" / f"{test}.jpg").write_bytes((dataset / "images" / f"{train}.jpg").read_bytes())
     import_datasets(other, data_dir, progress=False)
     for names in (["BRIDGE", "OTHER"], ["OTHER", "BRIDGE"]):
-        reports = {r.dataset: r for r in validate_datasets(data_dir, names, train_dataset="BRIDGE", progress=False)}
+        reports = {
+            r.dataset: r for r in validate_datasets(data_dir, names, train_dataset="BRIDGE", progress=False)
+        }
         assert list(reports) == names
         assert f"OTHER/{test}" in str(reports["BRIDGE"].errors[0])
         assert reports["OTHER"].errors == []
