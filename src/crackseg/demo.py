@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 
 from crackseg.data.catalog import read_manifest
-from crackseg.data.versioning import fetch_data, run_dvc
+from crackseg.data.versioning import fetch_data, read_dvc, run_dvc
+from crackseg.errors import CracksegError
 from crackseg.params import load_params
 from crackseg.plots import describe_source, format_score_table
 from crackseg.tracking import find_real_root
@@ -42,9 +44,14 @@ def run_demo(root: Path) -> str:
     root = find_real_root(root)
     fetch_data(root)
     overrides = [word for key, value in SETTINGS.items() for word in ("--set-param", f"{key}={value}")]
-    run_dvc(root, "exp", "run", "--temp", "--name", EXPERIMENT_NAME, *overrides)
+    if _read_metrics(root) is not None:
+        run_dvc(root, "exp", "remove", "--quiet", EXPERIMENT_NAME)
+    # Quiet, since DVC's own lines would bury the stages'; what a stage says still shows.
+    run_dvc(root, "exp", "run", "--quiet", "--temp", "--name", EXPERIMENT_NAME, *overrides)
     datasets = load_params(root / "params.yaml").data.test_datasets
     scores = _read_metrics(root)
+    if scores is None:
+        raise CracksegError(f"DVC has no experiment {EXPERIMENT_NAME!r} although it ran; see `dvc exp show`")
     source = describe_source([s for name in datasets for s in set(read_manifest(root / "data", name)["source"])])
     return (
         f"\n{format_score_table({name: scores[name] for name in datasets}, source=source)}\n"
@@ -56,8 +63,11 @@ def run_demo(root: Path) -> str:
     )
 
 
-def _read_metrics(root: Path) -> dict[str, dict]:
-    import dvc.api
-
-    metrics = dvc.api.metrics_show(repo=str(root), rev=EXPERIMENT_NAME)
-    return {key: value for content in metrics.values() for key, value in content.items()} if metrics else {}
+def _read_metrics(root: Path) -> dict[str, dict] | None:
+    """The metrics of the experiment by their first key, e.g. a dataset's name; None if there is no experiment."""
+    for baseline in json.loads(read_dvc(root, "exp", "show", "--json")):
+        for experiment in baseline.get("experiments") or []:
+            if experiment["name"] == EXPERIMENT_NAME:
+                files = experiment["revs"][-1]["data"]["metrics"].values()
+                return {key: value for file in files for key, value in file.get("data", {}).items()}
+    return None

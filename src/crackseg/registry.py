@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import tempfile
+import warnings
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -72,7 +74,13 @@ def _log_model(store: Store, run_id: str, weights_path: Path, name: str) -> Mode
 
     package = Path(crackseg.__file__).parent
     status = store.get_run(run_id).info.status
-    with tempfile.TemporaryDirectory() as scratch, mlflow.start_run(run_id=run_id):
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        mlflow.start_run(run_id=run_id),
+        warnings.catch_warnings(),
+    ):
+        # MLflow asks for type hints and an input example, from which it would derive a signature; we give ours.
+        warnings.simplefilter("ignore", UserWarning)
         logged = mlflow.pyfunc.log_model(
             name="model",
             python_model=str(package / "serving.py"),
@@ -93,6 +101,4 @@ def _log_model(store: Store, run_id: str, weights_path: Path, name: str) -> Mode
 
 def _copy_package(package: Path, scratch: Path) -> Path:
     """Copy the package's source without caches, so that the logged code is the same on every machine."""
-    import shutil
-
     return Path(shutil.copytree(package, scratch / "crackseg", ignore=shutil.ignore_patterns("__pycache__")))

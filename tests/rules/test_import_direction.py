@@ -53,7 +53,6 @@ NO_PLACE = {"crackseg", "crackseg.data"}  # package heads, importable from every
 # Only these may import the named library, so that a change of it stays in one room.
 IMPORTERS = {
     "mlflow": {"crackseg.outbox", "crackseg.tracking", "crackseg.registry", "crackseg.serving"},
-    "dvc": {"crackseg.demo"},
     "click": {"crackseg.cli"},
     "matplotlib": {"crackseg.plots"},
 }

@@ -148,9 +148,27 @@ def run_dvc(root: Path, *arguments: str) -> None:
     Raises:
         CracksegError: it failed.
     """
-    command = [sys.executable, "-m", "dvc", *arguments]
+    _call_dvc(root, arguments, capture=False)
+
+
+def read_dvc(root: Path, *arguments: str) -> str:
+    """Like :func:`run_dvc`, and return what DVC printed."""
+    return _call_dvc(root, arguments, capture=True)
+
+
+def _call_dvc(root: Path, arguments: tuple[str, ...], *, capture: bool) -> str:
     # Stages call `crackseg` by name: find it also where the environment is not activated.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    result = subprocess.run(command, cwd=root, env=os.environ | {"PATH": path}, check=False)
+    result = subprocess.run(
+        [sys.executable, "-m", "dvc", *arguments],
+        cwd=root,
+        env=os.environ | {"PATH": path},
+        stdout=subprocess.PIPE if capture else None,
+        stderr=subprocess.PIPE if capture else None,
+        text=True,
+        check=False,
+    )
     if result.returncode:
-        raise CracksegError(f"`dvc {' '.join(arguments)}` failed in {root} (exit code {result.returncode})")
+        said = f": {result.stderr.strip()}" if capture else ""
+        raise CracksegError(f"`dvc {' '.join(arguments)}` failed in {root} (exit code {result.returncode}){said}")
+    return result.stdout or ""
