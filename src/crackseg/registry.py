@@ -70,8 +70,6 @@ def _find_version(store: Store, name: str, run_id: str, digest: str) -> ModelVer
 
 
 def _log_model(store: Store, run_id: str, weights_path: Path, name: str) -> ModelVersion:
-    from crackseg.serving import SIGNATURE
-
     package = Path(crackseg.__file__).parent
     status = store.get_run(run_id).info.status
     with (
@@ -81,6 +79,8 @@ def _log_model(store: Store, run_id: str, weights_path: Path, name: str) -> Mode
     ):
         # MLflow asks for type hints and an input example, from which it would derive a signature; we give ours.
         warnings.simplefilter("ignore", UserWarning)
+        from crackseg.serving import SIGNATURE
+
         logged = mlflow.pyfunc.log_model(
             name="model",
             python_model=str(package / "serving.py"),
