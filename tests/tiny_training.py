@@ -19,7 +19,6 @@ _PARAMS = Path(__file__).parents[1] / "params.yaml"
 
 def make_samples(folder: Path) -> tuple[SampleList, SampleList]:
     """Write six pairs of dark lines on noisy grey; four to train, two to validate."""
-    samples = []
     for i in range(6):
         rng = np.random.default_rng(i)
         mask = np.zeros((64, 64), np.uint8)

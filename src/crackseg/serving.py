@@ -42,8 +42,8 @@ class CrackModel(PythonModel):
     ``score`` (highest crack probability in [0, 1]).
     """
 
-    # MLflow looks at the parameters' names: they must be `context` and `model_input`, without type hints on the
-    # input, from which it would derive a signature of its own.
+    # MLflow looks at the parameters' names: they must be `context` and `model_input`. It reads the type hints of
+    # `predict` too, and takes only this one without advice.
     def load_context(self, context: Any) -> None:
         """Read the weights and what travels with them: operating threshold and tile size."""
         network, extra = load_network(Path(context.artifacts["weights"]))
@@ -56,7 +56,7 @@ class CrackModel(PythonModel):
             precision=choose_precision("auto", device),
         )
 
-    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
+    def predict(self, context, model_input: pd.DataFrame, params=None) -> pd.DataFrame:  # type: ignore[no-untyped-def]
         """Score each photograph of the column ``image``; see the class."""
         rows = []
         for number, content in enumerate(model_input["image"]):

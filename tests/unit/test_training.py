@@ -113,9 +113,7 @@ def test_checkpoint_of_another_network_is_refused(samples: tuple, tmp_path: Path
         run_fit(samples, tmp_path / "a", stop_after=1)
     recipe = make_recipe()
     with pytest.raises(CracksegError, match="is of another training"):
-        fit(
-            make_network(0, width=8), *samples, recipe, checkpoint_dir=tmp_path / "a", on_epoch=lambda *_: None
-        )
+        fit(make_network(0, width=8), *samples, recipe, checkpoint_dir=tmp_path / "a", on_epoch=lambda *_: None)
 
 
 def test_checkpoints_of_other_settings_or_data_are_kept_apart() -> None:

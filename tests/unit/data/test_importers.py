@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tests.unit.data.raw_sources import add_masks, add_photos, make_mask, make_photo, save, seed_of
 
 from crackseg.data import image_io
 from crackseg.data.catalog import MANIFEST_COLUMNS, data_source, read_manifest
 from crackseg.data.importers import ImportSummary, import_datasets
 from crackseg.errors import CracksegError
+from tests.unit.data.raw_sources import add_masks, add_photos, make_mask, make_photo, save, seed_of
 
 STEMS = ["a1", "b2", "c3", "d4"]
 

@@ -3,11 +3,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.unit.data.raw_sources import add_masks, add_photos
 
 from crackseg.data.catalog import read_manifest
 from crackseg.data.importers import ImportSummary, import_datasets
 from crackseg.errors import CracksegError
+from tests.unit.data.raw_sources import add_masks, add_photos
 
 
 def make_source(tmp_path: Path, stems: list[str]) -> Path:

@@ -3,13 +3,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.unit.data.raw_sources import add_masks, add_photos, make_mask, save, seed_of
 
 from crackseg.data.catalog import list_samples, read_manifest
 from crackseg.data.image_io import read_mask
 from crackseg.data.importers import import_datasets
 from crackseg.data.layouts import Role, known_name, read_folders, split_of_name
 from crackseg.errors import CracksegError
+from tests.unit.data.raw_sources import add_masks, add_photos, make_mask, save, seed_of
 
 STEMS = ["a1", "b2", "c3", "d4"]
 

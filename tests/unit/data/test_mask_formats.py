@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import scipy.io
 from PIL import Image
-from tests.unit.data.raw_sources import make_mask, save
 
 from crackseg.data.mask_formats import MaskReader, has_shape_of
 from crackseg.errors import CracksegError
+from tests.unit.data.raw_sources import make_mask, save
 
 CRACK = make_mask(1)  # {0, 1}, one pixel wide
 

@@ -10,12 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.unit.data.raw_sources import add_masks, add_photos
 
 from crackseg.data.catalog import read_manifest
 from crackseg.data.importers import import_datasets
 from crackseg.data.staging import finish_interrupted_import, open_staging_area
 from crackseg.errors import CracksegError
+from tests.unit.data.raw_sources import add_masks, add_photos
 
 
 class Killed(BaseException):

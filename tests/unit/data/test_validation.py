@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from tests.unit.data.raw_sources import add_masks, add_photos, make_mask, make_photo, save
 
 from crackseg.data import image_io
 from crackseg.data.catalog import read_manifest
 from crackseg.data.importers import import_datasets
 from crackseg.data.validation import ValidationReport, validate_dataset, validate_datasets
 from crackseg.errors import CracksegError
+from tests.unit.data.raw_sources import add_masks, add_photos, make_mask, make_photo, save
 
 STEMS = [f"s{n}" for n in range(8)]
 

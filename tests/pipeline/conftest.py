@@ -1,0 +1,97 @@
+"""A whole project in a temporary folder: git, DVC, MLflow and our own code, with tiny images and a tiny network."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from crackseg.data.synthetic import write_sample
+
+ROOT = Path(__file__).parents[2]
+TINY = {
+    "data": {"test_datasets": ["CrackTree260", "CRKWH100"], "size_px": 64},
+    "augment": {"crop_px": 48},
+    "model": {"architecture": "unet", "width": 4},
+    "optimizer": {"name": "adamw", "lr": 0.003},
+    "scheduler": {"name": "cosine"},
+    "train": {"epochs": 2, "num_workers": 0, "device": "cpu", "precision": "float32"},
+    "predict": {"tile_size_px": 64, "overlap_px": 8},
+}
+
+
+class Project:
+    """A project folder, and commands run in it as a user would."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        self.environment = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "DVC_"))}
+        self.environment |= {
+            "PATH": path, "PYTHONPATH": str(folder / "src"), "OMP_NUM_THREADS": "1",
+            "GIT_CONFIG_GLOBAL": os.devnull, "GIT_AUTHOR_NAME": "T", "GIT_AUTHOR_EMAIL": "t@example.org",
+            "GIT_COMMITTER_NAME": "T", "GIT_COMMITTER_EMAIL": "t@example.org",
+        }  # fmt: skip
+
+    def run(self, *command: str, fails: bool = False) -> str:
+        """Run a command; returns what it printed, and checks its exit code."""
+        result = subprocess.run(
+            command, cwd=self.folder, env=self.environment, text=True, check=False, timeout=250,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        assert (result.returncode != 0) == fails, f"{' '.join(command)}: {result.returncode}\n{result.stdout}"
+        return result.stdout
+
+    def set_params(self, changes: Mapping[str, Mapping[str, object]]) -> None:
+        """Change keys of params.yaml."""
+        yaml = YAML()
+        content = yaml.load(self.folder / "params.yaml")
+        for section, values in changes.items():
+            content[section].update(values)
+        yaml.dump(content, self.folder / "params.yaml")
+
+    def commit(self, message: str) -> None:
+        """Commit everything that git does not ignore."""
+        self.run("git", "add", "-A")
+        self.run("git", "commit", "-qm", message)
+
+
+def make_project(folder: Path) -> Project:
+    """Make a project with two datasets of a few scenes, committed, nothing run yet."""
+    folder.mkdir()
+    for name in ("dvc.yaml", "params.yaml", ".gitignore", "mlruns/README.md", "mlruns/.gitignore"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, folder / name)
+    ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
+    shutil.copytree(ROOT / "src", folder / "src", ignore=ignored)
+    project = Project(folder)
+    project.set_params(TINY)
+    counts = {"CrackTree260": (4, 2, 2), "CRKWH100": (0, 0, 2)}
+    write_sample(folder / "data", seed=1, counts=counts, size=(96, 96))
+    project.run("git", "init", "-q", "-b", "main")
+    project.run("dvc", "init", "-q")
+    project.run("dvc", "add", "-q", "data")
+    project.commit("Begin")
+    return project
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project after `dvc repro`, committed; tests leave it as they found it."""
+    project = make_project(tmp_path_factory.mktemp("finished") / "project")
+    (project.folder / "repro.log").write_text(project.run("dvc", "repro"), encoding="utf-8")
+    shutil.move(project.folder / "repro.log", project.folder.parent / "repro.log")
+    project.commit("First results")
+    return project
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Project:
+    """A project in which nothing was run."""
+    return make_project(tmp_path / "project")

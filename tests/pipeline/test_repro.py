@@ -1,0 +1,152 @@
+"""`dvc repro` from photographs to a registered model, with real DVC, MLflow and git."""
+
+import base64
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from tests.pipeline.conftest import Project
+
+
+def client_of(project: Project) -> MlflowClient:
+    return MlflowClient(f"sqlite:///{project.folder / 'mlruns' / 'mlflow.db'}")
+
+
+def runs_of(project: Project) -> list[Run]:
+    client = client_of(project)
+    return client.search_runs([e.experiment_id for e in client.search_experiments()])
+
+
+def run_id_of(project: Project) -> str:
+    return json.loads((project.folder / "outputs" / "model" / "run.json").read_text())["run_id"]
+
+
+def test_run_shows_settings_data_code_and_scores(finished: Project) -> None:
+    (run,) = runs_of(finished)
+    assert run.info.status == "FINISHED"
+    assert run.info.run_id == run_id_of(finished)
+    assert run.data.params["loss.gamma"] == "2.0"
+    assert run.data.params["model.architecture"] == "unet"
+    headline = ("ods", "ois", "ois_std", "ap", "precision", "recall", "threshold")
+    expected = {
+        f"{dataset}/{protocol}{figure}"
+        for dataset in ("CrackTree260", "CRKWH100")
+        for protocol in ("", "symmetric/", "strict/")
+        for figure in headline
+    }
+    assert expected | {"mean/ods", "train/loss", "val/loss", "val/ods", "lr"} <= run.data.metrics.keys()
+    tags = run.data.tags
+    assert tags["data.source"] == "sample"
+    assert tags["git.state"] == "clean"
+    assert len(tags["git.commit"]) == 40
+    assert tags["data.md5"] in (finished.folder / "data.dvc").read_text()
+    assert tags["data.CRKWH100.md5"].endswith(".dir")
+    assert tags["device"].startswith("cpu")
+    names = {d.dataset.name for d in run.inputs.dataset_inputs}
+    assert names == {"CrackTree260-train", "CrackTree260-val", "CrackTree260-test", "CRKWH100-test"}
+
+
+def test_run_holds_the_figures_and_files(finished: Project) -> None:
+    client, run_id = client_of(finished), run_id_of(finished)
+    paths = {
+        f.path
+        for folder in ("", "report", "pr_curves", "per_image")
+        for f in client.list_artifacts(run_id, folder)
+    }
+    assert {
+        "params.yaml", "dvc.lock", "report/pr_all.png", "report/CRKWH100_panels.png", "report/CRKWH100_pr.png",
+        "report/report.md", "pr_curves/CrackTree260_pr.csv", "per_image/CRKWH100_images.csv",
+    } <= paths  # fmt: skip
+    page = (finished.folder / "outputs" / "report" / "report.md").read_text(encoding="utf-8")
+    assert "embedded synthetic sample" in page
+
+
+def test_metrics_by_epoch_are_recorded_once(finished: Project) -> None:
+    history = client_of(finished).get_metric_history(run_id_of(finished), "train/loss")
+    assert [m.step for m in history] == [0, 1]
+
+
+def test_registered_version_works_without_the_repository(finished: Project, tmp_path: Path) -> None:
+    client = client_of(finished)
+    version = client.get_model_version_by_alias("crackseg", "candidate")
+    assert version.run_id == run_id_of(finished)
+    scores = json.loads((finished.folder / "outputs" / "scores" / "CRKWH100.json").read_text())["CRKWH100"]
+    assert version.tags["CRKWH100/ods"] == f"{scores['ods']:.4f}"
+    assert version.tags["data.source"] == "sample"
+    photograph = np.random.default_rng(0).integers(0, 256, (90, 130, 3), dtype=np.uint8)
+    cv2.imwrite(str(tmp_path / "photo.jpg"), photograph)
+    code = (
+        "import base64, json, sys, mlflow, pandas as pd\n"
+        "mlflow.set_tracking_uri(sys.argv[1])\n"
+        "model = mlflow.pyfunc.load_model('models:/crackseg@candidate')\n"
+        "import crackseg; print(crackseg.__file__, file=sys.stderr)\n"
+        "row = model.predict(pd.DataFrame({'image': [open('photo.jpg', 'rb').read()]})).iloc[0]\n"
+        "print(json.dumps(row.to_dict()))"
+    )
+    environment = {k: v for k, v in finished.environment.items() if k != "PYTHONPATH"}
+    result = subprocess.run(
+        [sys.executable, "-c", code, f"sqlite:///{finished.folder / 'mlruns' / 'mlflow.db'}"],
+        cwd=tmp_path, env=environment | {"MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert "artifacts" in result.stderr.splitlines()[-1]  # the code beside the weights, not the one installed
+    row = json.loads(result.stdout)
+    mask = cv2.imdecode(np.frombuffer(base64.b64decode(row["mask"]), np.uint8), cv2.IMREAD_UNCHANGED)
+    assert mask.shape == (90, 130)
+    assert set(np.unique(mask)) <= {0, 255}
+    assert row["crack_fraction"] == pytest.approx((mask > 0).mean())
+    assert 0 <= row["score"] <= 1
+
+
+def test_dvc_shows_every_dataset(finished: Project, tmp_path: Path) -> None:
+    shown = json.loads(finished.run("dvc", "metrics", "show", "--json"))
+    files = shown[""]["data"]
+    assert files["outputs/scores/CRKWH100.json"]["data"]["CRKWH100"].keys() >= {"ods", "ois", "ap", "strict"}
+    assert 0 <= files["outputs/report/summary.json"]["data"]["mean"]["ods"] <= 1
+    finished.run("dvc", "plots", "diff", "HEAD", "-o", str(tmp_path))
+    page = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert all(f"{dataset}_pr.csv" in page for dataset in ("CrackTree260", "CRKWH100"))
+
+
+def test_nothing_changed_means_nothing_run(finished: Project) -> None:
+    before = len(runs_of(finished))
+    assert "Data and pipelines are up to date" in finished.run("dvc", "repro")
+    assert len(runs_of(finished)) == before
+    assert finished.run("git", "status", "--porcelain") == ""
+
+
+def test_rescoring_trains_nothing_and_spoils_no_run(finished: Project) -> None:
+    log = finished.run("dvc", "exp", "run", "--temp", "-n", "wider", "-S", "evaluate.tolerance_px=4")
+    assert "Running stage 'evaluate@CRKWH100'" in log
+    assert "Running stage 'train'" not in log
+    trained = client_of(finished).get_run(run_id_of(finished))
+    (child,) = [r for r in runs_of(finished) if r.data.tags.get("mlflow.parentRunId") == trained.info.run_id]
+    assert trained.data.params["evaluate.tolerance_px"] == "2"
+    assert child.data.params["evaluate.tolerance_px"] == "4"
+    assert child.data.metrics["CrackTree260/ods"] >= trained.data.metrics["CrackTree260/ods"]
+    assert {"mean/ods", "CRKWH100/ods"} <= child.data.metrics.keys()
+    assert finished.run("git", "status", "--porcelain") == ""
+
+
+def test_an_edited_image_stops_the_pipeline(finished: Project) -> None:
+    image = next((finished.folder / "data" / "CRKWH100" / "images").iterdir())
+    content = image.read_bytes()
+    image.write_bytes(content + b"edited")
+    said = finished.run("dvc", "repro", fails=True)
+    assert "data/ differs from data.dvc as committed or staged" in said
+    assert f"1 changed: data/CRKWH100/images/{image.name}" in said
+    assert "Traceback" not in said
+    for command in ("git checkout HEAD -- data.dvc", "dvc checkout data.dvc --force"):
+        assert command in said
+        finished.run(*command.split())
+    assert image.read_bytes() == content
+    finished.run("dvc", "repro")
+    assert finished.run("git", "status", "--porcelain") == ""
