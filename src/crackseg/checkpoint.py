@@ -1,8 +1,8 @@
 """What a killed training needs to go on: where it lies, how it is written and read.
 
 Checkpoints live in the real project folder, ``mlruns/checkpoints/KEY``, also for experiments in DVC's temporary
-clones. KEY is a hash of everything that the weights follow from (settings, data, code), so a checkpoint can only
-ever continue the training that it is of.
+clones. KEY is a hash of everything that the weights follow from (settings, data, first weights, code), so a
+checkpoint can only ever continue the training that it is of.
 """
 
 from __future__ import annotations

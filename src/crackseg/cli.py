@@ -186,7 +186,7 @@ def data_validate(names: tuple[str, ...], out: Path | None) -> None:
     data_dir = find_root() / "data"
     chosen = list(names) or sorted(path.parent.name for path in data_dir.glob("*/manifest.csv"))
     if not chosen:
-        raise CracksegError(f"{data_dir} holds no datasets; fetch them with `dvc pull`")
+        raise CracksegError(f"{data_dir} holds no datasets; fetch them with `dvc pull data.dvc`")
     reports = validate_datasets(data_dir, chosen)
     text = "\n".join(report.to_markdown() for report in reports)
     if out:

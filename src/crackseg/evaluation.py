@@ -13,6 +13,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from crackseg.data.image_io import (
+    IMAGE_EXTENSIONS,
     read_image,
     read_mask,
     read_stored_map,
@@ -74,7 +75,7 @@ def score_folder(
         CracksegError: a partner is missing or doubled, or a pair cannot be read or differs in size.
     """
     predictions = _files_by_stem(predictions_dir, (".png", ".npy"))
-    masks = _files_by_stem(masks_dir, None)
+    masks = _files_by_stem(masks_dir, (*IMAGE_EXTENSIONS, ".mat"))
     for kind, without, these, others in (
         ("mask", "prediction", masks, predictions),
         ("prediction", "mask", predictions, masks),
@@ -156,20 +157,18 @@ def _add(scores: ScoreAccumulator, path: Path, mask_HW: np.ndarray, roi_HW: np.n
     scores.add(counts, path.stem)
 
 
-def _files_by_stem(folder: Path, extensions: tuple[str, ...] | None) -> dict[str, Path]:
+def _files_by_stem(folder: Path, extensions: tuple[str, ...]) -> dict[str, Path]:
     if not folder.is_dir():
         raise CracksegError(f"{folder}: no such folder")
     files: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        if not path.is_file() or path.name.startswith("."):
+        if not path.is_file() or path.suffix.lower() not in extensions or path.name.startswith("."):
             continue
-        if extensions and path.suffix.lower() not in extensions:
-            raise CracksegError(f"{path}: expected {' or '.join(extensions)}")
         if path.stem in files:
             raise CracksegError(f"two files with the stem {path.stem!r}: {files[path.stem]} and {path}; keep one")
         files[path.stem] = path
     if not files:
-        raise CracksegError(f"{folder}: the folder is empty")
+        raise CracksegError(f"{folder}: no file ends in {', '.join(extensions)}")
     return files
 
 

@@ -20,9 +20,12 @@ from typing import Any
 from filelock import FileLock, Timeout
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
 
 _log = logging.getLogger("crackseg")
 _RETRY_SECONDS = 15.0
+_LOCKS, _REFUSED = "locks", "refused"  # folders beside those of the runs
+_REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "BAD_REQUEST", "PERMISSION_DENIED")
 
 
 class Outbox:
@@ -31,18 +34,25 @@ class Outbox:
     Args:
         folder: ``mlruns/outbox/RUN_ID``; made if absent, and removed when all is delivered.
         client: the store to deliver to.
+        lock_timeout: seconds to wait for another process that holds this run's outbox.
+    Raises:
+        filelock.Timeout: it still does.
     """
 
-    def __init__(self, folder: Path, client: MlflowClient) -> None:
+    def __init__(self, folder: Path, client: MlflowClient, *, lock_timeout: float = 60) -> None:
         self.run_id = folder.name
         self._folder = folder
         self._client = client
-        folder.mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(folder / "lock")
-        self._lock.acquire(timeout=30)
+        locks = folder.parent / _LOCKS  # not in the folder, which goes away while the lock is held
+        locks.mkdir(parents=True, exist_ok=True)
+        self._lock = FileLock(locks / self.run_id)
+        self._lock.acquire(timeout=lock_timeout)
+        folder.mkdir(exist_ok=True)
         self._records = folder / "records.jsonl"
         self._mark = folder / "delivered"
         self._unwritten: list[str] = []  # while the local disk is full
+        self._torn = self._records.exists()  # the last line may be cut, by a kill or a full disk
+        self._refused = False
         self.steps_seen = {
             (key, record["step"])
             for record in self._read(0)
@@ -92,19 +102,24 @@ class Outbox:
                 "by the next crackseg command, or by `crackseg store deliver`",
                 self._problem or "too slow", self.run_id, self._folder,
             )  # fmt: skip
-        self._lock.release()
         if complete:
             shutil.rmtree(self._folder, ignore_errors=True)
+        if not self._thread.is_alive():  # else it may still deliver: nobody must do the same beside it
+            self._lock.release()
         return complete
 
     def _write(self) -> None:
         try:
             with self._records.open("a", encoding="utf-8") as file:
+                if self._torn:
+                    file.write("\n")
+                    self._torn = False
                 while self._unwritten:
                     file.write(self._unwritten[0])
                     file.flush()
                     self._unwritten.pop(0)
         except OSError as error:
+            self._torn = True
             if self._problem != str(error):
                 _log.warning("cannot write %s (%s); going on, records are kept in memory", self._records, error)
             self._problem = str(error)
@@ -116,10 +131,12 @@ class Outbox:
         with self._records.open("rb") as file:
             file.seek(offset)
             for line in file:
+                if not line.endswith(b"\n"):  # still being written
+                    return
                 offset += len(line)
                 try:
                     record = json.loads(line)
-                except ValueError:  # a line cut by a kill or a full disk; a later, whole one may follow
+                except ValueError:  # cut by a kill or a full disk
                     continue
                 yield record | {"end": offset}
 
@@ -146,10 +163,27 @@ class Outbox:
 
     def _deliver(self) -> None:
         for record in self._read(self._offset()):
-            _SENDERS[record["kind"]](self, record)
+            try:
+                _SENDERS[record["kind"]](self, record)
+            except MlflowException as error:
+                if error.error_code not in _REFUSALS:
+                    raise
+                self._set_aside(record, error)
             temporary = self._mark.with_suffix(".tmp")
             temporary.write_text(str(record["end"]))
             temporary.replace(self._mark)
+
+    def _set_aside(self, record: dict[str, Any], error: MlflowException) -> None:
+        """Keep a record that the store answers and will never take, so that it blocks nothing behind it."""
+        path = self._folder.parent / _REFUSED / f"{self.run_id}.jsonl"
+        path.parent.mkdir(exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record | {"refused": _short(error)}) + "\n")
+        if not self._refused:
+            _log.warning(
+                "the tracking store refuses records of run %s (%s); see %s", self.run_id, _short(error), path
+            )
+        self._refused = True
 
     def _send_metrics(self, record: dict[str, Any]) -> None:
         values, step = record["values"], record["step"]
@@ -206,16 +240,14 @@ def deliver_left_over(outbox_dir: Path, client: MlflowClient) -> tuple[int, int]
         (runs delivered, runs that still wait).
     """
     delivered = waiting = 0
-    for folder in sorted(p for p in outbox_dir.glob("*") if p.is_dir()):
-        lock = FileLock(folder / "lock")
+    for folder in sorted(outbox_dir.glob("*")):
+        if folder.name in (_LOCKS, _REFUSED) or not folder.is_dir():
+            continue
         try:
-            lock.acquire(timeout=0)
+            outbox = Outbox(folder, client, lock_timeout=0)
         except Timeout:
             continue
-        lock.release()
-        if not (folder / "records.jsonl").exists():
-            shutil.rmtree(folder, ignore_errors=True)
-        elif Outbox(folder, client).close(timeout=30):
+        if outbox.close(timeout=30):
             delivered += 1
         else:
             waiting += 1

@@ -22,6 +22,7 @@ from typing import Any
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
 import mlflow
 from filelock import FileLock
@@ -34,8 +35,10 @@ from crackseg.errors import CracksegError
 from crackseg.outbox import Outbox, deliver_left_over
 
 EXPERIMENT = "crackseg"
-for _name in ("mlflow", "alembic"):  # their news about migrations and monitoring would break the progress bars
-    logging.getLogger(_name).setLevel(logging.WARNING)
+# Their news of migrations, monitoring and lost connections would break the progress bars; the outbox says once
+# when the store does not answer.
+for _name in ("mlflow", "alembic", "mlflow.system_metrics", "urllib3"):
+    logging.getLogger(_name).setLevel(logging.ERROR)
 _TEMPORARY = (".dvc", "tmp", "exps")
 
 
@@ -79,7 +82,7 @@ class Store:
                 self.experiment_id = self._find_or_create_experiment()
             except Exception as error:  # SQLAlchemy, requests and MLflow all have their own here
                 raise CracksegError(
-                    f"the tracking store {self.uri} cannot be opened: {str(error).splitlines()[0][:300]}; "
+                    f"the tracking store {self.uri} cannot be opened: {_summarise(error)}; "
                     "check MLFLOW_TRACKING_URI and that the server runs"
                 ) from error
         deliver_left_over(self.outbox_dir, self.client)
@@ -114,9 +117,21 @@ class Store:
         return self.client.create_run(self.experiment_id, tags=tags, run_name=name).info.run_id
 
     @contextmanager
-    def record(self, run_id: str, *, system_metrics: bool = False) -> Iterator[RunRecorder]:
-        """Record into a run; at the end, what the store has taken is final and the rest waits in the outbox."""
-        recorder = RunRecorder(Outbox(self.outbox_dir / run_id, self.client))
+    def record(self, run_id: str, *, system_metrics: bool = False, resumed: bool = False) -> Iterator[RunRecorder]:
+        """Record into a run; at the end, what the store has taken is final and the rest waits in the outbox.
+
+        Args:
+            run_id: the run.
+            system_metrics: record the load of processor, memory and GPU too.
+            resumed: the run has metrics of steps that may come again, and are recorded once.
+        """
+        outbox = Outbox(self.outbox_dir / run_id, self.client)
+        if resumed:
+            keys = [key for key in self.get_run(run_id).data.metrics if not key.startswith("system/")]
+            outbox.steps_seen.update(
+                (key, metric.step) for key in keys for metric in self.client.get_metric_history(run_id, key)
+            )
+        recorder = RunRecorder(outbox)
         monitor = None
         if system_metrics:
             monitor = SystemMetricsMonitor(run_id, resume_logging=True, sampling_interval=10)
@@ -166,15 +181,18 @@ class Store:
         """Fetch a run.
 
         Raises:
-            CracksegError: the store has no such run.
+            CracksegError: the store has no such run, or it was deleted there.
         """
         try:
-            return self.client.get_run(run_id)
-        except MlflowException as error:
+            run = self.client.get_run(run_id)
+        except MlflowException:
+            run = None
+        if run is None or run.info.lifecycle_stage != "active":
             raise CracksegError(
                 f"run {run_id} is not in the store {self.uri}: it was made in another store or deleted; point "
                 "MLFLOW_TRACKING_URI at the store it was made in, or train again with `dvc repro --force train`"
-            ) from error
+            )
+        return run
 
 
 class RunRecorder:
@@ -261,6 +279,11 @@ def describe_code(root: Path) -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return tags | {"version.python": sys.version.split()[0]}
+
+
+def _summarise(error: Exception) -> str:
+    """The part of an error that says something: requests repeats itself after "failed with exception"."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].split(" failed with exception")[0][:200]
 
 
 def _git(root: Path, *arguments: str) -> str:

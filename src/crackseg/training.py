@@ -148,6 +148,7 @@ def fit(
             started = time.monotonic()
             sampler.epoch = epoch
             train_loss = _train_one_epoch(
+                epoch,
                 network,
                 loader,
                 loss_function,
@@ -187,6 +188,7 @@ def fit(
 
 
 def _train_one_epoch(
+    epoch: int,
     network: nn.Module,
     loader: DataLoader,
     loss_function: LossFunction,
@@ -215,8 +217,9 @@ def _train_one_epoch(
             best = checkpoint_dir / BEST_NAME
             kept = f"the best weights so far are in {best}" if best.exists() else "no epoch was complete"
             raise CracksegError(
-                f"the training loss is not a finite number (step {step} of the epoch); {kept}. Lower optimizer.lr "
-                "or set train.precision to float32"
+                f"the training loss became {total.item()} in epoch {epoch + 1}, step {step}, at a learning rate of "
+                f"{optimizer.param_groups[0]['lr']:g}; {kept}. Lower optimizer.lr"
+                + ("" if precision == torch.float32 else ", or set train.precision to float32")
             )
         bar.update()
     return total.item() / len(loader)
@@ -343,6 +346,8 @@ def _announce_duration(
                 break
     total = min(seconds) * len(loader) * epochs
     advice = "" if total < 900 else "; a GPU takes hours, and `make demo` trains a small model in minutes"
+    if total < 1:
+        return
     print(
         f"training on this CPU will take about {format_duration(total)}: {epochs} epochs of {len(loader)} steps, "
         f"{min(seconds):.2f} s each, without validation{advice}",

@@ -76,6 +76,7 @@ def make_project(folder: Path) -> Project:
     write_sample(folder / "data", seed=1, counts=counts, size=(96, 96))
     project.run("git", "init", "-q", "-b", "main")
     project.run("dvc", "init", "-q")
+    shutil.copy(ROOT / ".dvcignore", folder / ".dvcignore")
     project.run("dvc", "add", "-q", "data")
     project.commit("Begin")
     return project

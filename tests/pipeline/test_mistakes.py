@@ -57,7 +57,7 @@ def test_missing_data_is_named(project: Project) -> None:
     data, away = project.folder / "data", project.folder / "elsewhere"
     data.rename(away)
     try:
-        assert "`dvc pull`" in fail(project, "crackseg", "stage", "prepare")
+        assert "`dvc pull data.dvc`" in fail(project, "crackseg", "stage", "prepare")
     finally:
         away.rename(data)
 
@@ -109,3 +109,16 @@ def test_score_names_the_map_without_a_mask(project: Project, tmp_path: Path) ->
         project, "crackseg", "score", "--predictions", str(tmp_path / "maps"), "--masks", str(tmp_path / "masks")
     )
     assert "have no mask of the same stem" in said
+
+
+def test_mistaken_init_leaves_no_run_and_no_checkpoint(fresh: Project) -> None:
+    fresh.run("crackseg", "stage", "prepare")
+    for init, said in (
+        ("nowhere.pt", "nowhere.pt"),
+        ("coco", "coco"),
+        ("models:/crackseg/99", "cannot be fetched"),
+    ):
+        fresh.set_params({"model": {"init": init}})
+        assert said in fail(fresh, "crackseg", "stage", "train")
+    assert not list((fresh.folder / "mlruns").glob("checkpoints/*"))
+    assert not list((fresh.folder / "mlruns").glob("artifacts/*"))

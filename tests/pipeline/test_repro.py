@@ -113,7 +113,7 @@ def test_dvc_shows_every_dataset(finished: Project, tmp_path: Path) -> None:
     assert 0 <= files["outputs/report/summary.json"]["data"]["mean"]["ods"] <= 1
     finished.run("dvc", "plots", "diff", "HEAD", "-o", str(tmp_path))
     page = (tmp_path / "index.html").read_text(encoding="utf-8")
-    assert all(f"{dataset}_pr.csv" in page for dataset in ("CrackTree260", "CRKWH100"))
+    assert all(f"{dataset}_pr_csv" in page for dataset in ("CrackTree260", "CRKWH100"))
 
 
 def test_nothing_changed_means_nothing_run(finished: Project) -> None:
@@ -149,4 +149,17 @@ def test_an_edited_image_stops_the_pipeline(finished: Project) -> None:
         finished.run(*command.split())
     assert image.read_bytes() == content
     finished.run("dvc", "repro")
+    assert finished.run("git", "status", "--porcelain") == ""
+
+
+def test_an_edited_split_does_not_slip_in_through_an_experiment(finished: Project) -> None:
+    manifest = finished.folder / "data" / "CrackTree260" / "manifest.csv"
+    text = manifest.read_text(encoding="utf-8")
+    manifest.write_text(text.replace(",val,", ",train,", 1), encoding="utf-8")
+    said = finished.run("dvc", "exp", "run", "--temp", "prepare", fails=True)
+    assert "1 changed: data/CrackTree260/manifest.csv" in said
+    assert "Traceback" not in said
+    finished.run("git", "checkout", "HEAD", "--", "data.dvc")
+    finished.run("dvc", "checkout", "--force", "data.dvc")
+    assert manifest.read_text(encoding="utf-8") == text
     assert finished.run("git", "status", "--porcelain") == ""

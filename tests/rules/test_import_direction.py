@@ -33,6 +33,8 @@ ORDER = [
     "crackseg.models",
     "crackseg.losses",
     "crackseg.metrics",
+    "crackseg.centerlines",
+    "crackseg.postprocessing",
     "crackseg.inference",
     "crackseg.outbox",
     "crackseg.tracking",

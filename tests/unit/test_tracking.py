@@ -64,7 +64,7 @@ def test_everything_said_of_a_run_is_in_the_store(store: Store, tmp_path: Path) 
     assert history(store, run_id, "train/loss") == [(0, 0.5), (1, 0.4)]
     assert [f.path for f in store.client.list_artifacts(run_id, "settings")] == ["settings/params.yaml"]
     assert run.inputs.dataset_inputs[0].dataset.name == "D-train"
-    assert not any(store.outbox_dir.iterdir())
+    assert not (store.outbox_dir / run_id).exists()
 
 
 def test_records_of_a_lost_server_are_delivered_later(store: Store, tmp_path: Path) -> None:
@@ -141,9 +141,47 @@ def test_a_line_cut_by_a_kill_is_passed_over(store: Store) -> None:
     folder = store.outbox_dir / run_id
     folder.mkdir(parents=True)
     whole = json.dumps({"kind": "metrics", "time_ms": 1, "values": {"a": 1.0}, "step": 0})
-    (folder / "records.jsonl").write_text(f'{whole}\n{{"kind": "met\n{whole.replace("1.0", "2.0")}\n')
-    Outbox(folder, store.client).close()
-    assert store.get_run(run_id).data.metrics == {"a": 2.0}
+    (folder / "records.jsonl").write_text(f'{whole}\n{{"kind": "met')
+    outbox = Outbox(folder, store.client)
+    outbox.put("metrics", values={"a": 2.0}, step=1)
+    outbox.put("metrics", values={"a": 3.0}, step=2)
+    assert outbox.close()
+    assert history(store, run_id, "a") == [(0, 1.0), (1, 2.0), (2, 3.0)]
+
+
+def test_a_resumed_run_asks_the_store_what_it_has(store: Store) -> None:
+    run_id = store.create_run(None)
+    with store.record(run_id) as recorder:  # delivered and gone from the disk
+        recorder.log_metrics({"train/loss": 1.0}, step=0)
+    with store.record(run_id, resumed=True) as recorder:
+        recorder.log_metrics({"train/loss": 1.0}, step=0)
+        recorder.log_metrics({"train/loss": 0.5}, step=1)
+    assert history(store, run_id, "train/loss") == [(0, 1.0), (1, 0.5)]
+
+
+def test_records_of_a_deleted_run_block_nothing(store: Store) -> None:
+    gone, alive = store.create_run(None), store.create_run(None)
+    outbox = Outbox(store.outbox_dir / gone, store.client)
+    store.client.delete_run(gone)
+    outbox.put("metrics", values={"a": 1.0}, step=0)
+    assert outbox.close()
+    kept = (store.outbox_dir / "refused" / f"{gone}.jsonl").read_text()
+    assert '"a": 1.0' in kept
+    with store.record(alive) as recorder:
+        recorder.log_metrics({"a": 1.0})
+    assert history(store, alive, "a") == [(0, 1.0)]
+    assert deliver_left_over(store.outbox_dir, store.client) == (0, 0)
+    with pytest.raises(CracksegError, match="deleted"):
+        store.get_run(gone)
+
+
+def test_an_outbox_in_use_is_left_to_its_process(store: Store) -> None:
+    run_id = store.create_run(None)
+    outbox = Outbox(store.outbox_dir / run_id, Unreachable(store.client))
+    outbox.put("metrics", values={"a": 1.0}, step=0)
+    assert deliver_left_over(store.outbox_dir, store.client) == (0, 0)
+    assert history(store, run_id, "a") == []
+    outbox.close(timeout=5)
 
 
 def test_several_at_once_on_a_fresh_store_land_in_one_experiment(root: Path) -> None:

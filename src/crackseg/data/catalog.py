@@ -76,7 +76,7 @@ def read_manifest(data_dir: Path, dataset: str) -> pd.DataFrame:
         present = sorted(p.parent.name for p in data_dir.glob("*/manifest.csv"))
         raise CracksegError(
             f"no dataset {dataset!r}: {path} does not exist; present: {', '.join(present) or 'none'}. "
-            "Fetch the versioned data with `dvc pull`, or bring your own with "
+            "Fetch the versioned data with `dvc pull data.dvc`, or bring your own with "
             f"`crackseg data import SOURCE --name {dataset}`"
         )
     text = dict.fromkeys(("stem", "image", "mask", "roi", "split", "image_sha256", "mask_sha256", "source"), str)

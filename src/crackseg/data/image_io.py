@@ -160,7 +160,10 @@ def read_stored_map(path: Path) -> np.ndarray:
         raise CracksegError(f"{path}: expected floats in [0, 1], got {values.dtype}; divide by its full scale")
     low, high = float(values.min()), float(values.max())
     if not (np.isfinite(low) and np.isfinite(high) and low >= 0 and high <= 1):
-        raise CracksegError(f"{path}: expected probabilities in [0, 1], got values from {low:g} to {high:g}")
+        raise CracksegError(
+            f"{path}: expected probabilities in [0, 1], got "
+            + ("NaN" if np.isnan(low) else f"values from {low:g} to {high:g}")
+        )
     return values if values.dtype == np.float64 else values.astype(np.float32)
 
 

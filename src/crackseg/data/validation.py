@@ -225,7 +225,7 @@ def _read_listed(report: ValidationReport, folder: Path, row: dict[str, Any], ki
     try:
         content = path.read_bytes()
     except OSError as error:
-        report.errors.append(Finding(stem, f"{kind} {path}: {error.strerror}; fetch it with `dvc pull`"))
+        report.errors.append(Finding(stem, f"{kind} {path}: {error.strerror}; fetch it with `dvc pull data.dvc`"))
         return None
     if hashlib.sha256(content).hexdigest() != row[f"{kind}_sha256"]:
         renew = _RENEW.format(folder=folder, name=report.dataset)

@@ -12,12 +12,16 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from ruamel.yaml import YAML
 
+from crackseg.data.image_io import write_bytes
 from crackseg.errors import CracksegError
+
+_ACCEPTED = Path(".dvc", "tmp", "crackseg-data-version")  # git ignores the folder
+_NOT_DATA = {".gitignore", ".DS_Store", "Thumbs.db", "desktop.ini"}  # .dvcignore names the same
 
 
 def hash_file(path: Path) -> str:
@@ -34,7 +38,7 @@ def list_folder(folder: Path) -> dict[str, str]:
     return {
         path.relative_to(folder).as_posix(): hash_file(path)
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != ".gitignore"
+        if path.is_file() and path.name not in _NOT_DATA
     }
 
 
@@ -64,13 +68,12 @@ def check_data_is_committed(root: Path, real_root: Path) -> dict[str, str]:
     data_dir = root / "data"
     if not data_dir.is_dir() or not any(data_dir.iterdir()):
         raise CracksegError(
-            f"no data: {real_root / 'data'} is empty. Fetch the versioned data with `dvc pull`, or bring your own "
-            "with `crackseg data import SOURCE`"
+            f"no data: {real_root / 'data'} is empty. Fetch the versioned data with `dvc pull data.dvc`, or bring "
+            "your own with `crackseg data import SOURCE`"
         )
     listing = list_folder(data_dir)
-    present = hash_listing(listing)
-    known = set(_known_versions({real_root, root}))
-    if present in known:
+    known = set(_known_versions(root, real_root))
+    if hash_listing(listing) in known:
         return listing
     if not known:
         raise CracksegError(
@@ -80,14 +83,21 @@ def check_data_is_committed(root: Path, real_root: Path) -> dict[str, str]:
     raise CracksegError(_explain_difference(listing, _committed_listing(real_root, known)))
 
 
-def _known_versions(roots: Iterable[Path]) -> Iterator[str]:
-    for root in roots:
-        for revision in (":data.dvc", "HEAD:data.dvc"):  # staged, committed
-            shown = subprocess.run(
-                ["git", "show", revision], cwd=root, capture_output=True, text=True, check=False
-            )
-            if shown.returncode == 0:
-                yield YAML(typ="safe", pure=True).load(shown.stdout)["outs"][0]["md5"]
+def _known_versions(root: Path, real_root: Path) -> Iterator[str]:
+    """The versions of data/ that somebody has vouched for."""
+    accepted = real_root / _ACCEPTED
+    if accepted.exists():  # what the last import staged; DVC's experiments unstage it
+        yield accepted.read_text(encoding="utf-8").strip()
+    if baseline := os.environ.get("DVC_EXP_BASELINE_REV"):
+        # Inside an experiment DVC has staged data.dvc as rewritten, so the index proves nothing.
+        revisions = [f"{baseline}:./data.dvc"]
+    else:
+        revisions = [":./data.dvc", "HEAD:./data.dvc"]  # staged, committed
+    for revision in revisions:
+        command = ["git", "show", revision]
+        shown = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+        if shown.returncode == 0:
+            yield YAML(typ="safe", pure=True).load(shown.stdout)["outs"][0]["md5"]
 
 
 def _committed_listing(root: Path, versions: set[str]) -> dict[str, str] | None:
@@ -115,9 +125,9 @@ def _explain_difference(present: dict[str, str], committed: dict[str, str] | Non
         [
             "data/ differs from data.dvc as committed or staged in git, so the results could not name their data",
             *changes,
-            "  to keep the change:   dvc add data && git add data.dvc",
+            "  to keep the change:   dvc add data && git add data.dvc (for experiments: git commit data.dvc)",
             "  to go back:           git checkout HEAD -- data.dvc && dvc checkout data.dvc --force",
-            "  after a partial pull: git checkout HEAD -- data.dvc && dvc pull",
+            "  after a partial pull: git checkout HEAD -- data.dvc && dvc pull data.dvc",
         ]
     )
 
@@ -140,6 +150,8 @@ def version_data(root: Path) -> None:
     staged = subprocess.run(["git", "add", "data.dvc"], cwd=root, capture_output=True, text=True, check=False)
     if staged.returncode:
         raise CracksegError(f"`git add data.dvc` failed in {root}: {staged.stderr.strip()}; stage it yourself")
+    content = YAML(typ="safe", pure=True).load((root / "data.dvc").read_text(encoding="utf-8"))
+    write_bytes(root / _ACCEPTED, content["outs"][0]["md5"].encode())
 
 
 def run_dvc(root: Path, *arguments: str) -> None:

@@ -39,4 +39,4 @@ def run(root: Path) -> None:
         recorder.log_metrics(figures | {"mean/ods": mean_ods(scores)})
         for path in sorted(layout.report.iterdir()):
             recorder.log_file(path, "report")
-    print(f"report: {layout.report / 'report.md'}", flush=True)
+    print("report: outputs/report/report.md", flush=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
@@ -10,9 +11,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pandas as pd
+import torch
 from filelock import FileLock
 
-from crackseg.checkpoint import RUN_NAME, checkpoint_key
+from crackseg.checkpoint import LAST_NAME, RUN_NAME, checkpoint_key
 from crackseg.data.catalog import list_samples
 from crackseg.data.image_io import write_bytes
 from crackseg.data.versioning import hash_file
@@ -26,6 +28,7 @@ from crackseg.tracking import RunRecorder, Store, describe_code, fetch_weights
 from crackseg.training import Progress, TrainingRecipe, fit
 
 _SECTIONS = ("augment", "model", "loss", "optimizer", "scheduler", "train", "predict")
+_NO_EFFECT = ("train.num_workers",)  # on the weights
 
 
 def run(root: Path) -> None:
@@ -38,20 +41,29 @@ def run(root: Path) -> None:
     params = load_params(layout.params)
     choose_device(params.train.device)  # before anything is written
     store = Store(root)
-    manifest = layout.prepared / params.data.train_dataset / "manifest.csv"
-    settings = {key: value for key, value in flatten_params(params).items() if key.split(".")[0] in _SECTIONS}
-    key = checkpoint_key(settings, hash_file(manifest) + read_json(layout.data_versions)["md5"])
+    train_dataset = params.data.train_dataset
+    train_samples = list_samples(layout.prepared, train_dataset, "train")
+    val_samples = list_samples(layout.prepared, train_dataset, "val")
+    with _fetched_init(params.model.init, store) as (init, init_digest):
+        torch.manual_seed(params.train.seed)
+        network = build_model(**dict(params.model) | {"init": init})
+    key = checkpoint_key(
+        {k: v for k, v in flatten_params(params).items() if k.split(".")[0] in _SECTIONS and k not in _NO_EFFECT},
+        hash_file(layout.prepared / train_dataset / "manifest.csv") + init_digest,
+    )
     checkpoint_dir = store.home / "checkpoints" / key
     checkpoint_dir.mkdir(parents=True, exist_ok=True)
     with FileLock(checkpoint_dir.with_suffix(".lock")):  # the same training started twice waits for the first
-        run_id = _open_run(store, checkpoint_dir)
-        with store.record(run_id, system_metrics=True) as recorder, _reported(recorder, checkpoint_dir):
-            network = _build(params, Path(checkpoint_dir))
-            _describe_run(recorder, params, layout)
+        run_id, resumed = _open_run(store, checkpoint_dir)
+        with (
+            store.record(run_id, system_metrics=True, resumed=resumed) as recorder,
+            _reported(recorder, checkpoint_dir),
+        ):
+            _describe_run(recorder, params, layout, init_digest)
             progress = fit(
                 network,
-                list_samples(layout.prepared, params.data.train_dataset, "train"),
-                list_samples(layout.prepared, params.data.train_dataset, "val"),
+                train_samples,
+                val_samples,
                 TrainingRecipe(
                     params.augment, params.loss, params.optimizer, params.scheduler, params.train, params.predict
                 ),
@@ -62,24 +74,36 @@ def run(root: Path) -> None:
             recorder.log_metrics(read_json(layout.training)["train"])
             recorder.log_file(layout.params)
             recorder.log_file(layout.history, "training")
-        for path in checkpoint_dir.iterdir():  # its weights are outputs now; a forced repetition trains anew
-            path.unlink()
-        checkpoint_dir.rmdir()
+        shutil.rmtree(checkpoint_dir)  # its weights are outputs now; a forced repetition trains anew
 
 
-def _open_run(store: Store, checkpoint_dir: Path) -> str:
-    """The run of the killed training, or a new one."""
+def _open_run(store: Store, checkpoint_dir: Path) -> tuple[str, bool]:
+    """The run of the killed training and True, or a new one and False."""
     path = checkpoint_dir / RUN_NAME
     if path.exists():
-        run_id = read_json(path)["run_id"]
         try:
-            store.get_run(run_id)
-            return run_id
-        except CracksegError:  # deleted meanwhile, or another store is set
-            pass
+            return store.get_run(read_json(path)["run_id"]).info.run_id, True
+        except (CracksegError, KeyError):
+            pass  # damaged, deleted meanwhile, or another store is set: what is trained goes on in a new run
     run_id = store.create_run(None)
     write_json(path, {"run_id": run_id})
-    return run_id
+    return run_id, False
+
+
+@contextmanager
+def _fetched_init(init: str, store: Store) -> Iterator[tuple[str, str]]:
+    """What to begin from, as a name or a local file, and the digest of that file ("" for a name).
+
+    The digest is part of what a training is known by: a file may change, and an alias move, under the same name.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        if init.startswith(("models:/", "runs:/")):
+            init = str(fetch_weights(init, Path(scratch)))
+        for path in (store.root / init, store.home.parent / init):  # DVC's clone has only what git or DVC tracks
+            if path.is_file():
+                yield str(path), hash_file(path)
+                return
+        yield init, ""
 
 
 @contextmanager
@@ -102,23 +126,14 @@ def _reported(recorder: RunRecorder, checkpoint_dir: Path) -> Iterator[None]:
     except BaseException as error:
         recorder.set_tags({"error": str(error)[:500]})
         recorder.end("FAILED")
+        if not (checkpoint_dir / LAST_NAME).exists():  # nothing to go on from
+            shutil.rmtree(checkpoint_dir, ignore_errors=True)
         raise
     finally:
         signal.signal(signal.SIGTERM, former)
 
 
-def _build(params: Params, scratch: Path) -> Any:
-    import torch
-
-    torch.manual_seed(params.train.seed)
-    fields = dict(params.model)
-    if fields["init"].startswith(("models:/", "runs:/")):
-        with tempfile.TemporaryDirectory(dir=scratch) as folder:
-            return build_model(**fields | {"init": str(fetch_weights(fields["init"], Path(folder)))})
-    return build_model(**fields)
-
-
-def _describe_run(recorder: RunRecorder, params: Params, layout: Layout) -> None:
+def _describe_run(recorder: RunRecorder, params: Params, layout: Layout, init_digest: str) -> None:
     versions = read_json(layout.data_versions)
     recorder.log_params(flatten_params(params))
     tags = {f"data.{name}.{key}": value for name, v in versions["datasets"].items() for key, value in v.items()}
@@ -130,6 +145,7 @@ def _describe_run(recorder: RunRecorder, params: Params, layout: Layout) -> None
             "data.md5": versions["md5"],
             "data.source": versions["datasets"][train]["source"],
             "device": describe_device(choose_device(params.train.device)),
+            "model.init.md5": init_digest or "none",
         }
     )
     for context, split in (("training", "train"), ("validation", "val")):

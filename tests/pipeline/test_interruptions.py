@@ -1,0 +1,134 @@
+"""A training survives kill -9, Ctrl-C and the loss of its tracking server."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import pytest
+import torch
+from mlflow import MlflowClient
+
+from tests.pipeline.conftest import Project
+
+pytestmark = pytest.mark.slow
+EPOCHS = 12
+
+
+def wait_for(condition: Callable[[], object], what: str, seconds: float = 90) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        time.sleep(0.05)
+
+
+def start_training(project: Project) -> subprocess.Popen:
+    command = [sys.executable, "-m", "crackseg", "stage", "train"]
+    log = (project.folder.parent / "train.log").open("a")
+    return subprocess.Popen(command, cwd=project.folder, env=project.environment, stdout=log, stderr=log)
+
+
+def checkpoints(project: Project) -> list[Path]:
+    return list((project.folder / "mlruns" / "checkpoints").glob("*/last.pt"))
+
+
+def read_weights(project: Project) -> dict[str, torch.Tensor]:
+    return torch.load(project.folder / "outputs" / "model" / "weights.pt", weights_only=True)["state_dict"]
+
+
+def run_id_of(project: Project) -> str:
+    return json.loads((project.folder / "outputs" / "model" / "run.json").read_text())["run_id"]
+
+
+def prepare(project: Project) -> Project:
+    project.set_params({"train": {"epochs": EPOCHS, "patches_per_image": 4}})
+    project.commit("More epochs")
+    project.run("crackseg", "stage", "prepare")
+    return project
+
+
+@pytest.fixture
+def prepared(fresh: Project) -> Project:
+    return prepare(fresh)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM], ids=lambda s: s.name)
+def test_stopped_training_goes_on_in_its_run_to_the_same_weights(prepared: Project, how: signal.Signals) -> None:
+    process = start_training(prepared)
+    wait_for(lambda: checkpoints(prepared), "the first checkpoint")
+    process.send_signal(how)
+    assert process.wait(60) != 0
+    client = MlflowClient(f"sqlite:///{prepared.folder / 'mlruns' / 'mlflow.db'}")
+    (stopped,) = client.search_runs(["1"])
+    assert stopped.info.status == ("RUNNING" if how is signal.SIGKILL else "KILLED")
+    prepared.run("crackseg", "stage", "train")
+    resumed = read_weights(prepared)
+
+    (run,) = client.search_runs(["1"])
+    assert run.info.run_id == stopped.info.run_id == run_id_of(prepared)
+    assert run.info.status == "FINISHED"
+    steps = [m.step for m in client.get_metric_history(run.info.run_id, "train/loss")]
+    assert steps == list(range(EPOCHS))
+
+    prepared.run("crackseg", "stage", "train")  # its checkpoints are gone: from the beginning, in a run of its own
+    assert run_id_of(prepared) != run.info.run_id
+    straight = read_weights(prepared)
+    assert [key for key in straight if not torch.equal(straight[key], resumed[key])] == []
+    log = (prepared.folder.parent / "train.log").read_text()
+    assert "Traceback" not in log
+
+
+@contextmanager
+def tracking_server(folder: Path, port: int) -> Iterator[None]:
+    command = [
+        sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+        "--backend-store-uri", f"sqlite:///{folder / 'server.db'}", "--artifacts-destination", str(folder / "store"),
+    ]  # fmt: skip
+    with (folder / "server.log").open("a") as log:
+        process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, start_new_session=True)
+        try:
+            wait_for(lambda: answers(port), "the tracking server")
+            yield
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def answers(port: int) -> bool:
+    try:
+        with urlopen(f"http://127.0.0.1:{port}/health", timeout=2) as response:
+            return response.status == 200
+    except (URLError, OSError):
+        return False
+
+
+def test_a_lost_server_ends_no_training_and_misses_nothing(prepared: Project, tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    uri = f"http://127.0.0.1:{port}"
+    prepared.environment["MLFLOW_TRACKING_URI"] = uri
+    with tracking_server(tmp_path, port):
+        process = start_training(prepared)
+        wait_for(lambda: checkpoints(prepared), "the first checkpoint")
+    assert process.wait(150) == 0
+    log = (prepared.folder.parent / "train.log").read_text()
+    assert "keeping records locally" in log
+    assert "Traceback" not in log
+    assert "cannot be opened" in prepared.run("crackseg", "store", "deliver", fails=True)
+    with tracking_server(tmp_path, port):
+        assert "everything is delivered" in prepared.run("crackseg", "store", "deliver")
+        client = MlflowClient(uri)
+        run = client.get_run(run_id_of(prepared))
+        assert run.info.status == "FINISHED"
+        steps = [m.step for m in client.get_metric_history(run.info.run_id, "train/loss")]
+        assert steps == list(range(EPOCHS))
+        assert "training" in {f.path for f in client.list_artifacts(run.info.run_id)}
