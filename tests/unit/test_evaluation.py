@@ -1,0 +1,110 @@
+"""Saved maps score as the maps did, and anybody's maps can be scored."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from crackseg.cli import cli
+from crackseg.data.image_io import write_mask, write_probability_map
+from crackseg.errors import CracksegError
+from crackseg.evaluation import flatten_scores, score_folder, score_split, write_scores
+from crackseg.metrics import ScoreAccumulator, count_image
+from crackseg.params import EvaluateParams
+from crackseg.records import CrackSample
+
+FIGURES = {"ods", "precision", "recall", "threshold", "ois", "ois_std", "ap"}
+
+
+def make_pair(seed: int, low: float = 0.0, high: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """A map of values in [low, high] that knows the truth, with noise; and the truth."""
+    rng = np.random.default_rng(seed)
+    mask = np.zeros((64, 64), np.uint8)
+    cv2.line(mask, rng.integers(0, 64, 2).tolist(), rng.integers(0, 64, 2).tolist(), 1)
+    clean = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), 1.2) * 3
+    noisy = (clean + rng.normal(0, 0.25, mask.shape)).clip(0, 1)
+    return (low + (high - low) * noisy).astype(np.float32), mask
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (0.40, 0.42)])
+def test_rounding_in_saved_maps_moves_no_ods(tmp_path: Path, low: float, high: float) -> None:
+    direct, samples = ScoreAccumulator(), []
+    for seed in range(6):
+        prob, mask = make_pair(seed, low, high)
+        direct.add(count_image(prob, mask), str(seed))
+        write_probability_map(tmp_path / f"{seed}.png", prob)
+        write_mask(tmp_path / "masks" / f"{seed}.png", mask)
+        samples.append(CrackSample("D", str(seed), "test", Path("unused"), tmp_path / "masks" / f"{seed}.png"))
+    params = EvaluateParams(tolerance_px=2, num_thresholds=256, use_roi=True)
+    saved = score_split(samples, tmp_path, params)
+    for protocol in ("paper", "symmetric", "strict"):
+        expected = getattr(direct.result(), protocol)
+        assert getattr(saved, protocol).ods == pytest.approx(expected.ods, abs=0.001)
+        assert getattr(saved, protocol).ap == pytest.approx(expected.ap, abs=0.001)
+
+
+def test_score_prints_the_three_protocols_as_json(tmp_path: Path) -> None:
+    for seed, kind in enumerate(("8", "16", "npy")):
+        prob, mask = make_pair(seed)
+        write_mask(tmp_path / "masks" / f"{kind}.png", mask)
+        (tmp_path / "maps").mkdir(exist_ok=True)
+        path = tmp_path / "maps" / f"{kind}.png"
+        if kind == "8":
+            cv2.imwrite(str(path), np.rint(prob * 255).astype(np.uint8))
+        elif kind == "16":
+            write_probability_map(path, prob)
+        else:
+            np.save(path.with_suffix(".npy"), prob)
+    arguments = ["score", "--predictions", str(tmp_path / "maps"), "--masks", str(tmp_path / "masks"), "--json"]
+    result = CliRunner().invoke(cli, arguments)
+    assert result.exit_code == 0, result.output
+    scores = json.loads(result.stdout)
+    assert scores.pop("num_images") == 3
+    assert {name: set(figures) for name, figures in scores.items()} == dict.fromkeys(
+        ("paper", "symmetric", "strict"), FIGURES
+    )
+    assert scores["paper"]["ods"] > scores["strict"]["ods"] > 0
+
+
+def test_truth_of_zero_and_one_and_of_black_are_understood(tmp_path: Path) -> None:
+    (tmp_path / "maps").mkdir()
+    (tmp_path / "masks").mkdir()
+    prob, mask = make_pair(0)
+    for stem, truth in (("one", mask), ("black", np.zeros_like(mask))):
+        write_probability_map(tmp_path / "maps" / f"{stem}.png", prob)
+        cv2.imwrite(str(tmp_path / "masks" / f"{stem}.png"), truth)
+    (tmp_path / "masks" / "Thumbs.db").write_bytes(b"not a mask")
+    assert score_folder(tmp_path / "maps", tmp_path / "masks").num_images == 2
+
+
+def test_map_of_another_size_is_named(tmp_path: Path) -> None:
+    prob, mask = make_pair(0)
+    write_probability_map(tmp_path / "maps" / "a.png", prob[:32])
+    write_mask(tmp_path / "masks" / "a.png", mask)
+    with pytest.raises(CracksegError, match=r"a\.png: the map is 64 x 32 pixels and its truth 64 x 64"):
+        score_folder(tmp_path / "maps", tmp_path / "masks")
+
+
+def test_two_maps_of_one_stem_are_named(tmp_path: Path) -> None:
+    prob, mask = make_pair(0)
+    write_probability_map(tmp_path / "maps" / "a.png", prob)
+    np.save(tmp_path / "maps" / "a.npy", prob)
+    write_mask(tmp_path / "masks" / "a.png", mask)
+    with pytest.raises(CracksegError, match="two files with the stem 'a'"):
+        score_folder(tmp_path / "maps", tmp_path / "masks")
+
+
+def test_files_for_dvc_and_names_for_mlflow(tmp_path: Path) -> None:
+    scores = ScoreAccumulator()
+    scores.add(count_image(*make_pair(0)), "0")
+    write_scores(scores.result(), "D", tmp_path, extra={"data_source": "sample"})
+    content = json.loads((tmp_path / "D.json").read_text())
+    assert content["D"]["data_source"] == "sample"
+    flat = flatten_scores(content, "D")
+    assert flat["D/ods"] == content["D"]["ods"]
+    assert {f"D/strict/{name}" for name in FIGURES} <= flat.keys()
+    header = (tmp_path / "D_pr.csv").read_text().splitlines()[0]
+    assert header.startswith("threshold,precision,recall,f,symmetric_precision")
