@@ -12,10 +12,12 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from crackseg.centerlines import LineCounts, count_lines
 from crackseg.data.image_io import (
     IMAGE_EXTENSIONS,
     read_image,
     read_mask,
+    read_probability_map,
     read_stored_map,
     write_bytes,
     write_probability_map,
@@ -24,7 +26,8 @@ from crackseg.data.mask_formats import MaskReader
 from crackseg.errors import CracksegError
 from crackseg.inference import Predictor, sigmoid
 from crackseg.metrics import PROTOCOLS, ScoreAccumulator, Scores, count_image
-from crackseg.params import EvaluateParams
+from crackseg.params import EvaluateParams, PostprocessParams
+from crackseg.postprocessing import postprocess, postprocess_map
 from crackseg.records import CrackSample
 
 
@@ -43,18 +46,64 @@ def predict_split(predictor: Predictor, samples: Sequence[CrackSample], out_dir:
         write_probability_map(out_dir / f"{sample.stem}.png", sigmoid(logits_HW))
 
 
-def score_split(samples: Iterable[CrackSample], predictions_dir: Path, params: EvaluateParams) -> Scores:
-    """Score saved maps of a dataset under the three protocols.
+def score_split(
+    samples: Iterable[CrackSample],
+    predictions_dir: Path,
+    params: EvaluateParams,
+    postprocessing: PostprocessParams,
+    *,
+    operating_threshold: float,
+) -> tuple[Scores, LineCounts]:
+    """Score saved maps of a dataset, after post-processing.
 
+    Args:
+        samples: whose maps to score.
+        predictions_dir: holds ``STEM.png`` of each.
+        params: tolerances, thresholds, whether regions of interest count.
+        postprocessing: what is done to each map first.
+        operating_threshold: raw probability at which the lines are counted; unlike the thresholds of ODS it was
+            chosen without looking at these images.
+    Returns:
+        The three protocols, and the pooled counts of centre lines and pieces.
     Raises:
         CracksegError: a map is missing, damaged or of another size than the truth.
     """
     scores = ScoreAccumulator(num_thresholds=params.num_thresholds)
+    lines = LineCounts(0, 0, 0, 0, 0, 0)
     for sample in samples:
         path = predictions_dir / f"{sample.stem}.png"
+        mask_HW = read_mask(sample.mask_path)
         roi_HW = read_mask(sample.roi_path) if params.use_roi and sample.roi_path else None
-        _add(scores, path, read_mask(sample.mask_path), roi_HW, params.tolerance_px)
-    return scores.result()
+        stored_HW = _read_map(path, mask_HW)
+        if changes_maps(postprocessing):
+            # Stretched first, as the protocols want it: afterwards, a map may have lost its own maximum.
+            stretched_HW = _stretch(stored_HW, roi_HW)
+            scored_HW = postprocess_map(stretched_HW, **postprocessing.model_dump())
+        else:
+            scored_HW = stored_HW
+        counts = count_image(
+            scored_HW,
+            mask_HW,
+            tolerance_px=params.tolerance_px,
+            num_thresholds=params.num_thresholds,
+            min_max=scored_HW is stored_HW,
+            roi_HW=roi_HW,
+            name=str(path),
+        )
+        scores.add(counts, sample.stem)
+        inside_HW = roi_HW if roi_HW is not None else np.ones_like(mask_HW)
+        crack_mask_HW = postprocess(
+            read_probability_map(path), threshold=operating_threshold, **postprocessing.model_dump()
+        )
+        lines += count_lines(
+            crack_mask_HW & (inside_HW > 0), mask_HW * inside_HW, tolerance_px=params.line_tolerance_px
+        )
+    return scores.result(), lines
+
+
+def changes_maps(postprocessing: PostprocessParams) -> bool:
+    """Whether these settings change any map."""
+    return postprocessing.method != "none" or postprocessing.min_length_px > 1
 
 
 def score_folder(
@@ -90,19 +139,36 @@ def score_folder(
     reader = MaskReader(crack_values)
     scores = ScoreAccumulator(num_thresholds=num_thresholds)
     for stem in tqdm(sorted(masks), desc="score", unit="image", disable=None):
-        _add(scores, predictions[stem], reader.read(masks[stem]), None, tolerance_px)
+        mask_HW = reader.read(masks[stem])
+        counts = count_image(
+            _read_map(predictions[stem], mask_HW),
+            mask_HW,
+            tolerance_px=tolerance_px,
+            num_thresholds=num_thresholds,
+            name=str(predictions[stem]),
+        )
+        scores.add(counts, stem)
     if problems := reader.find_problems(mostly_crack_is_one=False):
         raise CracksegError(f"{masks_dir}: {'; '.join(problems)}")
     return scores.result()
 
 
-def write_scores(scores: Scores, dataset: str, out_dir: Path, *, extra: dict[str, object]) -> None:
+def write_scores(
+    scores: Scores, lines: LineCounts, dataset: str, out_dir: Path, *, extra: dict[str, object]
+) -> None:
     """Write what DVC and the report read: ``DATASET.json``, ``DATASET_pr.csv``, ``DATASET_images.csv``.
 
     The JSON holds one key, the dataset's name, so that `dvc exp show` has a column for each dataset.
     """
+    of_lines = {
+        "centerline_iou": lines.centerline_iou,
+        "continuity": lines.continuity,
+        "predicted_pieces": lines.predicted_pieces,
+        "truth_pieces": lines.truth_pieces,
+        "stray_pieces": lines.stray_pieces,
+    }
     others = {name: getattr(scores, name).to_dict() for name in PROTOCOLS[1:]}
-    content = {dataset: {"num_images": scores.num_images} | scores.paper.to_dict() | others | extra}
+    content = {dataset: {"num_images": scores.num_images} | scores.paper.to_dict() | others | of_lines | extra}
     write_bytes(out_dir / f"{dataset}.json", (json.dumps(content, indent=2) + "\n").encode())
     columns: dict[str, np.ndarray] = {}
     for protocol in PROTOCOLS:
@@ -139,22 +205,23 @@ def flatten_scores(scores: dict[str, dict], dataset: str) -> dict[str, float]:
     return flat
 
 
-def _add(scores: ScoreAccumulator, path: Path, mask_HW: np.ndarray, roi_HW: np.ndarray | None, d: int) -> None:
-    crack_prob_HW = read_stored_map(path)
-    if crack_prob_HW.shape != mask_HW.shape:
+def _read_map(path: Path, mask_HW: np.ndarray) -> np.ndarray:
+    stored_HW = read_stored_map(path)
+    if stored_HW.shape != mask_HW.shape:
         raise CracksegError(
-            f"{path}: the map is {crack_prob_HW.shape[1]} x {crack_prob_HW.shape[0]} pixels and its truth "
+            f"{path}: the map is {stored_HW.shape[1]} x {stored_HW.shape[0]} pixels and its truth "
             f"{mask_HW.shape[1]} x {mask_HW.shape[0]}; predict at the truth's size"
         )
-    counts = count_image(
-        crack_prob_HW,
-        mask_HW,
-        tolerance_px=d,
-        num_thresholds=scores.num_thresholds,
-        roi_HW=roi_HW,
-        name=str(path),
-    )
-    scores.add(counts, path.stem)
+    return stored_HW
+
+
+def _stretch(stored_HW: np.ndarray, roi_HW: np.ndarray | None) -> np.ndarray:
+    """Stretch a map to [0, 1] by its extremes inside the region of interest; outside it, all is 0."""
+    map_HW = stored_HW.astype(np.float64)
+    inside = map_HW if roi_HW is None else map_HW[roi_HW > 0]
+    low, high = float(inside.min()), float(inside.max())
+    stretched_HW = (map_HW - low) / ((high - low) or 1.0)
+    return stretched_HW if roi_HW is None else np.where(roi_HW > 0, stretched_HW, 0.0)
 
 
 def _files_by_stem(folder: Path, extensions: tuple[str, ...]) -> dict[str, Path]:

@@ -151,11 +151,26 @@ class PredictParams(_Section):
         return self
 
 
+class PostprocessParams(_Section):
+    method: Literal["none", "thin", "hysteresis", "link"]
+    """What is done to a map before its threshold (docs/post-processing.md)."""
+    low_ratio: Annotated[float, Field(gt=0, le=1)]
+    """Share of the threshold that a weak pixel (``hysteresis``) or a gap on average (``link``) must reach."""
+    max_gap_px: PositiveInt
+    """Longest gap between two line ends that ``link`` bridges, in pixels."""
+    min_length_px: Annotated[int, Field(ge=0)]
+    """Pieces with a shorter bounding box are dropped, after any method; 0 keeps all."""
+    floor: Annotated[float, Field(gt=0, lt=1)]
+    """Share of a map's range below which nothing is taken for a crack; unused where nothing is post-processed."""
+
+
 class EvaluateParams(_Section):
     tolerance_px: Annotated[int, Field(ge=0, le=100)]
     """Half-width of the square dilation of the truth, d in the paper's section 3.3."""
     num_thresholds: Annotated[int, Field(ge=2, le=16384)]
     """Thresholds are k / (num_thresholds - 1)."""
+    line_tolerance_px: Annotated[int, Field(ge=0, le=100)]
+    """Radius of the disc within which centre lines agree (centre-line IoU; OmniCrack30k's is 4)."""
     use_roi: bool
     """Score only inside the region of interest, where a dataset has one."""
 
@@ -176,6 +191,7 @@ class Params(_Section):
     scheduler: SchedulerParams
     train: TrainParams
     predict: PredictParams
+    postprocess: PostprocessParams
     evaluate: EvaluateParams
     registry: RegistryParams
 

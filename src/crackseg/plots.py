@@ -104,12 +104,12 @@ def format_score_table(scores: Mapping[str, Mapping], *, source: str) -> str:
     lines = [
         f"Scores on: {source}.",
         "",
-        "| dataset | images | ODS | @P | @R | OIS | ± | AP | symmetric ODS | strict ODS |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+        "| dataset | images | ODS | @P | @R | OIS | ± | AP | symmetric ODS | strict ODS | clIoU |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for dataset, s in scores.items():
         figures = [s["ods"], s["precision"], s["recall"], s["ois"], s["ois_std"], s["ap"]]
-        figures += [s["symmetric"]["ods"], s["strict"]["ods"]]
+        figures += [s["symmetric"]["ods"], s["strict"]["ods"], s["centerline_iou"]]
         cells = " | ".join(f"{figure:.4f}" for figure in figures)
         lines.append(f"| {dataset} | {s['num_images']} | {cells} |")
     return "\n".join(lines) + "\n"

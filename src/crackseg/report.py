@@ -82,6 +82,7 @@ def _write_page(title: str, source: str, scores: Mapping[str, Mapping]) -> str:
     figures = "\n".join(f"![{name}: examples]({name}_panels.png)\n" for name in scores)
     return (
         f"# {title}\n\n{format_score_table(scores, source=source)}\n"
-        "ODS, OIS and AP under the paper's protocol (truth dilated by the tolerance); see docs/how-scoring-works.md "
-        f"for the other two.\n\n![precision and recall](pr_all.png)\n\n![training](training.png)\n\n{figures}"
+        "ODS, OIS and AP are the paper's protocol (truth dilated by the tolerance); docs/how-scoring-works.md has the "
+        "other two. clIoU is centre-line IoU at the operating threshold (docs/post-processing.md)."
+        f"\n\n![precision and recall](pr_all.png)\n\n![training](training.png)\n\n{figures}"
     )

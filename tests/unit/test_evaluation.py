@@ -8,14 +8,17 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from crackseg.centerlines import count_lines
 from crackseg.cli import cli
 from crackseg.data.image_io import write_mask, write_probability_map
 from crackseg.errors import CracksegError
 from crackseg.evaluation import flatten_scores, score_folder, score_split, write_scores
 from crackseg.metrics import ScoreAccumulator, count_image
-from crackseg.params import EvaluateParams
+from crackseg.params import EvaluateParams, PostprocessParams
 from crackseg.records import CrackSample
 
+EVALUATE = EvaluateParams(tolerance_px=2, num_thresholds=256, line_tolerance_px=4, use_roi=True)
+NO_POSTPROCESSING = PostprocessParams(method="none", low_ratio=0.6, max_gap_px=10, min_length_px=0, floor=0.25)
 FIGURES = {"ods", "precision", "recall", "threshold", "ois", "ois_std", "ap"}
 
 
@@ -38,8 +41,7 @@ def test_rounding_in_saved_maps_moves_no_ods(tmp_path: Path, low: float, high: f
         write_probability_map(tmp_path / f"{seed}.png", prob)
         write_mask(tmp_path / "masks" / f"{seed}.png", mask)
         samples.append(CrackSample("D", str(seed), "test", Path("unused"), tmp_path / "masks" / f"{seed}.png"))
-    params = EvaluateParams(tolerance_px=2, num_thresholds=256, use_roi=True)
-    saved = score_split(samples, tmp_path, params)
+    saved, _ = score_split(samples, tmp_path, EVALUATE, NO_POSTPROCESSING, operating_threshold=0.5)
     for protocol in ("paper", "symmetric", "strict"):
         expected = getattr(direct.result(), protocol)
         assert getattr(saved, protocol).ods == pytest.approx(expected.ods, abs=0.001)
@@ -99,12 +101,56 @@ def test_two_maps_of_one_stem_are_named(tmp_path: Path) -> None:
 
 def test_files_for_dvc_and_names_for_mlflow(tmp_path: Path) -> None:
     scores = ScoreAccumulator()
-    scores.add(count_image(*make_pair(0)), "0")
-    write_scores(scores.result(), "D", tmp_path, extra={"data_source": "sample"})
+    prob, mask = make_pair(0)
+    scores.add(count_image(prob, mask), "0")
+    lines = count_lines(mask > 0, mask)
+    write_scores(scores.result(), lines, "D", tmp_path, extra={"data_source": "sample"})
     content = json.loads((tmp_path / "D.json").read_text())
     assert content["D"]["data_source"] == "sample"
     flat = flatten_scores(content, "D")
     assert flat["D/ods"] == content["D"]["ods"]
+    assert (flat["D/centerline_iou"], flat["D/continuity"]) == (1.0, 1.0)
     assert {f"D/strict/{name}" for name in FIGURES} <= flat.keys()
     header = (tmp_path / "D_pr.csv").read_text().splitlines()[0]
     assert header.startswith("threshold,precision,recall,f,symmetric_precision")
+
+
+def write_sample(folder: Path, prob: np.ndarray, mask: np.ndarray, roi: np.ndarray | None = None) -> CrackSample:
+    write_probability_map(folder / "a.png", prob)
+    write_mask(folder / "masks" / "a.png", mask)
+    if roi is not None:
+        write_mask(folder / "roi" / "a.png", roi)
+    roi_path = folder / "roi" / "a.png" if roi is not None else None
+    return CrackSample("D", "a", "test", Path("unused"), folder / "masks" / "a.png", roi_path)
+
+
+def test_dropping_specks_raises_precision_and_mends_the_count_of_pieces(tmp_path: Path) -> None:
+    mask = np.zeros((64, 64), np.uint8)
+    mask[32, 4:60] = 1
+    prob = 0.1 + 0.8 * mask.astype(np.float32)
+    prob[5, 5:58:9] = 0.9  # specks of one pixel
+    sample = write_sample(tmp_path, prob, mask)
+    cleaned = NO_POSTPROCESSING.model_copy(update={"min_length_px": 5})
+    before, broken = score_split([sample], tmp_path, EVALUATE, NO_POSTPROCESSING, operating_threshold=0.5)
+    after, whole = score_split([sample], tmp_path, EVALUATE, cleaned, operating_threshold=0.5)
+    assert before.paper.precision < after.paper.precision == 1
+    assert (broken.predicted_pieces, broken.stray_pieces, whole.continuity) == (7, 6, 1)
+    assert broken.centerline_iou < whole.centerline_iou == 1
+
+
+@pytest.mark.parametrize("method", ["none", "thin", "hysteresis", "link"])
+def test_nothing_outside_the_region_of_interest_counts(tmp_path: Path, method: str) -> None:
+    mask = np.zeros((64, 64), np.uint8)
+    mask[32, 4:60] = 1
+    roi = np.ones_like(mask)
+    roi[:, :12] = 0
+    prob = 0.1 + 0.5 * mask.astype(np.float32)
+    settings = NO_POSTPROCESSING.model_copy(update={"method": method})
+    results = []
+    for stray in (0.1, 1.0):
+        prob[10:20, 2:8] = stray
+        sample = write_sample(tmp_path, prob, mask, roi)
+        scores, lines = score_split([sample], tmp_path, EVALUATE, settings, operating_threshold=0.5)
+        results.append((scores.to_dict(), lines))
+    assert results[0] == results[1]
+    assert results[0][0]["strict"]["ods"] == 1

@@ -19,8 +19,14 @@ def run(root: Path, dataset: str) -> None:
     store = Store(root)
     version = read_json(layout.data_versions)["datasets"][dataset]
     samples = list_samples(layout.prepared, dataset, params.data.evaluate_split)
-    scores = score_split(samples, layout.predictions / dataset, params.evaluate)
-    write_scores(scores, dataset, layout.scores, extra={"data_source": version["source"]})
+    scores, lines = score_split(
+        samples,
+        layout.predictions / dataset,
+        params.evaluate,
+        params.postprocess,
+        operating_threshold=read_json(layout.training)["train"]["operating_threshold"],
+    )
+    write_scores(scores, lines, dataset, layout.scores, extra={"data_source": version["source"]})
     with store.record(find_result_run(store, layout, params)) as recorder:
         recorder.log_metrics(flatten_scores(read_scores(layout.scores, [dataset]), dataset))
         recorder.log_file(layout.scores / f"{dataset}_pr.csv", "pr_curves")
@@ -33,13 +39,17 @@ def run(root: Path, dataset: str) -> None:
             source=version["source"],
         )
     figures = scores.paper
-    print(f"{dataset}: ODS {figures.ods:.4f}  OIS {figures.ois:.4f}  AP {figures.ap:.4f}", flush=True)
+    print(
+        f"{dataset}: ODS {figures.ods:.4f}  OIS {figures.ois:.4f}  AP {figures.ap:.4f}  "
+        f"centre-line IoU {lines.centerline_iou:.4f}",
+        flush=True,
+    )
 
 
 def find_result_run(store: Store, layout: Layout, params: Params) -> str:
     """The run that results under the present settings belong to: the training's, or a child of it."""
     flat = flatten_params(params)
-    settings = {k: v for k, v in flat.items() if k.split(".")[0] in ("predict", "evaluate")}
+    settings = {k: v for k, v in flat.items() if k.split(".")[0] in ("predict", "postprocess", "evaluate")}
     settings |= {k: flat[k] for k in ("data.evaluate_split", "data.test_datasets")}
     settings["data.md5"] = read_json(layout.data_versions)["md5"]
     return store.run_for_settings(read_json(layout.run)["run_id"], settings)

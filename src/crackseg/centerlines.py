@@ -1,0 +1,113 @@
+"""Cracks as lines: centre-line IoU with a tolerance, and into how many pieces a prediction breaks them.
+
+Stands beside the metrics; these two are of one crack mask, at a threshold that was chosen beforehand.
+
+Shape legend: H rows, W columns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import cv2
+import numpy as np
+from skimage.morphology import disk, thin
+
+from crackseg.errors import CracksegError
+
+
+@dataclass(frozen=True, slots=True)
+class LineCounts:
+    """Counts of one image, or of several added up. S is a centre line, G the truth, B the prediction.
+
+    Attributes:
+        truth: |S(G)|, pixels.
+        found: |S(G) ∧ S(B)⊕D|, pixels of the true line within the tolerance of the predicted one.
+        stray: |S(B) ∧ ¬(S(G)⊕D)|, pixels of the predicted line beyond the tolerance of the true one.
+        truth_pieces: 8-connected pieces of G.
+        predicted_pieces: 8-connected pieces of B.
+        stray_pieces: of these, the ones that lie wholly beyond the tolerance: false alarms, not broken cracks.
+    """
+
+    truth: int
+    found: int
+    stray: int
+    truth_pieces: int
+    predicted_pieces: int
+    stray_pieces: int
+
+    def __add__(self, other: LineCounts) -> LineCounts:
+        """Pool the counts of two sets of images."""
+        return LineCounts(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+    @property
+    def centerline_iou(self) -> float:
+        """found / (truth + stray), in [0, 1]; 0 if there is no line at all."""
+        return self.found / ((self.truth + self.stray) or 1)
+
+    @property
+    def continuity(self) -> float | None:
+        """Predicted pieces for each true one: best is 1, more is broken or false, less is missed.
+
+        None if the truth has no piece.
+        """
+        return self.predicted_pieces / self.truth_pieces if self.truth_pieces else None
+
+
+def count_lines(crack_mask_HW: np.ndarray, mask_HW: np.ndarray, *, tolerance_px: int = 4) -> LineCounts:
+    """Count what centre-line IoU and continuity follow from.
+
+    Centre-line IoU (clIoU) is OmniCrack30k's (Benz and Rodehorst, CVPR Workshops 2024; ``evaluation.py`` and
+    ``inference.py`` of github.com/ben-z-original/omnicrack30k, commits 295be0b and 11ae9ca): both masks thinned by
+    Guo and Hall's method (scikit-image's ``thin``), both lines dilated by the disc x² + y² <= tolerance_px², counts
+    pooled over a dataset, IoU = found / (truth + stray). Their model's mask is where crack is the more probable
+    class, i.e. a raw probability over 0.5; their tolerance is 4 px in images of full size, not resized ones. Their
+    truth is stored as centre lines already; thinning leaves lines of 1 px as they are.
+
+    Args:
+        crack_mask_HW: bool (H, W), or uint8 {0, 1}; prediction at a threshold.
+        mask_HW: bool (H, W), or uint8 {0, 1}; ground truth.
+        tolerance_px: radius of the disc, >= 0, in pixels of this mask.
+    Raises:
+        CracksegError: the shapes differ, values are no mask's, or tolerance_px is negative.
+    """
+    if crack_mask_HW.shape != mask_HW.shape:
+        raise CracksegError(
+            f"the prediction is {crack_mask_HW.shape} pixels and its truth {mask_HW.shape}; predict at the truth's size"
+        )
+    if tolerance_px < 0:
+        raise CracksegError(f"tolerance_px is {tolerance_px}; expected a whole number of pixels, 0 or more")
+    predicted_HW, truth_HW = _as_bool(crack_mask_HW), _as_bool(mask_HW)
+    predicted_line_HW, truth_line_HW = thin(predicted_HW), thin(truth_HW)
+    around = disk(tolerance_px)
+    near_truth_HW = cv2.dilate(truth_line_HW.view(np.uint8), around).view(bool)
+    near_predicted_HW = cv2.dilate(predicted_line_HW.view(np.uint8), around).view(bool)
+    num_pieces, piece_HW = _label_pieces(predicted_HW)
+    near_pieces = np.unique(piece_HW[predicted_HW & near_truth_HW])
+    return LineCounts(
+        truth=int(np.count_nonzero(truth_line_HW)),
+        found=int(np.count_nonzero(truth_line_HW & near_predicted_HW)),
+        stray=int(np.count_nonzero(predicted_line_HW & ~near_truth_HW)),
+        truth_pieces=count_pieces(truth_HW),
+        predicted_pieces=num_pieces,
+        stray_pieces=num_pieces - len(near_pieces),
+    )
+
+
+def count_pieces(crack_mask_HW: np.ndarray) -> int:
+    """Count the 8-connected pieces of a mask, bool (H, W) or uint8 {0, 1}."""
+    return _label_pieces(_as_bool(crack_mask_HW))[0]
+
+
+def _label_pieces(mask_HW: np.ndarray) -> tuple[int, np.ndarray]:
+    """Number of pieces, and int32 (H, W): 0 outside, else the piece's number from 1 on."""
+    num_labels, piece_HW = cv2.connectedComponents(mask_HW.view(np.uint8), connectivity=8)
+    return num_labels - 1, piece_HW
+
+
+def _as_bool(mask_HW: np.ndarray) -> np.ndarray:
+    if mask_HW.ndim != 2 or mask_HW.dtype not in (bool, np.uint8) or not mask_HW.size or mask_HW.max() > 1:
+        raise CracksegError(
+            f"expected a mask (H, W) of bool, or of uint8 0 and 1; got {mask_HW.dtype} {mask_HW.shape}"
+        )
+    return np.ascontiguousarray(mask_HW).view(bool)

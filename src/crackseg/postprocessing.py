@@ -1,0 +1,332 @@
+"""From a probability map to lines: thinning, hysteresis, linking across gaps, dropping what is short.
+
+Stands between the predicted map and its threshold, in scoring. The paper names edge thinning and edge
+linking, as Canny's detector has them, as the next step (discussion of Figure 4). A method turns a map into a map, whose
+thresholds are nested like those of any other, and the crack mask at a threshold is that map at that threshold: what is
+scored is what is used.
+
+Every share is counted from the map's lowest value to its highest, so it does not matter whether a map is stretched to
+[0, 1] before or after.
+
+Shape legend: H rows, W columns; h, w the same with a border of one pixel.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from scipy.cluster.hierarchy import DisjointSet
+from scipy.spatial import cKDTree
+from skimage.graph import route_through_array
+from skimage.morphology import reconstruction
+
+from crackseg.errors import CracksegError
+
+METHODS = ("none", "thin", "hysteresis", "link")
+
+_3X3 = np.ones((3, 3), np.float32)
+_LINK_STEPS = 64  # thresholds at which ends are looked for, evenly from the map's highest value to its lowest
+_LEAST_SHARE = 1e-3  # in a path's cost, where the logarithm of zero would be infinite
+
+_Pixel = tuple[int, int]  # row, column
+
+
+def postprocess(
+    crack_prob_HW: np.ndarray,
+    *,
+    threshold: float,
+    method: str,
+    low_ratio: float = 0.6,
+    max_gap_px: int = 10,
+    min_length_px: int = 0,
+    floor: float = 0.25,
+) -> np.ndarray:
+    """Say which pixels are crack: the map of :func:`postprocess_map` where it is at least ``threshold``.
+
+    Args:
+        threshold: in [0, 1], for this map as it is.
+        crack_prob_HW, method, low_ratio, max_gap_px, min_length_px, floor: see :func:`postprocess_map`.
+    Returns:
+        bool (H, W).
+    Raises:
+        CracksegError: no map, or a setting out of its range.
+    """
+    _check(crack_prob_HW, method, low_ratio, max_gap_px, min_length_px, floor)
+    if crack_prob_HW.max() < threshold:  # no crack; lines would be sought in its noise, which takes the longest
+        return np.zeros(crack_prob_HW.shape, bool)
+    processed_HW = postprocess_map(
+        crack_prob_HW,
+        method=method,
+        low_ratio=low_ratio,
+        max_gap_px=max_gap_px,
+        min_length_px=min_length_px,
+        floor=floor,
+    )
+    return processed_HW >= threshold
+
+
+def postprocess_map(
+    crack_prob_HW: np.ndarray,
+    *,
+    method: str,
+    low_ratio: float = 0.6,
+    max_gap_px: int = 10,
+    min_length_px: int = 0,
+    floor: float = 0.25,
+) -> np.ndarray:
+    """Change a map so that each of its thresholds shows what the method makes of that threshold.
+
+    With p the map, at a threshold t:
+
+    - ``none``: the pixels with p >= t, as they are.
+    - ``thin``: of these, the ones on the ridge lines of the map, one pixel wide. The lines are those of the whole
+      map (ordered homotopic thinning, the least probable pixel first), not of the mask at t: else a pixel could
+      vanish when the threshold falls.
+    - ``hysteresis``: the 8-connected pieces of p >= low_ratio * t that hold a pixel with p >= t. Exact at every
+      threshold, by a greyscale reconstruction of p under p / low_ratio (Vincent 1993).
+    - ``link``: what ``thin`` gives, and ends of different pieces at most max_gap_px apart joined along the path of
+      least -log p, where the mean of p between them is at least low_ratio * t.
+
+    Then pieces shorter than min_length_px are taken away, exactly at every threshold.
+
+    Args:
+        crack_prob_HW: float32 or float64 (H, W) in [0, 1]. A constant map shows no line and comes back as it is.
+        method: one of ``METHODS``.
+        low_ratio: in (0, 1], what a weak pixel (``hysteresis``) or a gap on average (``link``) must reach, as a
+            share of the threshold.
+        max_gap_px: >= 1, longest gap between two ends that ``link`` bridges, as the crow flies, in pixels.
+        min_length_px: >= 0, longer side of a piece's bounding box, in pixels; 0 and 1 keep all.
+        floor: in (0, 1), share of the map's range below which nothing is taken for a crack, by any method and by
+            min_length_px: the least threshold of interest. Thresholds from the map's lowest value up to there give
+            what the floor gives.
+    Returns:
+        (H, W), of the same type, between the lowest and the highest value of the map; the lowest where no
+        threshold but that shows a crack.
+    Raises:
+        CracksegError: no map, or a setting out of its range.
+    """
+    _check(crack_prob_HW, method, low_ratio, max_gap_px, min_length_px, floor)
+    low, high = float(crack_prob_HW.min()), float(crack_prob_HW.max())
+    if low == high or (method == "none" and min_length_px <= 1):
+        return crack_prob_HW
+    span = _Span(low, high, low + floor * (high - low))
+    processed_HW = np.where(crack_prob_HW >= span.floor, crack_prob_HW, low)
+    if method == "thin":
+        processed_HW = np.where(_find_ridges(processed_HW, span), processed_HW, low)
+    elif method == "hysteresis":
+        processed_HW = _apply_hysteresis(processed_HW, span, low_ratio)
+    elif method == "link":
+        thin_HW = np.where(_find_ridges(processed_HW, span), processed_HW, low)
+        processed_HW = _link_ends(thin_HW, crack_prob_HW, span, low_ratio, max_gap_px)
+    return _drop_short_pieces(processed_HW, span, min_length_px) if min_length_px > 1 else processed_HW
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """A map's lowest and highest value, and the least one that can be crack; probabilities."""
+
+    low: float
+    high: float
+    floor: float
+
+    def at(self, share: float) -> float:
+        """The value at a share of the way from the lowest to the highest."""
+        return self.low + share * (self.high - self.low)
+
+
+def _find_ridges(crack_prob_HW: np.ndarray, span: _Span) -> np.ndarray:
+    """Thin the pixels from the floor upwards to lines of one pixel along the map's ridges; bool (H, W).
+
+    Ordered homotopic thinning (Pudney 1998, there by distance): the least probable pixel goes first, if neither
+    pieces nor holes change without it and it does not end a line. scikit-image's skeletons know no order but the
+    distance from the edge; where a map is blurred their lines miss its ridges, and fall apart at a threshold.
+    """
+    region_hw = np.pad(crack_prob_HW >= span.floor, 1)
+    width = region_hw.shape[1]
+    # Of equals, in a plateau, the ones near its edge go first.
+    depth_hw = cv2.distanceTransform(region_hw.view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    inside = np.flatnonzero(region_hw)
+    order = np.lexsort((depth_hw.ravel()[inside], np.pad(crack_prob_HW, 1).ravel()[inside]))
+
+    on = bytearray(region_hw.tobytes())
+    kept = bytearray(len(on))  # passed over so far; looked at again when a neighbour goes
+    ring = (-width, 1 - width, 1, 1 + width, width, width - 1, -1, -1 - width)  # clockwise from the top
+    n, ne, e, se, s, sw, w, nw = ring
+    for start in inside[order].tolist():
+        waiting = [start]
+        while waiting:
+            i = waiting.pop()
+            if _REMOVABLE[
+                on[i + n]
+                | on[i + ne] << 1
+                | on[i + e] << 2
+                | on[i + se] << 3
+                | on[i + s] << 4
+                | on[i + sw] << 5
+                | on[i + w] << 6
+                | on[i + nw] << 7
+            ]:
+                on[i] = kept[i] = 0
+                waiting += [i + step for step in ring if kept[i + step]]
+            else:
+                kept[i] = 1
+    return np.frombuffer(on, bool).reshape(region_hw.shape)[1:-1, 1:-1]
+
+
+def _list_removable() -> bytes:
+    """For each of the 256 neighbourhoods (bit k: neighbour k, clockwise from the top): 1 if its middle can go.
+
+    It can if that neither parts, joins nor pierces anything (Yokoi's connectivity number is 1: lines are 8-connected
+    and the background 4-connected) and if more than one neighbour is on (else it is a line's end).
+    """
+    removable = bytearray(256)
+    for code in range(256):
+        off = [1 - (code >> k & 1) for k in range(8)]
+        connectivity = sum(off[k] - off[k] * off[k + 1] * off[(k + 2) % 8] for k in (0, 2, 4, 6))
+        removable[code] = connectivity == 1 and sum(off) < 7
+    return bytes(removable)
+
+
+_REMOVABLE = _list_removable()
+
+
+def _apply_hysteresis(crack_prob_HW: np.ndarray, span: _Span, low_ratio: float) -> np.ndarray:
+    # A pixel is in the result at t if a path leads from it to a pixel >= t and nowhere falls below low_ratio * t:
+    # the highest such t is, by definition, the reconstruction of the map under the map / low_ratio.
+    ceiling_HW = span.low + (crack_prob_HW - span.low) / low_ratio
+    return reconstruction(crack_prob_HW, np.maximum(ceiling_HW, crack_prob_HW)).astype(crack_prob_HW.dtype)
+
+
+def _link_ends(
+    thin_HW: np.ndarray, crack_prob_HW: np.ndarray, span: _Span, low_ratio: float, max_gap_px: int
+) -> np.ndarray:
+    """Draw the paths that join ends, each with the highest threshold at which it does."""
+    linked_HW = thin_HW.copy()
+    share_HW = (crack_prob_HW - span.low) / (span.high - span.low)
+    paths: dict[tuple[_Pixel, _Pixel], np.ndarray] = {}
+    for step in range(_LINK_STEPS - 1, 0, -1):
+        share = step / _LINK_STEPS
+        threshold = span.at(share)
+        if threshold < span.floor:
+            break
+        line_HW = (linked_HW >= threshold).astype(np.uint8)
+        # A line's inner pixels have two neighbours beside themselves, its end has one, a dot none.
+        around_HW = cv2.filter2D(line_HW, -1, _3X3, borderType=cv2.BORDER_CONSTANT)
+        ends = np.argwhere((line_HW == 1) & (around_HW <= 2))
+        if len(ends) < 2:
+            continue
+        num_pieces, piece_HW = cv2.connectedComponents(line_HW, connectivity=8)
+        joins = []
+        for a, b in cKDTree(ends).query_pairs(max_gap_px, output_type="ndarray"):
+            pair = (_pixel(ends[a]), _pixel(ends[b]))
+            if piece_HW[pair[0]] == piece_HW[pair[1]]:
+                continue
+            if pair not in paths:
+                paths[pair] = _find_path(share_HW, *pair, margin_px=max_gap_px // 2)
+            path = _cut_to_gap(paths[pair], piece_HW)
+            mean = float(share_HW[tuple(path[1:-1].T)].mean()) if len(path) > 2 else 1.0
+            if mean >= low_ratio * share:
+                joins.append((-mean, pair, path))
+        # The most probable first, and not a second one between the same pieces: that would draw a loop.
+        joined = DisjointSet(range(num_pieces))
+        for _, (start, end), path in sorted(joins, key=lambda join: join[:2]):
+            if joined.merge(piece_HW[start], piece_HW[end]):
+                rows, columns = path.T
+                linked_HW[rows, columns] = np.maximum(linked_HW[rows, columns], threshold)
+    return linked_HW
+
+
+def _find_path(share_HW: np.ndarray, start: _Pixel, end: _Pixel, *, margin_px: int) -> np.ndarray:
+    """Find the most probable way between two ends, within their surroundings; (N, 2) rows and columns."""
+    corner = np.maximum(np.minimum(start, end) - margin_px, 0)
+    rows, columns = (slice(c, max(s, e) + margin_px + 1) for c, s, e in zip(corner, start, end, strict=True))
+    cost = -np.log(share_HW[rows, columns].clip(_LEAST_SHARE, 1))
+    return np.array(route_through_array(cost, start - corner, end - corner)[0]) + corner
+
+
+def _cut_to_gap(path: np.ndarray, piece_HW: np.ndarray) -> np.ndarray:
+    """Cut a path to where it has left the piece that it starts on and not yet reached the one that it ends on.
+
+    Along a line it costs next to nothing, so the cheapest way may go back over a piece and leave it elsewhere.
+    """
+    pieces = piece_HW[tuple(path.T)]
+    left = int(np.flatnonzero(pieces == pieces[0])[-1])
+    reached = left + int(np.flatnonzero(pieces[left:] == pieces[-1])[0])
+    return path[left : reached + 1]
+
+
+def _pixel(place: np.ndarray) -> _Pixel:
+    return int(place[0]), int(place[1])
+
+
+def _drop_short_pieces(crack_prob_HW: np.ndarray, span: _Span, min_length_px: int) -> np.ndarray:
+    """Lower each pixel to the highest threshold at which its piece is long enough.
+
+    Goes through the pixels from the most probable down and joins each with its neighbours so far: these are the
+    pieces at its own value as the threshold. (scikit-image's diameter_opening does the same, in seconds.)
+    """
+    prob_hw = np.pad(crack_prob_HW, 1, constant_values=span.low)
+    width = prob_hw.shape[1]
+    result = np.full(prob_hw.size, span.low, prob_hw.dtype)
+    inside = np.flatnonzero((prob_hw >= span.floor) & (prob_hw > span.low))
+    ring = (-width - 1, -width, 1 - width, -1, 1, width - 1, width, 1 + width)
+    parent: dict[int, int] = {}
+    boxes: dict[int, tuple[int, int, int, int]] = {}  # of each root's piece: first and last row, and column
+    waiting: dict[int, list[int]] = {}  # its pixels that have no value yet
+    for i in inside[np.argsort(-prob_hw.ravel()[inside])].tolist():
+        row, column = divmod(i, width)
+        top, bottom, left, right = row, row, column, column
+        parent[i] = root = i
+        pixels = [i]
+        for step in ring:
+            j = i + step
+            if j not in parent:
+                continue
+            while parent[j] != j:
+                parent[j] = j = parent[parent[j]]
+            if j == root:
+                continue
+            box = boxes[j]
+            top, bottom = min(top, box[0]), max(bottom, box[1])
+            left, right = min(left, box[2]), max(right, box[3])
+            fewer, more = sorted((pixels, waiting.pop(j)), key=len)
+            more += fewer
+            pixels = more
+            parent[root] = root = j
+        boxes[root] = top, bottom, left, right
+        if max(bottom - top, right - left) + 1 >= min_length_px:
+            result[pixels] = prob_hw.ravel()[i]
+            pixels = []
+        waiting[root] = pixels
+    return result.reshape(prob_hw.shape)[1:-1, 1:-1]
+
+
+def _check(
+    crack_prob_HW: np.ndarray, method: str, low_ratio: float, max_gap_px: int, min_length_px: int, floor: float
+) -> None:
+    if method not in METHODS:
+        nearest = difflib.get_close_matches(method, METHODS, n=1)
+        hint = f"did you mean {nearest[0]}?" if nearest else f"expected one of {', '.join(METHODS)}"
+        raise CracksegError(f"no post-processing method is called {method!r}; {hint}")
+    if not 0 < low_ratio <= 1:
+        raise CracksegError(f"low_ratio is {low_ratio}; expected a share of the threshold, over 0 and up to 1")
+    if not 0 < floor < 1:
+        raise CracksegError(f"floor is {floor}; expected a share of the map's range, over 0 and under 1")
+    if max_gap_px < 1:
+        raise CracksegError(
+            f"max_gap_px is {max_gap_px}; expected 1 pixel or more (method none or thin links nothing)"
+        )
+    if min_length_px < 0:
+        raise CracksegError(f"min_length_px is {min_length_px}; expected 0 (keep all) or more pixels")
+    if crack_prob_HW.ndim != 2 or crack_prob_HW.dtype not in (np.float32, np.float64) or not crack_prob_HW.size:
+        raise CracksegError(
+            f"expected a map of float32 or float64 (H, W), got {crack_prob_HW.dtype} {crack_prob_HW.shape}; "
+            "divide a stored map by its full scale first"
+        )
+    if not (crack_prob_HW.min() >= 0 and crack_prob_HW.max() <= 1):  # false for NaN, too
+        raise CracksegError(
+            f"expected probabilities in [0, 1], got values from {crack_prob_HW.min():g} to {crack_prob_HW.max():g}"
+        )
