@@ -16,6 +16,8 @@ from matplotlib.axes import Axes
 
 from crackseg.data.catalog import SAMPLE_SOURCE
 from crackseg.data.image_io import read_image, read_mask, read_probability_map
+from crackseg.params import PostprocessParams
+from crackseg.postprocessing import postprocess_map
 from crackseg.records import CrackSample
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")  # Okabe and Ito
@@ -53,12 +55,19 @@ def draw_pr_curves(curves: Mapping[str, pd.DataFrame], path: Path, *, title: str
 
 
 def draw_panels(
-    samples: Sequence[CrackSample], predictions_dir: Path, threshold: float, path: Path, *, title: str
+    samples: Sequence[CrackSample],
+    predictions_dir: Path,
+    threshold: float,
+    path: Path,
+    *,
+    postprocessing: PostprocessParams,
+    title: str,
 ) -> None:
     """Draw image, truth, probability and binary map side by side, a row for each sample (the paper's Figure 4).
 
     Args:
         threshold: the dataset's ODS threshold, on maps stretched to their minimum and maximum.
+        postprocessing: what was done to the maps before they were scored; the binary map shows it.
     """
     columns = ("image", "truth", "crack probability (stretched)", f"binary at {threshold:.3f} (ODS)")
     figure, grid = plt.subplots(
@@ -72,7 +81,8 @@ def draw_panels(
         # One-pixel lines vanish when a figure is scaled down; drawn dark on white and a pixel thicker they stay.
         row[1].imshow(_thicken(read_mask(sample.mask_path)), cmap="gray_r", vmin=0, vmax=1)
         row[2].imshow(stretched, cmap="jet", vmin=0, vmax=1)
-        row[3].imshow(_thicken(stretched >= threshold), cmap="gray_r", vmin=0, vmax=1)
+        processed = postprocess_map(stretched, **postprocessing.model_dump())
+        row[3].imshow(_thicken(processed >= threshold), cmap="gray_r", vmin=0, vmax=1)
         row[0].set_ylabel(sample.stem, fontsize=9)
     for axes in grid.flat:
         axes.set(xticks=[], yticks=[])

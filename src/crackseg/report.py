@@ -12,6 +12,7 @@ import pandas as pd
 
 from crackseg.data.catalog import data_source, list_samples
 from crackseg.data.image_io import write_bytes
+from crackseg.params import PostprocessParams
 from crackseg.plots import describe_source, draw_history, draw_panels, draw_pr_curves, format_score_table
 from crackseg.records import CrackSample
 
@@ -38,6 +39,7 @@ def write_report(
     predictions_dir: Path,
     scores_dir: Path,
     history_path: Path,
+    postprocessing: PostprocessParams,
 ) -> None:
     """Write ``report.md``, ``summary.json`` (mean ODS) and the figures into ``out_dir``."""
     if out_dir.exists():
@@ -61,6 +63,7 @@ def write_report(
             predictions_dir / name,
             scores[name]["threshold"],
             out_dir / f"{name}_panels.png",
+            postprocessing=postprocessing,
             title=f"{name}, best to worst of {scores[name]['num_images']} {split} images "
             f"({describe_source([sources[name]])})",
         )

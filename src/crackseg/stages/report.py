@@ -30,6 +30,7 @@ def run(root: Path) -> None:
         predictions_dir=layout.predictions,
         scores_dir=layout.scores,
         history_path=layout.history,
+        postprocessing=params.postprocess,
     )
     scores = read_scores(layout.scores, params.data.test_datasets)
     # A run of changed settings may lack the datasets whose scoring was skipped as unchanged.
