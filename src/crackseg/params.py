@@ -82,10 +82,12 @@ class ModelParams(_Section):
     """Subtract ImageNet's mean and divide by its deviation, inside the model."""
     train_layers: Literal["all", "classifier"]
     """What is trained."""
-    width: Annotated[int, Field(ge=4, le=256)]
-    """Channels of the first level (``unet`` only)."""
+    width: Annotated[int, Field(ge=4, le=256)] | None
+    """Channels of the first level (``unet``, ``modified_unet``, ``deepcrack``); null takes the architecture's own."""
     batch_norm: bool
     """Batch normalisation after each convolution (``deepcrack`` only)."""
+    encoder: str
+    """Encoder of smp or timm, for the architectures that have one to choose; empty takes the architecture's own."""
 
 
 class LossParams(_Section):

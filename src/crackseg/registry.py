@@ -17,6 +17,8 @@ from mlflow.exceptions import MlflowException
 
 import crackseg
 from crackseg.errors import CracksegError
+from crackseg.models import ENCODERS
+from crackseg.models.state_dicts import read_weights
 from crackseg.tracking import Store
 
 CANDIDATE_ALIAS = "candidate"
@@ -31,6 +33,7 @@ _REQUIREMENTS = (
     "pillow",
     "pydantic",
 )
+_ENCODER_REQUIREMENTS = ("segmentation-models-pytorch", "timm")
 
 
 def register_model(
@@ -71,6 +74,9 @@ def _find_version(store: Store, name: str, run_id: str, digest: str) -> ModelVer
 
 def _log_model(store: Store, run_id: str, weights_path: Path, name: str) -> ModelVersion:
     package = Path(crackseg.__file__).parent
+    spec = read_weights(weights_path).model
+    assert spec is not None, weights_path  # save_weights wrote it
+    requirements = _REQUIREMENTS + (_ENCODER_REQUIREMENTS if spec["architecture"] in ENCODERS else ())
     status = store.get_run(run_id).info.status
     with (
         tempfile.TemporaryDirectory() as scratch,
@@ -87,7 +93,7 @@ def _log_model(store: Store, run_id: str, weights_path: Path, name: str) -> Mode
             artifacts={"weights": str(weights_path)},
             code_paths=[str(_copy_package(package, Path(scratch)))],
             signature=SIGNATURE,
-            pip_requirements=[f"{r}=={version(r)}" for r in _REQUIREMENTS],
+            pip_requirements=[f"{r}=={version(r)}" for r in requirements],
         )
     if status != "FINISHED":  # leaving the `with` marked it so
         store.client.set_terminated(run_id, status)

@@ -2,26 +2,41 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from crackseg.errors import CracksegError
+from crackseg.inference import Predictor
 from crackseg.models import ARCHITECTURES, build_model
 from crackseg.models.deepcrack import _unpool
 from crackseg.models.weights_file import load_network, save_weights
+from crackseg.params import PredictParams
 from crackseg.records import ModelOutput
 
-WIDTH = 4  # read by unet alone
+SMALL = {  # what makes an architecture quick to test; the others have no smaller form
+    "unet": {"width": 4},
+    "modified_unet": {"width": 4},
+    "deepcrack": {"width": 8},
+    "pspnet": {"encoder": "resnet18"},
+    "deeplabv3plus": {"encoder": "resnet18"},
+    "segformer": {"encoder": "mit_b0"},
+    "upernet": {"encoder": "mit_b0"},
+    "encnet": {"encoder": "resnet18"},
+    "setr": {"encoder": "vit_tiny_patch16_224"},
+    "segmenter": {"encoder": "vit_tiny_patch16_224"},
+}
 EVERY_ARCHITECTURE = [  # deeplabv3_resnet50 is deeplabv3_resnet101 with fewer blocks
     pytest.param(name, marks=[pytest.mark.slow] if name == "deeplabv3_resnet50" else []) for name in ARCHITECTURES
 ]
+SMP_ARCHITECTURES = ("pspnet", "deeplabv3plus", "segformer", "upernet")
 
 
 def build(architecture, **options):
     torch.manual_seed(0)
-    return build_model(architecture, width=WIDTH, **options)
+    return build_model(architecture, **{**SMALL.get(architecture, {}), **options})
 
 
 def images(batch=1, height=65, width=49, seed=0):
@@ -50,6 +65,9 @@ class TestEveryArchitecture:
 
     def test_every_trained_parameter_gets_a_gradient(self, architecture):
         network = build(architecture)
+        for module in network.modules():
+            if type(module).__name__ == "DropPath":
+                module.drop_prob = 0.0  # chance would leave whole blocks without a gradient
         bce_of_all_outputs(network(images(2))).backward()
         without = [
             name
@@ -60,7 +78,7 @@ class TestEveryArchitecture:
 
     def test_a_batch_of_one_trains_and_lowers_the_loss(self, architecture):
         network = build(architecture)
-        optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
+        optimizer = torch.optim.AdamW(network.parameters(), lr=3e-4)
         losses = []
         for _ in range(3):
             optimizer.zero_grad()
@@ -88,7 +106,7 @@ class TestEveryArchitecture:
         with torch.no_grad():
             network(images(2))
         network.eval()
-        spec = {"architecture": architecture, "width": WIDTH, "init": "imagenet", **options}
+        spec = {"architecture": architecture, **SMALL.get(architecture, {}), "init": "imagenet", **options}
         save_weights(tmp_path / "weights.pt", network, spec=spec, extra={"operating_threshold": 0.25})
         loaded, extra = load_network(tmp_path / "weights.pt", expected_architecture=architecture)
         assert extra == {"operating_threshold": 0.25}
@@ -127,6 +145,7 @@ class TestEveryArchitecture:
             "deepcrack": ("side_output.", "output."),
             "unet": ("output.",),
             "modified_unet": ("output.",),
+            **dict.fromkeys(SMP_ARCHITECTURES, ("decoder.", "segmentation_head.")),
         }.get(architecture, ("classifier.",))
         assert trained == {name for name in before if name.startswith(heads)}
         optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
@@ -134,6 +153,16 @@ class TestEveryArchitecture:
         optimizer.step()
         changed = {name for name, value in network.body.named_parameters() if not torch.equal(value, before[name])}
         assert changed == trained
+
+    def test_the_common_predictor_maps_a_photograph_larger_than_a_tile(self, architecture):
+        photograph = np.random.default_rng(0).integers(0, 256, (70, 100, 3), np.uint8)
+        params = PredictParams(tile_size_px=64, overlap_px=16, batch_size=4)
+        network = build(architecture, normalize=True)
+        predictor = Predictor(network, params, device=torch.device("cpu"), precision=torch.bfloat16)
+        crack_prob = predictor.predict_prob(photograph)
+        assert crack_prob.shape == (70, 100)
+        assert crack_prob.dtype == np.float32
+        assert ((crack_prob >= 0) & (crack_prob <= 1)).all()
 
     def test_channels_last_gives_the_same_logits(self, architecture):
         network = build(architecture).eval()
@@ -189,6 +218,13 @@ def test_deeplabs_pooling_branch_uses_running_statistics_for_a_batch_of_one_only
         ("unet", 1.9),
         ("modified_unet", 31.0),
         ("deepcrack", 29.6),
+        pytest.param("pspnet", 48.8, marks=pytest.mark.slow),
+        pytest.param("deeplabv3plus", 45.7, marks=pytest.mark.slow),
+        pytest.param("encnet", 52.5, marks=pytest.mark.slow),
+        pytest.param("segformer", 47.2, marks=pytest.mark.slow),
+        pytest.param("upernet", 80.3, marks=pytest.mark.slow),
+        pytest.param("setr", 89.6, marks=pytest.mark.slow),
+        pytest.param("segmenter", 102.0, marks=pytest.mark.slow),
     ],
 )
 def test_parameter_counts_are_the_documented_ones(architecture, millions):
@@ -197,7 +233,7 @@ def test_parameter_counts_are_the_documented_ones(architecture, millions):
 
 
 def test_deepcrack_has_vgg16s_thirteen_convolutions_and_their_mirror():
-    body = build("deepcrack").body
+    body = build("deepcrack", width=64).body
     encoder = [m for m in body.encoder.modules() if isinstance(m, nn.Conv2d)]
     decoder = [m for stage in reversed(body.decoder) for m in stage.modules() if isinstance(m, nn.Conv2d)]
     encoder_widths = [64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512]
@@ -221,7 +257,14 @@ def test_deepcrack_without_batch_norm_has_none_and_trains():
 
 @pytest.mark.parametrize(
     "architecture",
-    ["unet", "deepcrack", pytest.param("deeplabv3_mobilenet_v3_large", marks=pytest.mark.slow)],
+    [
+        "unet",
+        "deepcrack",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("deeplabv3_mobilenet_v3_large", "pspnet", "deeplabv3plus", "encnet")
+        ),
+    ],
 )
 def test_torch_export_keeps_height_width_and_batch_free(architecture):
     network = build(architecture, num_classes=2, normalize=True).eval()
@@ -229,6 +272,17 @@ def test_torch_export_keeps_height_width_and_batch_free(architecture):
     free = {0: torch.export.Dim("batch", min=1, max=64), 2: sizes["height"], 3: sizes["width"]}
     program = torch.export.export(network, (images(2, 64, 96),), dynamic_shapes=(free,))
     for batch in (images(1, 65, 49), images(3, 96, 70)):
+        with torch.no_grad():
+            torch.testing.assert_close(program.module()(batch).logits, network(batch).logits, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ["segformer", "upernet", "setr", "segmenter"])
+def test_torch_export_of_a_transformer_keeps_the_batch_free_at_one_size(architecture):
+    network = build(architecture, num_classes=2, normalize=True).eval()
+    free = {0: torch.export.Dim("batch", min=1, max=64)}
+    program = torch.export.export(network, (images(2, 65, 97),), dynamic_shapes=(free,))
+    for batch in (images(1, 65, 97), images(3, 65, 97, seed=1)):
         with torch.no_grad():
             torch.testing.assert_close(program.module()(batch).logits, network(batch).logits, rtol=1e-4, atol=1e-4)
 
@@ -245,6 +299,12 @@ def test_torch_export_keeps_height_width_and_batch_free(architecture):
         ({"num_classes": True}, ["num_classes", "True"]),
         ({"train_layers": "classifer"}, ["train_layers", "did you mean classifier"]),
         ({"width": 0}, ["width", "0"]),
+        ({"width": True}, ["width", "True"]),
+        (
+            {"architecture": "deeplabv3_resnet101", "width": 16},
+            ["deeplabv3_resnet101", "unet, modified_unet", "null"],
+        ),
+        ({"encoder": "resnet18"}, ["unet has no encoder", "pspnet", "segmenter", 'model.encoder: ""']),
         ({"batch_norm": False}, ["batch_norm", "unet", "deepcrack"]),
     ],
 )

@@ -35,7 +35,7 @@ class DeepLabV3(NetworkBody):
         self.classifier: nn.Module = model.classifier
         assert isinstance(model.classifier, DeepLabHead), type(model.classifier)
         pooling = model.classifier[0].convs[-1]
-        pooling[2] = _PooledBatchNorm2d(pooling[2].num_features)
+        pooling[2] = PooledBatchNorm2d(pooling[2].num_features)
 
     def forward(self, images_B3HW: Tensor) -> tuple[Tensor, ...]:
         maps_BKhw = self.classifier(self.backbone(images_B3HW)["out"])
@@ -46,7 +46,7 @@ class DeepLabV3(NetworkBody):
         return [self.classifier]
 
 
-class _PooledBatchNorm2d(nn.BatchNorm2d):
+class PooledBatchNorm2d(nn.BatchNorm2d):
     """Batch normalisation after global pooling that also trains with a batch of one.
 
     The head's pooling branch leaves one value per channel and image. In a batch of one its variance is 0 and

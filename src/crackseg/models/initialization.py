@@ -1,6 +1,6 @@
 """Where a network's weights come from before training: chance, ImageNet, COCO, or a file.
 
-``random`` needs nothing here: torchvision's models and ours draw their weights when they are built.
+``random`` needs nothing here: all models draw their weights when they are built.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from torchvision.models import segmentation
 
 from crackseg.errors import CracksegError
 from crackseg.models.deepcrack import CONVS_PER_STAGE, DeepCrack
+from crackseg.models.encoders import EncoderBody
 from crackseg.models.network import NetworkBody
 from crackseg.models.state_dicts import DAMAGED_FILE_ERRORS, load_state, read_weights
 
@@ -53,10 +54,11 @@ def initialize(body: NetworkBody, architecture: str, init: str) -> None:
         body: as its constructor left it, with random weights.
         architecture: its name.
         init: ``random``: left as it is. ``imagenet``: the backbone (DeepLabV3), or the encoder (``deepcrack``:
-            VGG-16), from torchvision's ImageNet weights. ``coco``: the backbone from torchvision's DeepLabV3
-            weights, trained on COCO with VOC's labels; the classifier stays new and random, since the paper
-            replaces all of it (section 3.1), and the auxiliary classifier is dropped. Anything else: path of a
-            weights file (crackseg's, or a bare state dict in torchvision's key layout), taken over whole.
+            VGG-16), from torchvision's ImageNet weights; an encoder by name from smp's or timm's. ``coco``: the
+            backbone from torchvision's DeepLabV3 weights, trained on COCO with VOC's labels; the classifier stays
+            new and random, since the paper replaces all of it (section 3.1), and the auxiliary classifier is
+            dropped. Anything else: path of a weights file (crackseg's, or a bare state dict in torchvision's key
+            layout), taken over whole.
             A ``models:/…`` or ``runs:/…`` URI has to be resolved to such a path by the caller.
     Raises:
         CracksegError: no such weights for this architecture, no such file, a file of another architecture, or
@@ -114,6 +116,9 @@ def _network_timeout() -> Iterator[None]:
 
 
 def _initialize_from_imagenet(body: NetworkBody, architecture: str) -> None:
+    if isinstance(body, EncoderBody):
+        body.load_pretrained_encoder()
+        return
     if isinstance(body, DeepCrack):
         weights: Any = (
             models.VGG16_BN_Weights.IMAGENET1K_V1 if body.batch_norm else models.VGG16_Weights.IMAGENET1K_V1
@@ -123,7 +128,7 @@ def _initialize_from_imagenet(body: NetworkBody, architecture: str) -> None:
         weights, convert = _IMAGENET[architecture]
         part, state = "backbone", convert(fetch(weights))
     else:
-        raise _no_weights(architecture, "imagenet", [*_IMAGENET, "deepcrack"])
+        raise _no_weights(architecture, "imagenet", [*_IMAGENET, "deepcrack", "the architectures with an encoder"])
     _load_part(body, part, state, weights, architecture)
 
 

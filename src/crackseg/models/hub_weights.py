@@ -1,0 +1,59 @@
+"""Pretrained encoders from the Hugging Face hub, where smp and timm keep them: from its cache or downloaded.
+
+Both libraries could fetch for themselves. But without a network they ask again for a minute or two, also for
+files that are in the cache, and then say neither which file was wanted nor where to put it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from crackseg.errors import CracksegError
+
+FILE_NAME = "model.safetensors"
+
+
+def fetch_from_hub(repository: str, *, revision: str | None = None) -> Path:
+    """Return the weights file of a repository, from the cache if it is there.
+
+    Args:
+        repository: ``owner/name`` on the hub.
+        revision: commit; None takes the cached one, or the newest.
+    Raises:
+        CracksegError: not in the cache and cannot be downloaded.
+    """
+    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    with contextlib.suppress(LocalEntryNotFoundError):
+        return Path(hf_hub_download(repository, FILE_NAME, revision=revision, local_files_only=True))
+    try:
+        return Path(hf_hub_download(repository, FILE_NAME, revision=revision))
+    except Exception as error:  # the hub's, its HTTP library's and the disk's errors have no common base
+        reason = str(error.__cause__ or error).splitlines()[0]
+        at_revision = f" --revision {revision}" if revision else ""
+        raise CracksegError(
+            f"{repository}: the pretrained weights are not in the cache and cannot be downloaded ({reason})\n"
+            f"  either run, where there is a network,  hf download {repository} {FILE_NAME}{at_revision}\n"
+            f"  and copy the folder models--{repository.replace('/', '--')} from its cache into\n"
+            f"  {constants.HF_HUB_CACHE}\n"
+            "  or start without pretrained weights: model.init: random"
+        ) from error
+
+
+@contextlib.contextmanager
+def loading(encoder: str) -> Iterator[None]:
+    """Turn what a damaged or foreign weights file raises into a CracksegError."""
+    from huggingface_hub import constants
+
+    try:
+        yield
+    except CracksegError:
+        raise
+    except Exception as error:  # safetensors, torch, smp and timm have no common base for it either
+        raise CracksegError(
+            f"model.encoder = {encoder!r}: its pretrained weights are damaged or do not fit it ({error}); delete "
+            f"the encoder's folder in {constants.HF_HUB_CACHE}, and they are downloaded again"
+        ) from error
