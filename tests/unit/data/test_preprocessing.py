@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from crackseg.data.preprocessing import prepare_pair, resize_image, resize_mask
 
@@ -26,11 +27,40 @@ def test_image_is_resized_by_pixel_area() -> None:
     assert resize_image(image, 2, 2)[0, 0].tolist() == [100, 100, 100]
 
 
+def draw_noise(width: int, height: int) -> np.ndarray:
+    return (np.random.default_rng(0).random((height, width)) < 0.1).astype(np.uint8)
+
+
+def find_centre(values: np.ndarray) -> np.ndarray:
+    """Centre of mass in pixels, y and x."""
+    return np.average(np.indices(values.shape), axis=(1, 2), weights=values) + 0.5
+
+
 def test_paper_mask_resize_is_nearest_and_breaks_lines() -> None:
     mask = draw_curve(800, 600)
     small = resize_mask(mask, 512, 512, method="nearest")
-    np.testing.assert_array_equal(small, cv2.resize(mask, (512, 512), interpolation=cv2.INTER_NEAREST))
     assert count_pieces(mask) == 1 < count_pieces(small)
+    assert small.sum() < 0.7 * mask.sum()
+
+
+@pytest.mark.parametrize(("width", "height"), [(512, 512), (300, 600), (640, 480), (1000, 1000)])
+def test_nearest_takes_the_pixel_at_the_middle_of_each_cell_as_pillow_does(width: int, height: int) -> None:
+    mask = draw_noise(800, 600)
+    expected = Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST)
+    np.testing.assert_array_equal(resize_mask(mask, width, height, method="nearest"), np.asarray(expected))
+
+
+@pytest.mark.parametrize("method", ["nearest", "line"])
+@pytest.mark.parametrize("size_px", [512, 1000])
+def test_truth_and_region_stay_where_the_photograph_shows_them(size_px: int, method: str) -> None:
+    """To a tenth of a pixel; taking the first pixel of each cell instead of its middle moves them by half a one."""
+    mask = cv2.ellipse(np.zeros((600, 800), np.uint8), (310, 270), (211, 173), 30, 0, 360, 1, -1)
+    image = np.repeat(255 * mask[..., None], 3, axis=2)
+    pair = prepare_pair(image, mask, mask, size_px=size_px, resize="square", mask_resize=method)
+    assert pair.roi is not None
+    shown = find_centre(pair.image[..., 0])
+    assert find_centre(pair.mask) == pytest.approx(shown, abs=0.1)
+    assert find_centre(pair.roi) == pytest.approx(shown, abs=0.1)
 
 
 @settings(deadline=None, max_examples=40)
