@@ -1,6 +1,6 @@
-"""Cracks as lines: centre-line IoU with a tolerance, and into how many pieces a prediction breaks them.
+"""Cracks as lines: centre-line IoU with a tolerance, into how many pieces a prediction breaks them, and their length.
 
-Stands beside the metrics; these two are of one crack mask, at a threshold that was chosen beforehand.
+Stands beside the metrics; these are of one crack mask, at a threshold that was chosen beforehand.
 
 Shape legend: H rows, W columns.
 """
@@ -14,6 +14,9 @@ import numpy as np
 from skimage.morphology import disk, thin
 
 from crackseg.errors import CracksegError
+
+_BAND = 4_000_000  # pixels thinned at a time
+_HALO = 64  # rows around them that thinning may look at: exact for cracks narrower than this
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,43 @@ def count_lines(crack_mask_HW: np.ndarray, mask_HW: np.ndarray, *, tolerance_px:
         predicted_pieces=num_pieces,
         stray_pieces=num_pieces - len(near_pieces),
     )
+
+
+def skeleton_length_px(crack_mask_HW: np.ndarray) -> float:
+    """Measure the length of a mask's centre lines, in pixels.
+
+    The mask is thinned (Guo and Hall's method, scikit-image's ``thin``); each step between neighbouring pixels of the
+    line counts 1, a diagonal one √2, unless the two are joined around the corner, too. So a single pixel has length 0,
+    a straight line of n pixels n - 1, and a line at an angle between is measured up to 8 % too long.
+
+    Args:
+        crack_mask_HW: bool (H, W), or uint8 {0, 1}.
+    """
+    mask_HW = _as_bool(crack_mask_HW)
+    length = 0.0
+    height, width = mask_HW.shape
+    rows = max(4 * _HALO, _BAND // width)
+    for start in range(0, height, rows):
+        top = max(0, start - _HALO)
+        stop = min(start + rows, height)
+        band_HW = mask_HW[top : stop + _HALO]
+        columns = np.flatnonzero(band_HW.any(axis=0))
+        if not columns.size:
+            continue
+        line_HW = thin(band_HW[:, columns[0] : columns[-1] + 1])
+        # A step belongs to the band of its upper pixel; one row more to look at the lower one.
+        line_HW = line_HW[start - top : stop - top + 1]
+        upper_HW, lower_HW = line_HW[: stop - start], line_HW[1:]
+        beside = np.count_nonzero(upper_HW[:, :-1] & upper_HW[:, 1:])
+        upper_HW = upper_HW[: len(lower_HW)]
+        below = np.count_nonzero(upper_HW & lower_HW)
+        left_HW, right_HW, low_left_HW, low_right_HW = (
+            upper_HW[:, :-1], upper_HW[:, 1:], lower_HW[:, :-1], lower_HW[:, 1:],
+        )  # fmt: skip
+        diagonal = np.count_nonzero(left_HW & low_right_HW & ~right_HW & ~low_left_HW)
+        diagonal += np.count_nonzero(right_HW & low_left_HW & ~left_HW & ~low_right_HW)
+        length += beside + below + 2**0.5 * diagonal
+    return float(length)
 
 
 def count_pieces(crack_mask_HW: np.ndarray) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import platform
+from pathlib import Path
 
 import torch
 
@@ -53,7 +54,20 @@ def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractCon
 
 
 def describe_device(device: torch.device) -> str:
-    """Name the hardware for people and MLflow, e.g. ``cpu (x86_64, 2 threads)``."""
+    """Name the hardware for people and MLflow, e.g. ``cpu (AMD EPYC, x86_64, 2 threads)``."""
     if device.type == "cuda":
         return f"cuda ({torch.cuda.get_device_name(device)})"
-    return f"{device.type} ({platform.machine()}, {torch.get_num_threads()} threads)"
+    threads = torch.get_num_threads()
+    words = [_name_cpu(), platform.machine(), f"{threads} thread{'s' if threads > 1 else ''}"]
+    return f"{device.type} ({', '.join(word for word in words if word)})"
+
+
+def _name_cpu() -> str:
+    """The processor's model where the system tells it, else ""."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:  # not Linux
+        name = platform.processor()
+        return "" if name == platform.machine() else name
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, "")

@@ -29,6 +29,7 @@ from crackseg.metrics import PROTOCOLS, ScoreAccumulator, Scores, count_image
 from crackseg.params import EvaluateParams, PostprocessParams
 from crackseg.postprocessing import postprocess, postprocess_map
 from crackseg.records import CrackSample
+from crackseg.tables import write_csv
 
 
 def predict_split(predictor: Predictor, samples: Sequence[CrackSample], out_dir: Path) -> None:
@@ -74,10 +75,10 @@ def score_split(
         path = predictions_dir / f"{sample.stem}.png"
         mask_HW = read_mask(sample.mask_path)
         roi_HW = read_mask(sample.roi_path) if params.use_roi and sample.roi_path else None
-        stored_HW = _read_map(path, mask_HW)
+        stored_HW = read_map(path, mask_HW)
         if changes_maps(postprocessing):
             # Stretched first, as the protocols want it: afterwards, a map may have lost its own maximum.
-            stretched_HW = _stretch(stored_HW, roi_HW)
+            stretched_HW = stretch_map(stored_HW, roi_HW)
             scored_HW = postprocess_map(stretched_HW, **postprocessing.model_dump())
         else:
             scored_HW = stored_HW
@@ -123,8 +124,8 @@ def score_folder(
     Raises:
         CracksegError: a partner is missing or doubled, or a pair cannot be read or differs in size.
     """
-    predictions = _files_by_stem(predictions_dir, (".png", ".npy"))
-    masks = _files_by_stem(masks_dir, (*IMAGE_EXTENSIONS, ".mat"))
+    predictions = list_by_stem(predictions_dir, (".png", ".npy"))
+    masks = list_by_stem(masks_dir, (*IMAGE_EXTENSIONS, ".mat"))
     for kind, without, these, others in (
         ("mask", "prediction", masks, predictions),
         ("prediction", "mask", predictions, masks),
@@ -141,7 +142,7 @@ def score_folder(
     for stem in tqdm(sorted(masks), desc="score", unit="image", disable=None):
         mask_HW = reader.read(masks[stem])
         counts = count_image(
-            _read_map(predictions[stem], mask_HW),
+            read_map(predictions[stem], mask_HW),
             mask_HW,
             tolerance_px=tolerance_px,
             num_thresholds=num_thresholds,
@@ -180,8 +181,8 @@ def write_scores(
             f"{prefix}recall": curve.recall,
             f"{prefix}f": curve.f,
         }
-    _write_csv(out_dir / f"{dataset}_pr.csv", pd.DataFrame(columns))
-    _write_csv(out_dir / f"{dataset}_images.csv", pd.DataFrame([asdict(image) for image in scores.images]))
+    write_csv(pd.DataFrame(columns), out_dir / f"{dataset}_pr.csv")
+    write_csv(pd.DataFrame([asdict(image) for image in scores.images]), out_dir / f"{dataset}_images.csv")
 
 
 def format_scores(scores: Scores) -> str:
@@ -205,7 +206,8 @@ def flatten_scores(scores: dict[str, dict], dataset: str) -> dict[str, float]:
     return flat
 
 
-def _read_map(path: Path, mask_HW: np.ndarray) -> np.ndarray:
+def read_map(path: Path, mask_HW: np.ndarray) -> np.ndarray:
+    """Read a map as it is stored (:func:`crackseg.data.image_io.read_stored_map`); it must have its truth's size."""
     stored_HW = read_stored_map(path)
     if stored_HW.shape != mask_HW.shape:
         raise CracksegError(
@@ -215,8 +217,8 @@ def _read_map(path: Path, mask_HW: np.ndarray) -> np.ndarray:
     return stored_HW
 
 
-def _stretch(stored_HW: np.ndarray, roi_HW: np.ndarray | None) -> np.ndarray:
-    """Stretch a map to [0, 1] by its extremes inside the region of interest; outside it, all is 0."""
+def stretch_map(stored_HW: np.ndarray, roi_HW: np.ndarray | None) -> np.ndarray:
+    """Stretch a map to [0, 1] by its extremes inside the region of interest; outside it, all is 0; float64."""
     map_HW = stored_HW.astype(np.float64)
     inside = map_HW if roi_HW is None else map_HW[roi_HW > 0]
     low, high = float(inside.min()), float(inside.max())
@@ -224,7 +226,8 @@ def _stretch(stored_HW: np.ndarray, roi_HW: np.ndarray | None) -> np.ndarray:
     return stretched_HW if roi_HW is None else np.where(roi_HW > 0, stretched_HW, 0.0)
 
 
-def _files_by_stem(folder: Path, extensions: tuple[str, ...]) -> dict[str, Path]:
+def list_by_stem(folder: Path, extensions: tuple[str, ...]) -> dict[str, Path]:
+    """List a folder's files that end in one of these; CracksegError if there is none, or two of one stem."""
     if not folder.is_dir():
         raise CracksegError(f"{folder}: no such folder")
     files: dict[str, Path] = {}
@@ -237,7 +240,3 @@ def _files_by_stem(folder: Path, extensions: tuple[str, ...]) -> dict[str, Path]
     if not files:
         raise CracksegError(f"{folder}: no file ends in {', '.join(extensions)}")
     return files
-
-
-def _write_csv(path: Path, table: pd.DataFrame) -> None:
-    write_bytes(path, table.to_csv(index=False, lineterminator="\n", float_format="%.6g").encode())

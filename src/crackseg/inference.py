@@ -84,8 +84,10 @@ class Predictor:
         rows, columns = tile_windows(height, tile, overlap), tile_windows(width, tile, overlap)
         logits = np.zeros((height, width), np.float32)
         places = [(row, column) for row in rows for column in columns]
-        for start in range(0, len(places), self.params.batch_size):
-            group = places[start : start + self.params.batch_size]
+        # On a CPU several tiles in a pass are no faster, and take the memory that a large photograph needs.
+        num_tiles = 1 if self.device.type == "cpu" else self.params.batch_size
+        for start in range(0, len(places), num_tiles):
+            group = places[start : start + num_tiles]
             tiles = [image_HW3[r.start : r.stop, c.start : c.stop] for (r, _), (c, _) in group]
             for ((r, row_weight), (c, column_weight)), result in zip(group, self._run(tiles), strict=True):
                 logits[r.start : r.stop, c.start : c.stop] += row_weight[:, None] * column_weight * result

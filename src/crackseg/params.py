@@ -10,10 +10,11 @@ from __future__ import annotations
 import difflib
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import YAMLError
@@ -180,6 +181,64 @@ class EvaluateParams(_Section):
 class RegistryParams(_Section):
     model_name: Annotated[str, Field(min_length=1, pattern=r"^[^/:]+$")]
     """Name of the registered model in MLflow."""
+    max_drop: Annotated[float, Field(ge=0, le=1)]
+    """What a challenger may lose on any one dataset against the model in production, in units of the score; a gain
+    elsewhere does not make up for more."""
+    max_slowdown: Annotated[float, Field(ge=1, le=1000)]
+    """How many times the seconds for an image of the model in production a challenger may take."""
+
+
+Choice = str | bool | int | float | None
+
+
+class SearchDimension(_Section):
+    """What one key of params.yaml may be in a search: a range, or choices (a list stands for choices alone)."""
+
+    low: float | None = None
+    """Least value of a range."""
+    high: float | None = None
+    """Greatest value of a range; for a whole-number key the range is of whole numbers."""
+    log: bool = False
+    """Draw from the range on a logarithmic scale."""
+    step: Annotated[float, Field(gt=0)] | None = None
+    """Distance of the range's values from one to the next; ``grid`` needs it."""
+    choices: tuple[Choice, ...] | None = None
+    """The values, instead of a range."""
+    when: dict[str, Choice | tuple[Choice, ...]] = Field(default_factory=dict)
+    """The key is searched only where these other keys have this value, or one of these."""
+
+
+def _as_dimension(value: Any) -> Any:
+    value = {"choices": value} if isinstance(value, list) else value
+    # What has passed through here counts as Python's, no longer as JSON: strictly, a list is then no tuple.
+    return _lists_as_tuples(value)
+
+
+def _lists_as_tuples(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _lists_as_tuples(v) for k, v in value.items()}
+    return tuple(value) if isinstance(value, list) else value
+
+
+class SearchParams(_Section):
+    space: dict[str, dict[str, Annotated[SearchDimension | None, BeforeValidator(_as_dimension)]]]
+    """Section and key of params.yaml to search; null leaves a key as params.yaml has it."""
+    paper: Literal["grid", "table3", "none"]
+    """Which of the paper's cells are the first trials: those of section 3.1, only those of Table 3, or none."""
+    trials: PositiveInt
+    """Trials of a study, the paper's cells among them."""
+    protocol: Literal["paper", "symmetric", "strict"]
+    """Protocol of the validation ODS that is maximised."""
+    second_objective: Literal["none", "inference_time", "parameters"]
+    """Minimised beside it: seconds for one validation image, or the network's number of parameters."""
+    sampler: Literal["tpe", "gp", "random", "grid"]
+    """Optuna's sampler; ``grid`` goes through the whole space in seeded order."""
+    pruner: Literal["median", "hyperband", "none"]
+    """What ends a trial early, by its validation ODS after an epoch; none with a second objective."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    """Of the sampler; the trainings have ``train.seed``."""
+    keep: Annotated[int, Field(ge=0)]
+    """Weights are kept of this many of the best trials."""
 
 
 class Params(_Section):
@@ -195,6 +254,7 @@ class Params(_Section):
     predict: PredictParams
     postprocess: PostprocessParams
     evaluate: EvaluateParams
+    search: SearchParams
     registry: RegistryParams
 
     @model_validator(mode="after")
@@ -234,6 +294,47 @@ def load_params(path: Path) -> Params:
         raise CracksegError(f"{path}: not valid YAML{where}: {getattr(error, 'problem', error)}") from error
     if not isinstance(plain, dict):
         raise CracksegError(f"{path}: expected sections such as `model:` and `loss:`, got {type(plain).__name__}")
+    return _check(plain, str(path))
+
+
+def change_params(params: Params, changes: Mapping[str, Any], *, source: str) -> Params:
+    """Set keys such as ``loss.gamma`` anew, and check the whole again.
+
+    Args:
+        params: what to begin from; left as it is.
+        changes: values by dotted key.
+        source: where the changes come from, for messages, e.g. ``-S``.
+    Raises:
+        CracksegError: as :func:`load_params`.
+    """
+    content = params.model_dump(mode="json")
+    for key, value in changes.items():
+        *sections, name = key.split(".")
+        section = content
+        for part in sections:
+            section = section.setdefault(part, {})
+            if not isinstance(section, dict):
+                raise CracksegError(f"{source}: unknown key {key}; {part} holds a value and no further keys")
+        section[name] = value
+    return _check(content, source)
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """Read ``KEY=VALUE`` as `dvc exp run -S` does: the value is YAML.
+
+    Raises:
+        CracksegError: there is no key, or the value is no YAML.
+    """
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise CracksegError(f"-S {text}: expected KEY=VALUE, e.g. loss.gamma=4")
+    try:
+        return key, YAML(typ="safe", pure=True).load(value)
+    except YAMLError as error:
+        raise CracksegError(f"-S {text}: the value is not valid YAML") from error
+
+
+def _check(plain: dict, source: str) -> Params:
     try:
         # From JSON: strict Python input would refuse lists for tuples; NaN and dates become strings here and so
         # fail their field's type with the key named.
@@ -241,13 +342,18 @@ def load_params(path: Path) -> Params:
     except ValidationError as error:
         # Unknown keys first: a misspelt key is reported as unknown and as missing, and the former is the cause.
         problems = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-        raise CracksegError("\n".join(_explain(path, e) for e in problems)) from error
+        raise CracksegError("\n".join(_explain(source, e) for e in problems)) from error
 
 
 def flatten_params(params: BaseModel, prefix: str = "") -> dict[str, Any]:
-    """Flatten to ``{"loss.gamma": 2.0, …}``, the keys that MLflow shows."""
+    """Flatten to ``{"loss.gamma": 2.0, …}``, the keys that MLflow shows; without ``search``.
+
+    A search looks for the settings of trainings; nothing of a training follows from it.
+    """
     flat: dict[str, Any] = {}
     for key, value in params:
+        if isinstance(value, SearchParams):
+            continue
         if isinstance(value, BaseModel):
             flat.update(flatten_params(value, f"{prefix}{key}."))
         else:
@@ -265,7 +371,7 @@ def _jsonable(value: Any) -> Any:
     return value
 
 
-def _explain(path: Path, error: Any) -> str:
+def _explain(path: str, error: Any) -> str:
     location = tuple(error["loc"])
     key = ".".join(str(part) for part in location) or "params"
     if error["type"] == "extra_forbidden":
@@ -282,6 +388,8 @@ def _nearest(location: tuple[Any, ...]) -> str:
     """Suggest the valid key that looks most like the unknown one, in its section or in any other."""
     sections = {name: set(field.annotation.model_fields) for name, field in Params.model_fields.items()}  # type: ignore[union-attr]
     word = str(location[-1])
+    if location[:2] == ("search", "space"):
+        return f"; valid here: {', '.join(SearchDimension.model_fields)}"
     if len(location) == 1:
         candidates = list(sections)
         homes = [f"{s}.{word}" for s, keys in sections.items() if word in keys]

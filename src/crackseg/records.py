@@ -52,11 +52,19 @@ class CrackPrediction:
     """What a model says of one photograph.
 
     Attributes:
-        crack_prob: float32 (H, W) in [0, 1].
-        crack_mask: bool (H, W), ``crack_prob >= threshold``.
+        crack_prob: float32 (H, W) in [0, 1], as the network gives it.
+        crack_mask: bool (H, W), the post-processed map where it is at least ``threshold``.
         threshold: the threshold used, in [0, 1].
+        crack_fraction: share of crack pixels, in [0, 1].
+        crack_length_px: length of the thinned mask in pixels, diagonal steps counting √2.
+        score: highest crack probability, in [0, 1].
+        confidence: mean over the pixels of the larger of p and 1 - p, in [0.5, 1].
     """
 
     crack_prob: np.ndarray
     crack_mask: np.ndarray
     threshold: float
+    crack_fraction: float
+    crack_length_px: float
+    score: float
+    confidence: float

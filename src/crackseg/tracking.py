@@ -12,8 +12,10 @@ import logging
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -31,10 +33,15 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
+from crackseg.artifact_places import describe_lost_artifacts
+from crackseg.data.image_io import write_bytes
+from crackseg.data.versioning import hash_file
 from crackseg.errors import CracksegError
 from crackseg.outbox import Outbox, deliver_left_over
 
+_log = logging.getLogger("crackseg")
 EXPERIMENT = "crackseg"
+IMPORTED_TAG = "crackseg.imported_from"  # the id of a run or model in the store where it was made first
 # Their news of migrations, monitoring and lost connections would break the progress bars; the outbox says once
 # when the store does not answer.
 for _name in ("mlflow", "alembic", "mlflow.system_metrics", "urllib3"):
@@ -58,6 +65,18 @@ def find_real_root(root: Path) -> Path:
         if parts[i : i + 3] == _TEMPORARY:
             return Path(*parts[:i])
     return root
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedRun:
+    """What the store knows of a run that ended well."""
+
+    run_id: str
+    name: str
+    params: dict[str, str]
+    tags: dict[str, str]
+    metrics: dict[str, float]
+    """The last value of each."""
 
 
 class Store:
@@ -85,6 +104,10 @@ class Store:
                     f"the tracking store {self.uri} cannot be opened: {_summarise(error)}; "
                     "check MLFLOW_TRACKING_URI and that the server runs"
                 ) from error
+        if self.uri == local_uri(self.home):
+            experiment = self.client.get_experiment(self.experiment_id)
+            if lost := describe_lost_artifacts(experiment.name, experiment.artifact_location):
+                _log.warning(lost)
         deliver_left_over(self.outbox_dir, self.client)
 
     @property
@@ -115,6 +138,24 @@ class Store:
             tags["mlflow.parentRunId"] = parent
         name = name or os.environ.get("DVC_EXP_NAME")
         return self.client.create_run(self.experiment_id, tags=tags, run_name=name).info.run_id
+
+    def continue_run(
+        self, record_path: Path, *, name: str | None = None, parent: str | None = None
+    ) -> tuple[str, bool]:
+        """The run that ``record_path`` names, and True; or a new one, noted there, and False.
+
+        A record that is damaged, or of a run deleted meanwhile or of another store, is no obstacle: what is
+        trained goes on in a new run.
+        """
+        if record_path.exists():
+            try:
+                run_id = json.loads(record_path.read_text(encoding="utf-8"))["run_id"]
+                return self.get_run(run_id).info.run_id, True
+            except (CracksegError, ValueError, KeyError, TypeError):
+                pass
+        run_id = self.create_run(name, parent=parent)
+        write_bytes(record_path, (json.dumps({"run_id": run_id}) + "\n").encode())
+        return run_id, False
 
     @contextmanager
     def record(self, run_id: str, *, system_metrics: bool = False, resumed: bool = False) -> Iterator[RunRecorder]:
@@ -154,6 +195,7 @@ class Store:
             settings: flat params that the results depend on, ``data.md5`` among them.
         """
         run = self.get_run(run_id)
+        run_id = run.info.run_id
         recorded = run.data.params | {"data.md5": run.data.tags.get("data.md5", "")}
         if all(recorded.get(key) == str(value) for key, value in settings.items()):
             return run_id
@@ -177,16 +219,47 @@ class Store:
             recorder.end("FINISHED")
         return child
 
+    def finished_runs(self) -> list[FinishedRun]:
+        """All runs of our experiment that ended well, the newest first."""
+        runs: list[FinishedRun] = []
+        token: str | None = None
+        while True:
+            page = self.client.search_runs(
+                [self.experiment_id], "attributes.status = 'FINISHED'", max_results=1000, page_token=token
+            )
+            runs += [
+                FinishedRun(r.info.run_id, r.info.run_name or "", r.data.params, r.data.tags, r.data.metrics)
+                for r in page
+            ]
+            if not (token := page.token):
+                return runs
+
+    def find_version(self, name: str, alias: str) -> str | None:
+        """The number of the version that an alias of the registered model points at; None if there is none.
+
+        Raises:
+            CracksegError: the store does not answer.
+        """
+        try:
+            return str(self.client.get_model_version_by_alias(name, alias).version)
+        except MlflowException as error:
+            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):  # no model; no alias
+                return None
+            raise CracksegError(f"the store {self.uri} does not answer: {_summarise(error)}") from error
+
     def get_run(self, run_id: str) -> Run:
-        """Fetch a run.
+        """Fetch a run; one that was imported from another store also by the id that it had there.
 
         Raises:
             CracksegError: the store has no such run, or it was deleted there.
         """
-        try:
+        run: Run | None = None
+        with suppress(MlflowException):
             run = self.client.get_run(run_id)
-        except MlflowException:
-            run = None
+        if run is None:
+            with suppress(MlflowException):
+                old = f"tags.`{IMPORTED_TAG}` = '{run_id}'"
+                run = next(iter(self.client.search_runs([self.experiment_id], old, max_results=1)), None)
         if run is None or run.info.lifecycle_stage != "active":
             raise CracksegError(
                 f"run {run_id} is not in the store {self.uri}: it was made in another store or deleted; point "
@@ -239,23 +312,53 @@ class RunRecorder:
         self.outbox.put("status", value=status)
 
 
+@contextmanager
+def fetched_init(init: str, store: Store) -> Iterator[tuple[str, str]]:
+    """What to begin a training from, as a name or a local file, and the digest of that file ("" for a name).
+
+    The digest is part of what a training is known by: a file may change, and an alias move, under the same name.
+
+    Args:
+        init: ``model.init`` of params.yaml.
+        store: where ``models:/…`` comes from; the paths of files are below its project folder.
+    Raises:
+        CracksegError: see :func:`fetch_weights`.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        if init.startswith(("models:/", "runs:/")):
+            init = str(fetch_weights(init, Path(scratch)))
+        for path in (store.root / init, store.home.parent / init):  # DVC's clone has only what git or DVC tracks
+            if path.is_file():
+                yield str(path), hash_file(path)
+                return
+        yield init, ""
+
+
 def fetch_weights(uri: str, folder: Path) -> Path:
     """Download the weights of ``models:/NAME/VERSION`` (or ``models:/NAME@ALIAS``) into ``folder``.
 
     Raises:
         CracksegError: there is no such version, or it is not a crackseg model.
     """
+    weights = sorted(fetch_model(uri, folder).rglob("weights.pt"))
+    if not weights:
+        raise CracksegError(f"{uri} is not a model of crackseg: it holds no weights.pt")
+    return weights[0]
+
+
+def fetch_model(uri: str, folder: Path) -> Path:
+    """Download the folder of ``models:/NAME/VERSION`` (or ``models:/NAME@ALIAS``) into ``folder``.
+
+    Raises:
+        CracksegError: there is no such version, or the store does not answer.
+    """
     try:
-        model_dir = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder)))
+        return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder)))
     except Exception as error:  # MLflow, requests and the file system all have their own here
         raise CracksegError(
-            f"model.init = {uri!r} cannot be fetched from {mlflow.get_tracking_uri()}: "
+            f"the model {uri} cannot be fetched from {mlflow.get_tracking_uri()}: "
             f"{str(error).splitlines()[0][:200]}; `mlflow ui` shows the registered versions"
         ) from error
-    weights = sorted(model_dir.rglob("weights.pt"))
-    if not weights:
-        raise CracksegError(f"model.init = {uri!r} is not a model of crackseg: it holds no weights.pt")
-    return weights[0]
 
 
 def local_uri(home: Path) -> str:

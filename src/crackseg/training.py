@@ -78,10 +78,12 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Validation:
-    """Scores of the validation images: loss, ODS (paper protocol), raw-probability threshold of the best F."""
+    """Scores of the validation images: loss, ODS by protocol, raw-probability threshold of the best F."""
 
     loss: float
     ods: float
+    symmetric_ods: float
+    strict_ods: float
     operating_threshold: float
 
 
@@ -170,7 +172,12 @@ def fit(
             if progress.epoch % params.validate_every == 0 or progress.epoch == params.epochs:
                 validation = validate(predictor, val_samples, loss_function)
                 progress.val_loss = validation.loss
-                metrics |= {"val/loss": validation.loss, "val/ods": validation.ods}
+                metrics |= {
+                    "val/loss": validation.loss,
+                    "val/ods": validation.ods,
+                    "val/symmetric_ods": validation.symmetric_ods,
+                    "val/strict_ods": validation.strict_ods,
+                }
                 if (validation.ods, -validation.loss) > (progress.best_ods, -progress.best_val_loss):
                     progress.best_epoch, progress.best_ods = epoch, validation.ods
                     progress.best_val_loss = validation.loss
@@ -260,7 +267,14 @@ def validate(predictor: Predictor, samples: Sequence[CrackSample], loss_function
             ),
             sample.stem,
         )
-    return Validation(total_loss / len(samples), scaled.result().paper.ods, raw.result().paper.threshold)
+    scores = scaled.result()
+    return Validation(
+        total_loss / len(samples),
+        scores.paper.ods,
+        scores.symmetric.ods,
+        scores.strict.ods,
+        raw.result().paper.threshold,
+    )
 
 
 def build_optimizer(network: nn.Module, params: OptimizerParams) -> torch.optim.Optimizer:

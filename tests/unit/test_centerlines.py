@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from skimage.morphology import thin
 
-from crackseg.centerlines import LineCounts, count_lines, count_pieces
+from crackseg.centerlines import LineCounts, count_lines, count_pieces, skeleton_length_px
 from crackseg.errors import CracksegError
 
 masks = hnp.arrays(bool, st.tuples(st.integers(1, 24), st.integers(1, 24)))
@@ -102,3 +102,26 @@ def test_pixels_that_touch_at_a_corner_are_one_piece() -> None:
 def test_wrong_masks_are_named(crack_mask: np.ndarray, mask: np.ndarray, tolerance_px: int, message: str) -> None:
     with pytest.raises(CracksegError, match=message):
         count_lines(crack_mask, mask, tolerance_px=tolerance_px)
+
+
+def test_length_counts_steps_and_diagonal_ones_more() -> None:
+    assert skeleton_length_px(line((10, 20), (50, 20))) == 40
+    assert skeleton_length_px(np.eye(30, dtype=bool)) == pytest.approx(29 * 2**0.5)
+    assert skeleton_length_px(np.zeros((9, 9), bool)) == 0
+    assert skeleton_length_px(np.pad(np.ones((1, 1), bool), 4)) == 0
+    corner = np.zeros((9, 9), bool)
+    corner[4, :5] = corner[4:, 4] = True  # thinning cuts the corner: a diagonal for two of 8 steps
+    assert skeleton_length_px(corner) == pytest.approx(6 + 2**0.5)
+
+
+def test_length_of_a_thick_line_is_that_of_its_middle() -> None:
+    assert skeleton_length_px(np.pad(np.ones((7, 101), bool), 10)) == pytest.approx(100, abs=8)
+
+
+def test_length_does_not_depend_on_the_bands_it_is_measured_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    mask = np.zeros((2300, 90), np.uint8)
+    cv2.line(mask, (5, 3), (80, 2290), 1, 5)
+    cv2.line(mask, (5, 1020), (80, 1030), 1, 3)
+    whole = skeleton_length_px(mask)
+    monkeypatch.setattr("crackseg.centerlines._BAND", 1)
+    assert skeleton_length_px(mask) == pytest.approx(whole)

@@ -154,3 +154,12 @@ def test_nothing_outside_the_region_of_interest_counts(tmp_path: Path, method: s
         results.append((scores.to_dict(), lines))
     assert results[0] == results[1]
     assert results[0][0]["strict"]["ods"] == 1
+
+
+def test_a_map_of_two_classes_is_refused_rather_than_half_of_it_scored(tmp_path: Path) -> None:
+    for folder in ("maps", "masks"):
+        (tmp_path / folder).mkdir()
+    np.save(tmp_path / "maps" / "a.npy", np.full((2, 16, 16), 0.5, np.float32))
+    write_mask(tmp_path / "masks" / "a.png", np.eye(16, dtype=np.uint8))
+    with pytest.raises(CracksegError, match=r"a\.npy.*\(2, 16, 16\).*crack's probability alone"):
+        score_folder(tmp_path / "maps", tmp_path / "masks")

@@ -120,7 +120,7 @@ def build_model(
         encoder=encoder or ENCODERS.get(architecture, ""),
     )
     body = _build_body(architecture, options)
-    initialize(body, architecture, init)
+    initialize(body, architecture, init, num_classes=num_classes)
     return CrackNetwork(
         body,
         num_classes=num_classes,

@@ -47,7 +47,7 @@ _COCO = {
 }
 
 
-def initialize(body: NetworkBody, architecture: str, init: str) -> None:
+def initialize(body: NetworkBody, architecture: str, init: str, *, num_classes: int = 1) -> None:
     """Give a freshly built body its initial weights.
 
     Args:
@@ -60,6 +60,7 @@ def initialize(body: NetworkBody, architecture: str, init: str) -> None:
             dropped. Anything else: path of a weights file (crackseg's, or a bare state dict in torchvision's key
             layout), taken over whole.
             A ``models:/…`` or ``runs:/…`` URI has to be resolved to such a path by the caller.
+        num_classes: maps that the body returns; a weights file has to be of as many.
     Raises:
         CracksegError: no such weights for this architecture, no such file, a file of another architecture, or
             a download that failed.
@@ -74,7 +75,7 @@ def initialize(body: NetworkBody, architecture: str, init: str) -> None:
         weights = _COCO[architecture]
         _load_part(body, "backbone", _below(fetch(weights), "backbone."), weights, architecture)
     else:
-        _initialize_from_file(body, architecture, init)
+        _initialize_from_file(body, architecture, init, num_classes)
 
 
 def fetch(weights: Any) -> dict[str, Tensor]:
@@ -158,7 +159,7 @@ def _vgg16_as_encoder(state: StateDict) -> dict[str, Tensor]:
     return encoder
 
 
-def _initialize_from_file(body: NetworkBody, architecture: str, init: str) -> None:
+def _initialize_from_file(body: NetworkBody, architecture: str, init: str, num_classes: int) -> None:
     if re.match(r"(models|runs):/", init):
         raise CracksegError(f"model.init = {init!r}: this URI has to be resolved to a local weights file first")
     path = Path(init).expanduser()
@@ -173,6 +174,11 @@ def _initialize_from_file(body: NetworkBody, architecture: str, init: str) -> No
         raise CracksegError(
             f"{path}: holds weights of {stored.model.get('architecture')}, but model.architecture is "
             f"{architecture}; set the one or the other"
+        )
+    if stored.model is not None and stored.model.get("num_classes", 1) != num_classes:
+        raise CracksegError(
+            f"{path}: holds weights of a model with num_classes {stored.model.get('num_classes', 1)}, but "
+            f"model.num_classes is {num_classes}; set the one or the other"
         )
     # torchvision's own files bring an auxiliary classifier, which no model here has.
     state = _without(stored.state_dict, "aux_classifier.")

@@ -110,8 +110,10 @@ class CrackNetwork(nn.Module):
         if self.normalize:
             images_B3HW = (images_B3HW - self.mean) / self.std
         multiple = self.body.size_multiple
-        # Rounded up so, rather than by a remainder, torch.export can prove bounds of the padded size.
-        bottom, right = -(-height // multiple) * multiple - height, -(-width // multiple) * multiple - width
+        # Rounded up so, rather than by a remainder, torch.export can prove bounds of the padded size; and without
+        # negative numbers, which ONNX divides towards zero.
+        bottom = (height + multiple - 1) // multiple * multiple - height
+        right = (width + multiple - 1) // multiple * multiple - width
         if multiple > 1:
             images_B3HW = F.pad(images_B3HW, (0, right, 0, bottom), mode="replicate")
         maps = [self._to_log_odds(maps_BKHW) for maps_BKHW in self.body(images_B3HW)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import signal
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,12 +18,11 @@ from crackseg.data.catalog import list_samples
 from crackseg.data.image_io import write_bytes
 from crackseg.data.versioning import hash_file
 from crackseg.devices import choose_device, describe_device
-from crackseg.errors import CracksegError
 from crackseg.models import build_model
 from crackseg.models.weights_file import save_weights
 from crackseg.params import Params, flatten_params, load_params
 from crackseg.stages.layout import Layout, read_json, write_json
-from crackseg.tracking import RunRecorder, Store, describe_code, fetch_weights
+from crackseg.tracking import RunRecorder, Store, describe_code, fetched_init
 from crackseg.training import Progress, TrainingRecipe, fit
 
 _SECTIONS = ("augment", "model", "loss", "optimizer", "scheduler", "train", "predict")
@@ -44,7 +42,7 @@ def run(root: Path) -> None:
     train_dataset = params.data.train_dataset
     train_samples = list_samples(layout.prepared, train_dataset, "train")
     val_samples = list_samples(layout.prepared, train_dataset, "val")
-    with _fetched_init(params.model.init, store) as (init, init_digest):
+    with fetched_init(params.model.init, store) as (init, init_digest):
         torch.manual_seed(params.train.seed)
         network = build_model(**dict(params.model) | {"init": init})
     key = checkpoint_key(
@@ -54,7 +52,7 @@ def run(root: Path) -> None:
     checkpoint_dir = store.home / "checkpoints" / key
     checkpoint_dir.mkdir(parents=True, exist_ok=True)
     with FileLock(checkpoint_dir.with_suffix(".lock")):  # the same training started twice waits for the first
-        run_id, resumed = _open_run(store, checkpoint_dir)
+        run_id, resumed = store.continue_run(checkpoint_dir / RUN_NAME)
         with (
             store.record(run_id, system_metrics=True, resumed=resumed) as recorder,
             _reported(recorder, checkpoint_dir),
@@ -75,35 +73,6 @@ def run(root: Path) -> None:
             recorder.log_file(layout.params)
             recorder.log_file(layout.history, "training")
         shutil.rmtree(checkpoint_dir)  # its weights are outputs now; a forced repetition trains anew
-
-
-def _open_run(store: Store, checkpoint_dir: Path) -> tuple[str, bool]:
-    """The run of the killed training and True, or a new one and False."""
-    path = checkpoint_dir / RUN_NAME
-    if path.exists():
-        try:
-            return store.get_run(read_json(path)["run_id"]).info.run_id, True
-        except (CracksegError, KeyError):
-            pass  # damaged, deleted meanwhile, or another store is set: what is trained goes on in a new run
-    run_id = store.create_run(None)
-    write_json(path, {"run_id": run_id})
-    return run_id, False
-
-
-@contextmanager
-def _fetched_init(init: str, store: Store) -> Iterator[tuple[str, str]]:
-    """What to begin from, as a name or a local file, and the digest of that file ("" for a name).
-
-    The digest is part of what a training is known by: a file may change, and an alias move, under the same name.
-    """
-    with tempfile.TemporaryDirectory() as scratch:
-        if init.startswith(("models:/", "runs:/")):
-            init = str(fetch_weights(init, Path(scratch)))
-        for path in (store.root / init, store.home.parent / init):  # DVC's clone has only what git or DVC tracks
-            if path.is_file():
-                yield str(path), hash_file(path)
-                return
-        yield init, ""
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from crackseg.data.catalog import (
 )
 from crackseg.data.crack_drawing import thin
 from crackseg.data.image_io import read_image, read_mask, read_size
+from crackseg.data.preprocessing import resize_mask
 from crackseg.data.scenes import Scene, render_scene
 from crackseg.data.synthetic import write_sample
 from crackseg.errors import CracksegError
@@ -38,7 +39,7 @@ def _digest(folder: Path) -> dict[str, str]:
 
 def _mask_at_image_size(scene: Scene) -> np.ndarray:
     height, width = scene.image.shape[:2]
-    return cv2.resize(scene.mask, (width, height), interpolation=cv2.INTER_NEAREST)
+    return resize_mask(scene.mask, width, height, method="nearest")
 
 
 @pytest.fixture(scope="module")

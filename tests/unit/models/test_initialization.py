@@ -316,3 +316,12 @@ def test_a_failed_write_leaves_the_earlier_file(tmp_path, monkeypatch):
         save_weights(tmp_path / "a.pt", network, spec=spec, extra={"epoch": 2})
     assert load_network(tmp_path / "a.pt")[1] == {"epoch": 1}
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["a.pt"]
+
+
+def test_two_class_weights_do_not_pass_for_one_class(tmp_path):
+    path = tmp_path / "weights.pt"
+    spec = {"architecture": "unet", "width": 4, "num_classes": 2}
+    save_weights(path, build_model(**spec), spec=spec, extra={})
+    message = error_of("unet", width=4, init=str(path))
+    assert "num_classes 2" in message
+    assert "model.num_classes is 1" in message

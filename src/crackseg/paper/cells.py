@@ -1,0 +1,198 @@
+"""The paper's experiments as cells: the ten columns of its Table 3 and the 256 combinations of its section 3.1.
+
+A cell is what to change in params.yaml. Everything that a cell does not name is the recipe that all of them share,
+and stays as params.yaml has it; :data:`RECIPE` is what the paper says of that.
+"""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from crackseg.errors import CracksegError
+from crackseg.params import Params, change_params, flatten_params
+
+Setting = str | int | float | bool
+
+LOSSES: tuple[tuple[str, int | None], ...] = (("bce", None), ("focal", 1), ("focal", 2), ("focal", 4))  # and gamma
+LEARNING_RATES = (0.1, 0.01, 0.001, 0.0001)
+INITS = ("coco", "random")
+NUM_CLASSES = (1, 2)
+NORMALIZE = (False, True)
+TRAIN_LAYERS = ("all", "classifier")
+
+RECIPE: Mapping[str, Any] = {
+    "data.size_px": 512,
+    "data.resize": "square",
+    "data.mask_resize": "nearest",
+    "data.train_dataset": "CrackTree260",
+    "loss.alpha": 3.0,
+    "optimizer.name": "sgd",
+    "optimizer.momentum": 0.9,
+    "optimizer.weight_decay": 0.0005,
+    "scheduler.name": "plateau",
+    "scheduler.factor": 0.1,
+    "scheduler.patience": 10,
+    "train.epochs": 300,
+    "train.batch_size": 2,
+    "evaluate.tolerance_px": 2,
+    "postprocess.method": "none",
+}
+"""What sections 3.2 and 3.3 say of all cells; the committed params.yaml agrees with it."""
+
+# What a result does not follow from, but for rounding: where it was computed, and the name that it is registered by.
+# The seed does count: a cell that is queued again with another seed is a repetition that somebody asked for.
+_NO_EFFECT = {"train.device", "train.num_workers", "registry.model_name"}
+_ONLY_FOCAL = {"loss.gamma", "loss.alpha"}
+
+
+class PaperRow(NamedTuple):
+    """The key of a cell's figures in Table 3, as text; empty where the paper names none."""
+
+    system: str
+    init: str = ""
+    loss: str = ""
+    gamma: str = ""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One experiment of the paper."""
+
+    name: str
+    """Stable; lower case, digits and hyphens, so that it can name a DVC experiment."""
+    system: str
+    """The architecture, a key of ``crackseg.models.ARCHITECTURES``."""
+    settings: tuple[tuple[str, Setting], ...]
+    """Keys of params.yaml and their values: what makes it this cell and no other."""
+    paper_row: PaperRow | None = None
+    """Where Table 3 has its figures; None if it has none."""
+
+
+def _deeplabv3_cell(
+    loss: str, gamma: int | None, lr: float, num_classes: int, normalize: bool, init: str, train_layers: str
+) -> Cell:
+    """One of the 256; the eight that Table 3 reports are named after it, the others after the grid."""
+    settings: list[tuple[str, Setting]] = [("loss.name", loss)]
+    if gamma is not None:
+        settings.append(("loss.gamma", gamma))
+    loss_name = loss if gamma is None else f"{loss}-g{gamma}"
+    model: dict[str, Setting] = {
+        "model.architecture": "deeplabv3_resnet101",
+        "model.init": init,
+        "model.num_classes": num_classes,
+        "model.normalize": normalize,
+        "model.train_layers": train_layers,
+    }
+    row = None
+    name = (
+        f"grid-{init}-{loss_name}-lr{lr:.0e}-{num_classes}map-{'norm' if normalize else 'raw'}-{train_layers}"
+    ).replace("e-0", "e-")
+    if (lr, num_classes, normalize, train_layers) == (0.0001, 1, False, "all"):
+        row = PaperRow("deeplabv3_resnet101", init, loss, "" if gamma is None else str(gamma))
+        name = f"table3-{init}-{loss_name}"
+    return Cell(name, "deeplabv3_resnet101", (*model.items(), *settings, ("optimizer.lr", lr)), row)
+
+
+def _baseline_cell(architecture: str, **settings: Setting) -> Cell:
+    model: dict[str, Setting] = {
+        "model.architecture": architecture,
+        "model.init": "random",
+        "model.num_classes": 1,
+        "model.normalize": False,
+        "model.train_layers": "all",
+    }
+    own = {key.replace("_", ".", 1): value for key, value in settings.items()}
+    return Cell(
+        f"table3-{architecture.replace('_', '-')}",
+        architecture,
+        tuple((model | own).items()),
+        PaperRow(architecture),
+    )
+
+
+GRID: tuple[Cell, ...] = tuple(
+    _deeplabv3_cell(loss, gamma, lr, num_classes, normalize, init, train_layers)
+    for (loss, gamma), lr, num_classes, normalize, init, train_layers in itertools.product(
+        LOSSES, LEARNING_RATES, NUM_CLASSES, NORMALIZE, INITS, TRAIN_LAYERS
+    )
+)
+"""Section 3.1: 4 losses × 4 learning rates × 2 outputs × 2 normalisations × 2 initialisations × 2 trainings."""
+
+# The recipe of the two baselines is our choice, see docs/adr/0006.
+TABLE3: tuple[Cell, ...] = (
+    _baseline_cell("modified_unet", loss_name="focal", loss_gamma=2, optimizer_lr=0.0001),
+    _baseline_cell("deepcrack", loss_name="bce", optimizer_lr=0.0001),
+    *(cell for init in INITS for cell in GRID if cell.paper_row and cell.paper_row.init == init),
+)
+"""The columns of Table 3, in its order; its eight DeepLabV3 cells are members of the grid."""
+
+
+def choose_cells(*, table3: bool = False, grid: bool = False, names: Sequence[str] = ()) -> tuple[Cell, ...]:
+    """The cells of Table 3, of the grid, and those named, each once.
+
+    Raises:
+        CracksegError: nothing is chosen, or a name is unknown (the nearest are shown).
+    """
+    known = {cell.name: cell for cell in (*TABLE3, *GRID)}
+    for name in names:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=3)
+            hint = f"; did you mean {' or '.join(close)}?" if close else ";"
+            raise CracksegError(
+                f"the paper has no cell {name!r}{hint} `crackseg paper queue --grid --dry-run` lists them"
+            )
+    chosen = (TABLE3 if table3 else ()) + (GRID if grid else ()) + tuple(known[name] for name in names)
+    if not chosen:
+        raise CracksegError("no cells chosen: say --table3, --grid or --cell NAME")
+    return tuple(dict.fromkeys(chosen))
+
+
+def apply_cell(params: Params, cell: Cell, overrides: Mapping[str, Any] | None = None) -> Params:
+    """The settings that a cell runs with: params.yaml as it is, then ``overrides``, then the cell's own.
+
+    Raises:
+        CracksegError: an override that params.yaml cannot have.
+    """
+    return change_params(params, {**(overrides or {}), **dict(cell.settings)}, source="-S")
+
+
+def matches(cell: Cell, run_params: Mapping[str, str]) -> bool:
+    """Whether a run is of this cell, under whatever recipe (see :func:`find_departures`).
+
+    Args:
+        cell: the cell.
+        run_params: flat params as MLflow recorded them, e.g. ``{"loss.gamma": "2.0", …}``.
+    """
+    return all(_agree(value, run_params.get(key)) for key, value in cell.settings)
+
+
+def find_departures(cell: Cell, run_params: Mapping[str, str]) -> dict[str, tuple[Any, str | None]]:
+    """Where a run of a cell does not follow the paper's recipe: key, the paper's value, the run's."""
+    recipe = {key: value for key, value in RECIPE.items() if key not in dict(cell.settings)}
+    unused = _ONLY_FOCAL if run_params.get("loss.name") == "bce" else set()
+    return {
+        key: (value, run_params.get(key))
+        for key, value in recipe.items()
+        if key not in unused and not _agree(value, run_params.get(key))
+    }
+
+
+def runs_alike(params: Params, run_params: Mapping[str, str]) -> bool:
+    """Whether a run had these settings in everything that its results follow from."""
+    flat = flatten_params(params)
+    unused = _NO_EFFECT | (_ONLY_FOCAL if params.loss.name == "bce" else set())
+    return all(_agree(value, run_params.get(key)) for key, value in flat.items() if key not in unused)
+
+
+def _agree(value: Any, recorded: str | None) -> bool:
+    """Compare a value with what MLflow made text of: 2 is "2.0", 0.0001 is "1e-04", True is "True"."""
+    if recorded is None or isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value) == recorded
+    try:
+        return float(recorded) == float(value)
+    except ValueError:
+        return False
