@@ -16,6 +16,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 import crackseg
+from crackseg.analysis import ModelSettings
 from crackseg.errors import CracksegError
 from crackseg.models import ENCODERS
 from crackseg.models.state_dicts import read_weights
@@ -23,6 +24,7 @@ from crackseg.tracking import Store
 
 CANDIDATE_ALIAS = "candidate"
 _WEIGHTS_TAG = "weights_sha256"
+_SETTINGS_TAG = "settings_sha256"
 _REQUIREMENTS = (
     "torch",
     "torchvision",
@@ -32,32 +34,49 @@ _REQUIREMENTS = (
     "pandas",
     "pillow",
     "pydantic",
+    "ruamel.yaml",
+    "scikit-image",
+    "scipy",
 )
 _ENCODER_REQUIREMENTS = ("segmentation-models-pytorch", "timm")
 
 
 def register_model(
-    store: Store, *, run_id: str, weights_path: Path, name: str, tags: Mapping[str, object]
+    store: Store,
+    *,
+    run_id: str,
+    weights_path: Path,
+    settings_path: Path,
+    probe_dir: Path,
+    name: str,
+    tags: Mapping[str, object],
 ) -> ModelVersion:
-    """Register weights as a version of the model ``name``, and point the alias ``candidate`` at it.
+    """Register a finished model as a version of the model ``name``, and point the alias ``candidate`` at it.
 
-    Weights that are a version already (same run, same file) are not registered again; their tags are renewed.
+    What is a version already (same run, weights, threshold, tiles and post-processing) is not registered again; its
+    tags are renewed.
 
     Args:
         store: where to.
         run_id: the training's run; the model is logged there.
-        weights_path: written by ``save_weights``, with operating threshold and tile size.
+        weights_path: written by ``save_weights``.
+        settings_path: ``settings.json`` (``crackseg.analysis.ModelSettings``).
+        probe_dir: written by ``crackseg.model_package.write_probe``.
         tags: what to show with the version.
     Raises:
         CracksegError: the run or the registry does not answer.
     """
-    store.get_run(run_id)
-    digest = hashlib.sha256(weights_path.read_bytes()).hexdigest()
+    run_id = store.get_run(run_id).info.run_id  # another, if the run was imported from another store
+    digests = {
+        _WEIGHTS_TAG: hashlib.sha256(weights_path.read_bytes()).hexdigest(),
+        _SETTINGS_TAG: _hash_settings(settings_path),
+    }
+    artifacts = {"weights": weights_path, "settings": settings_path, "probe": probe_dir}
     try:
         with FileLock(store.home / "registry.lock"):
-            found = _find_version(store, name, run_id, digest)
-            registered = found or _log_model(store, run_id, weights_path, name)
-            for key, value in {**tags, _WEIGHTS_TAG: digest}.items():
+            found = _find_version(store, name, run_id, digests)
+            registered = found or _log_model(store, run_id, artifacts, name)
+            for key, value in {**tags, **digests}.items():
                 store.client.set_model_version_tag(name, registered.version, key, str(value))
             store.client.set_registered_model_alias(name, CANDIDATE_ALIAS, registered.version)
     except MlflowException as error:
@@ -67,15 +86,21 @@ def register_model(
     return registered
 
 
-def _find_version(store: Store, name: str, run_id: str, digest: str) -> ModelVersion | None:
+def _hash_settings(path: Path) -> str:
+    """What decides the answers: the reference statistics, whose last digits depend on the processor, do not."""
+    deciding = ModelSettings.read(path).model_dump_json(exclude={"reference"})
+    return hashlib.sha256(deciding.encode()).hexdigest()
+
+
+def _find_version(store: Store, name: str, run_id: str, digests: Mapping[str, str]) -> ModelVersion | None:
     versions = store.client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
-    return next((v for v in versions if v.tags.get(_WEIGHTS_TAG) == digest), None)
+    return next((v for v in versions if digests.items() <= v.tags.items()), None)
 
 
-def _log_model(store: Store, run_id: str, weights_path: Path, name: str) -> ModelVersion:
+def _log_model(store: Store, run_id: str, artifacts: Mapping[str, Path], name: str) -> ModelVersion:
     package = Path(crackseg.__file__).parent
-    spec = read_weights(weights_path).model
-    assert spec is not None, weights_path  # save_weights wrote it
+    spec = read_weights(artifacts["weights"]).model
+    assert spec is not None, artifacts  # save_weights wrote it
     requirements = _REQUIREMENTS + (_ENCODER_REQUIREMENTS if spec["architecture"] in ENCODERS else ())
     status = store.get_run(run_id).info.status
     with (
@@ -90,7 +115,7 @@ def _log_model(store: Store, run_id: str, weights_path: Path, name: str) -> Mode
         logged = mlflow.pyfunc.log_model(
             name="model",
             python_model=str(package / "serving.py"),
-            artifacts={"weights": str(weights_path)},
+            artifacts={key: str(path) for key, path in artifacts.items()},
             code_paths=[str(_copy_package(package, Path(scratch)))],
             signature=SIGNATURE,
             pip_requirements=[f"{r}=={version(r)}" for r in requirements],

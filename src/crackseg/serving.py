@@ -7,70 +7,125 @@ crackseg is not installed.
 from __future__ import annotations
 
 import base64
+import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature, set_model
 from mlflow.pyfunc import PythonModel
-from mlflow.types import ColSpec, DataType, Schema
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
-from crackseg.data.image_io import decode_image, encode_png
-from crackseg.devices import choose_device, choose_precision
-from crackseg.inference import Predictor
-from crackseg.models.weights_file import load_network
-from crackseg.params import PredictParams
+from crackseg.analysis import CrackAnalyzer
+from crackseg.data.image_io import MAX_PIXELS, decode_image, encode_png
+from crackseg.errors import CracksegError
 
+_COLUMNS = {
+    "mask": DataType.string,
+    "crack_fraction": DataType.double,
+    "crack_length_px": DataType.double,
+    "score": DataType.double,
+}
 SIGNATURE = ModelSignature(
     inputs=Schema([ColSpec(DataType.binary, "image")]),
-    outputs=Schema(
+    outputs=Schema([ColSpec(dtype, name) for name, dtype in _COLUMNS.items()]),
+    params=ParamSchema(
         [
-            ColSpec(DataType.string, "mask"),
-            ColSpec(DataType.double, "crack_fraction"),
-            ColSpec(DataType.double, "score"),
+            ParamSpec("threshold", DataType.double, None),
+            ParamSpec("return_probability", DataType.boolean, False),
         ]
     ),
 )
+_NPY_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
 class CrackModel(PythonModel):
     """Photographs in, crack masks out.
 
-    Input is a data frame with a column ``image`` of encoded photographs (JPEG, PNG, TIFF bytes). Output has a row
-    for each: ``mask`` (8-bit PNG of 0 and 255 as base64 text), ``crack_fraction`` (share of pixels in [0, 1]),
-    ``score`` (highest crack probability in [0, 1]).
+    Input is a data frame with a column ``image``. A cell holds the bytes of an encoded photograph (JPEG, PNG, TIFF and
+    what else Pillow reads), the bytes of a ``.npy`` file, or a NumPy array; arrays are uint8 (H, W, 3), RGB.
+
+    Output has a row for each: ``mask`` (8-bit PNG of 0 and 255 as base64 text, since Spark's UDFs take no binary
+    results), ``crack_fraction`` (share of pixels, in [0, 1]), ``crack_length_px`` (length of the thinned mask, diagonal
+    steps counting √2), ``score`` (highest crack probability, in [0, 1]).
+
+    Params: ``threshold`` (in [0, 1]; None, the default, is the operating threshold) and ``return_probability`` (adds
+    the column ``probability``: a 16-bit PNG, full scale is 1, as base64 text).
     """
 
     # MLflow looks at the parameters' names: they must be `context` and `model_input`. It reads the type hints of
     # `predict` too, and takes only this one without advice.
     def load_context(self, context: Any) -> None:
-        """Read the weights and what travels with them: operating threshold and tile size."""
-        network, extra = load_network(Path(context.artifacts["weights"]))
-        device = choose_device("auto")
-        self.threshold = float(extra["operating_threshold"])
-        self.predictor = Predictor(
-            network,
-            PredictParams(**extra["predict"]),
-            device=device,
-            precision=choose_precision("auto", device),
-        )
+        """Read the weights and the settings that travel with them."""
+        artifacts = context.artifacts
+        self.analyzer = CrackAnalyzer.load(Path(artifacts["weights"]), Path(artifacts["settings"]))
 
     def predict(self, context, model_input: pd.DataFrame, params=None) -> pd.DataFrame:  # type: ignore[no-untyped-def]
-        """Score each photograph of the column ``image``; see the class."""
+        """Find the cracks of each photograph of the column ``image``; see the class.
+
+        Raises:
+            MlflowException: with the code INVALID_PARAMETER_VALUE, which a scoring server answers with status 400: a
+                row is no photograph, or a param is out of its range. The message names the row.
+        """
+        params = params or {}
+        threshold, with_probability = params.get("threshold"), params.get("return_probability", False)
+        if threshold is not None and not 0 <= threshold <= 1:
+            raise MlflowException.invalid_parameter_value(
+                f"threshold is {threshold}; expected a probability in [0, 1], or null for the model's own"
+            )
+        columns = [*_COLUMNS, "probability"] if with_probability else [*_COLUMNS]
         rows = []
         for number, content in enumerate(model_input["image"]):
-            image = decode_image(bytes(content), name=f"image {number}")
-            crack_prob = self.predictor.predict_prob(image)
-            crack_mask = crack_prob >= self.threshold
-            rows.append(
-                {
-                    "mask": base64.b64encode(encode_png(crack_mask.astype(np.uint8) * np.uint8(255))).decode(),
-                    "crack_fraction": float(crack_mask.mean()),
-                    "score": float(crack_prob.max()),
-                }
-            )
-        return pd.DataFrame(rows, columns=["mask", "crack_fraction", "score"])
+            try:
+                prediction = self.analyzer.analyze(_decode(content), threshold=threshold)
+            except CracksegError as error:
+                raise MlflowException.invalid_parameter_value(f"row {number} of column image: {error}") from error
+            row = {name: getattr(prediction, name) for name in columns if name not in ("mask", "probability")}
+            row["mask"] = _encode(prediction.crack_mask.astype(np.uint8) * np.uint8(255))
+            if with_probability:
+                row["probability"] = _encode(np.rint(prediction.crack_prob * 65535).astype(np.uint16))
+            rows.append(row)
+        return pd.DataFrame(rows, columns=columns)
+
+
+def _decode(content: Any) -> np.ndarray:
+    """Make a photograph of what a cell holds; arrays are checked by the analyzer."""
+    if isinstance(content, np.ndarray):
+        _check_size(content.shape)
+        return content
+    if not isinstance(content, bytes | bytearray | memoryview):
+        raise CracksegError(
+            f"expected the bytes of an encoded photograph or a uint8 array (H, W, 3), got {type(content).__name__}"
+        )
+    content = bytes(content)
+    return _read_npy(content) if content.startswith(b"\x93NUMPY") else decode_image(content, name="the photograph")
+
+
+def _read_npy(content: bytes) -> np.ndarray:
+    """Read a .npy file's bytes in place: NumPy's own reader would reserve whatever size the header claims."""
+    stream = io.BytesIO(content)
+    try:
+        shape, by_columns, dtype = _NPY_HEADERS[np.lib.format.read_magic(stream)](stream)
+        if dtype != np.uint8 or by_columns:
+            raise CracksegError(f"expected a .npy of uint8 in C order, got {dtype}")
+        return np.frombuffer(content, np.uint8, offset=stream.tell()).reshape(_check_size(shape))
+    except (KeyError, ValueError, EOFError) as error:
+        raise CracksegError(f"not a .npy file that can be read ({error})") from error
+
+
+def _check_size(shape: tuple[int, ...]) -> tuple[int, ...]:
+    if len(shape) == 3 and shape[0] * shape[1] > MAX_PIXELS:
+        raise CracksegError(
+            f"{shape[1]} x {shape[0]} pixels are over the limit of {MAX_PIXELS / 1e6:.0f} megapixels; "
+            "cut the image into parts first"
+        )
+    return shape
+
+
+def _encode(values: np.ndarray) -> str:
+    return base64.b64encode(encode_png(values)).decode()
 
 
 set_model(CrackModel())

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
-from crackseg.params import load_params
+from crackseg.analysis import SETTINGS_NAME
+from crackseg.data.catalog import list_samples
+from crackseg.data.image_io import write_bytes
+from crackseg.model_card import write_card
+from crackseg.model_package import PROBE_NAME, build_analyzer, write_probe
+from crackseg.params import Params, load_params
 from crackseg.registry import CANDIDATE_ALIAS, register_model
 from crackseg.report import mean_ods, read_scores
 from crackseg.stages.evaluate import find_result_run
@@ -13,7 +19,7 @@ from crackseg.tracking import Store, describe_code
 
 
 def run(root: Path) -> None:
-    """Register the trained weights with their scores, data version and git commit."""
+    """Register the trained weights, completed to a finished model, with scores, data version and git commit."""
     layout = Layout(root)
     params = load_params(layout.params)
     store = Store(root)
@@ -33,11 +39,40 @@ def run(root: Path) -> None:
         "architecture": params.model.architecture,
     }
     name = params.registry.model_name
-    version = register_model(store, run_id=run_id, weights_path=layout.weights, name=name, tags=tags)
+    with tempfile.TemporaryDirectory() as scratch:
+        settings_path, probe_dir = _complete_model(layout, params, Path(scratch))
+        version = register_model(
+            store,
+            run_id=run_id,
+            weights_path=layout.weights,
+            settings_path=settings_path,
+            probe_dir=probe_dir,
+            name=name,
+            tags=tags,
+        )
     result_run = find_result_run(store, layout, params)
     with store.record(result_run) as recorder:
         lock = root / "dvc.lock"
         if lock.exists():
             recorder.log_file(lock)
+    write_card(store, version, result_run)
     write_json(layout.registered, {"name": name, "version": str(version.version), "run_id": run_id})
     print(f"registered: models:/{name}/{version.version} (alias {CANDIDATE_ALIAS})", flush=True)
+
+
+def _complete_model(layout: Layout, params: Params, folder: Path) -> tuple[Path, Path]:
+    """Write what a version carries beside its weights; returns the paths of its settings and its probe."""
+    dataset = params.data.train_dataset
+    val_samples = list_samples(layout.prepared, dataset, "val")
+    analyzer = build_analyzer(
+        layout.weights,
+        list_samples(layout.prepared, dataset, "train"),
+        val_samples,
+        params.postprocess,
+        dataset=dataset,
+        device=params.train.device,
+        precision=params.train.precision,
+    )
+    write_bytes(folder / SETTINGS_NAME, analyzer.settings.to_json().encode())
+    write_probe(folder / PROBE_NAME, analyzer, val_samples)
+    return folder / SETTINGS_NAME, folder / PROBE_NAME

@@ -1,0 +1,101 @@
+"""Which version a command is about, and the scoring server as a process of its own."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import socket
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from crackseg.errors import CracksegError
+from crackseg.model_card import write_card
+from crackseg.model_loading import pin_alias
+from crackseg.params import load_params
+from crackseg.tracking import Store, find_root
+
+_HOST = "127.0.0.1"
+
+
+def find_model(uri: str | None) -> tuple[str, Store | None]:
+    """A model, and the store that knows it.
+
+    Args:
+        uri: ``models:/NAME@ALIAS``, ``models:/NAME/VERSION`` or a folder; None: what is in production.
+    Returns:
+        ``models:/NAME/VERSION`` and its store; or the folder and None.
+    Raises:
+        CracksegError: no such model.
+    """
+    if uri and Path(uri).is_dir():
+        if not (Path(uri) / "MLmodel").is_file():
+            raise CracksegError(f"--model {uri}: the folder holds no MLmodel; expected a downloaded version")
+        return str(Path(uri).resolve()), None
+    store, version = _find_version(uri)
+    return f"models:/{version.name}/{version.version}", store
+
+
+def run_scoring_server(
+    model_uri: str, store: Store | None, *, port: int, max_bytes: int, max_pixels: int, timeout_s: int
+) -> NoReturn:
+    """Become the scoring server; see ``crackseg.scoring_server``.
+
+    Args:
+        model_uri, store: from :func:`find_model`.
+        port: on 127.0.0.1.
+        max_bytes: of a request.
+        max_pixels: of an image.
+        timeout_s: after which a request is given up with status 504.
+    Raises:
+        CracksegError: the port is taken.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((_HOST, port))
+        except OSError as error:
+            raise CracksegError(
+                f"port {port} of {_HOST} cannot be used ({error.strerror}); choose another --port"
+            ) from error
+    spec = importlib.util.find_spec("crackseg.scoring_server")
+    assert spec
+    assert spec.origin
+    environment = os.environ | {"MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT": str(timeout_s)}
+    if store:
+        environment["MLFLOW_TRACKING_URI"] = store.uri
+    sys.stdout.flush()
+    os.execve(
+        sys.executable,
+        [
+            sys.executable, "-I", spec.origin, model_uri,
+            f"--port={port}", f"--max-bytes={max_bytes}", f"--max-pixels={max_pixels}",
+        ],
+        environment,
+    )  # fmt: skip
+
+
+def renew_card(uri: str | None) -> str:
+    """Write the model card of a registered version anew; returns it."""
+    return write_card(*_find_version(uri))
+
+
+def _find_version(uri: str | None) -> tuple[Store, ModelVersion]:
+    root = find_root()
+    uri = uri or f"models:/{load_params(root / 'params.yaml').registry.model_name}@production"
+    store = Store(root)
+    match = re.fullmatch(r"models:/([^/@]+)/(\d+)", pin_alias(uri, store))
+    if match is None:
+        raise CracksegError(
+            f"--model {uri}: expected models:/NAME@ALIAS, models:/NAME/VERSION with a number, or a version's folder"
+        )
+    try:
+        return store, store.client.get_model_version(*match.groups())
+    except MlflowException as error:
+        raise CracksegError(
+            f"{uri}: no such version in {store.uri}; `crackseg models` shows what there is"
+        ) from error

@@ -1,0 +1,161 @@
+"""Whether photographs look like those that a model was made with.
+
+Five figures of each photograph are compared with the model's reference statistics, by the two-sample
+Kolmogorov-Smirnov test and the population stability index (PSI).
+
+Shape legend: H, W the photograph.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from scipy.stats import ks_2samp
+
+from crackseg.analysis import ReferenceStatistics
+
+FIGURES = ("brightness", "contrast", "sharpness", "crack_fraction", "confidence")
+MIN_IMAGES = 10  # on both sides: fewer say nothing
+_ALPHA = 0.01 / len(FIGURES)  # so that one comparison in a hundred is a false alarm, over all five figures
+_LEAST_DISTANCE = 0.25  # thousands of photographs make any distance significant; this one matters, too
+_PSI_BINS = 10
+_BAND = 512  # rows measured at a time
+
+
+def measure_photograph(image_HW3: np.ndarray) -> dict[str, float]:
+    """Measure brightness, contrast and sharpness of a photograph.
+
+    Args:
+        image_HW3: uint8 (H, W, 3), RGB.
+    Returns:
+        ``brightness``: mean of the grey values, in [0, 1]; ``contrast``: their standard deviation, in [0, 0.5];
+        ``sharpness``: variance of their Laplacian (full scale 1), >= 0, which falls with blur and rises with noise.
+    """
+    height, width = image_HW3.shape[:2]
+    sums = np.zeros(4)  # of grey, its square, the Laplacian, its square
+    for start in range(0, height, _BAND):
+        above = min(start, 1)
+        band = image_HW3[start - above : start + _BAND + 1]
+        grey = cv2.cvtColor(band, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255
+        laplacian = cv2.Laplacian(grey, cv2.CV_32F)
+        rows = slice(above, above + min(_BAND, height - start))
+        for i, values in enumerate((grey[rows], laplacian[rows])):
+            sums[2 * i] += values.sum(dtype=np.float64)
+            sums[2 * i + 1] += np.square(values).sum(dtype=np.float64)
+    means = sums / (height * width)
+    return {
+        "brightness": float(means[0]),
+        "contrast": float(max(0.0, means[1] - means[0] ** 2) ** 0.5),
+        "sharpness": float(max(0.0, means[3] - means[2] ** 2)),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class FigureDrift:
+    """One figure of new photographs beside the reference.
+
+    Attributes:
+        figure: one of ``FIGURES``.
+        num_reference, num_new: photographs compared.
+        reference_median, new_median: of the figure.
+        ks: Kolmogorov-Smirnov distance, the largest gap between the two cumulative shares, in [0, 1].
+        p_value: chance of such a distance if nothing had changed.
+        psi: population stability index, >= 0; by custom, under 0.1 is no shift and over 0.25 a large one, from some
+            hundred photographs on (with few, it is large by chance).
+        drifted: p_value < 0.002 and ks >= 0.25; None with fewer than 10 photographs on a side, which say nothing.
+    """
+
+    figure: str
+    num_reference: int
+    num_new: int
+    reference_median: float
+    new_median: float
+    ks: float
+    p_value: float
+    psi: float
+    drifted: bool | None
+
+
+def compare(reference: ReferenceStatistics, figures: Sequence[Mapping[str, float]]) -> list[FigureDrift]:
+    """Compare photographs with those that the model was made with, figure by figure.
+
+    Args:
+        reference: the model's.
+        figures: of each new photograph, by name (``FIGURES``).
+    Returns:
+        One for each figure; none if there is no photograph.
+    """
+    return [
+        _compare_figure(name, np.array(getattr(reference, name)), np.array([f[name] for f in figures]))
+        for name in FIGURES
+        if figures
+    ]
+
+
+def describe_drift(drifts: Sequence[FigureDrift]) -> str:
+    """Say in a few lines whether the photographs are of the model's kind."""
+    if not drifts:
+        return "drift: no photograph to compare"
+    loud = [d for d in drifts if d.drifted]
+    silent = [d.figure for d in drifts if d.drifted is None]
+    few = f"too few photographs to judge {', '.join(silent)} (at least {MIN_IMAGES} each)" if silent else ""
+    if not loud:
+        if len(silent) == len(drifts):
+            return f"drift: {few}"
+        return f"drift: none found; the photographs look like the model's own{f'; {few}' if few else ''}"
+    lines = [
+        f"  {d.figure}: median {d.new_median:.4g}, of the model's own {d.reference_median:.4g} "
+        f"(KS {d.ks:.2f}, p {d.p_value:.1g}, PSI {d.psi:.2f})"
+        for d in loud
+    ]
+    return "\n".join(
+        [
+            "drift: these photographs are not like those that the model was made with, so its masks may be wrong:",
+            *lines,
+            *([f"  {few}"] if few else []),
+            "look at some overlays; if they are bad, label a few of these photographs and train with them",
+        ]
+    )
+
+
+def population_stability_index(reference: np.ndarray, values: np.ndarray) -> float:
+    """Measure how far a distribution has shifted: Σ (q - p) ln(q / p) over bins.
+
+    Bins hold a tenth of the reference each (fewer where values repeat); half a photograph is added to each bin on both
+    sides, so that an empty one gives no infinity.
+
+    Args:
+        reference: float (N,), N >= 1.
+        values: float (M,), M >= 1.
+    """
+    edges = np.unique(np.quantile(reference, np.linspace(0, 1, _PSI_BINS + 1)[1:-1]))
+    shares = []
+    for sample in (reference, values):
+        counts = np.bincount(np.searchsorted(edges, sample, side="right"), minlength=len(edges) + 1) + 0.5
+        shares.append(counts / counts.sum())
+    p, q = shares
+    return float(np.sum((q - p) * np.log(q / p)))
+
+
+def _compare_figure(name: str, reference: np.ndarray, values: np.ndarray) -> FigureDrift:
+    # The table of predictions holds six digits, the reference all: equal photographs must have equal figures.
+    reference, values = reference.round(6), values.round(6)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # it says when it takes the asymptotic p-value
+        ks = ks_2samp(reference, values)
+    enough = min(len(reference), len(values)) >= MIN_IMAGES
+    return FigureDrift(
+        figure=name,
+        num_reference=len(reference),
+        num_new=len(values),
+        reference_median=float(np.median(reference)),
+        new_median=float(np.median(values)),
+        ks=float(ks.statistic),
+        p_value=float(ks.pvalue),
+        psi=population_stability_index(reference, values),
+        drifted=bool(ks.pvalue < _ALPHA and ks.statistic >= _LEAST_DISTANCE) if enough else None,
+    )

@@ -1,0 +1,279 @@
+"""The history of a registered model: who put which version into production, when and why.
+
+A record is a tag of the registered model, ``history.000012``, with ``history.000012.gate`` beside it where a gate was
+run: it shows in the MLflow UI and lies where the model lies, on a server too. Numbers leave no gap, and no number is
+written twice.
+
+Tags are last-write-wins and cannot say who was first. Names of registered models can: the server creates a name once.
+A writer claims number 12 by creating ``NAME.history-000012``, which holds the whole record from its first moment; the
+record is then copied to the tags and the claim deleted. Whoever finds a claim left behind does the rest for its writer
+(docs/adr/0007-promotions-as-a-log.md).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+from crackseg.errors import CracksegError
+
+Status = Literal["passed", "failed", "warning", "skipped"]
+Action = Literal["promotion", "rollback", "outside"]
+MAX_REASON_CHARACTERS = 1000
+_MAX_TAG_CHARACTERS = 5000  # the column's width in MLflow's database
+_KEY = re.compile(r"history\.(\d{6})")
+
+
+class Overtaken(CracksegError):
+    """Somebody else has written a record since this writer looked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What one check of the gate found.
+
+    Attributes:
+        name: what was checked, in a word or two.
+        status: ``warning`` does not fail the gate; ``skipped`` does not apply.
+        message: a sentence with the figures.
+        figures: the same as numbers or words, by name.
+    """
+
+    name: str
+    status: Status
+    message: str
+    figures: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One promotion or rollback.
+
+    Attributes:
+        action: ``outside`` was found and not done by crackseg: an alias moved or a version deleted by hand.
+        from_version: what was in production before; None if nothing was.
+        to_version: what is in production since; None if nothing is.
+        time: UTC, ISO 8601.
+        user: who did it (or, for ``outside``, who found it).
+        reason: why.
+        git_commit: of the code that did it.
+        data_md5: version of the data on which the gate scored; empty where it scored none.
+        forced: although the gate had failed.
+        checks: what the gate found.
+        number: 1, 2, …; 0 before it is appended.
+        applied: aliases and stages have followed.
+        intact: the record before it is still what it was when this one was written.
+    """
+
+    action: Action
+    from_version: str | None
+    to_version: str | None
+    time: str
+    user: str
+    reason: str
+    git_commit: str
+    data_md5: str = ""
+    forced: bool = False
+    checks: tuple[Check, ...] = ()
+    number: int = 0
+    applied: bool = False
+    intact: bool = True
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every attribute, for JSON."""
+        return asdict(self)
+
+
+class History:
+    """The records of the registered model ``name``.
+
+    Its methods raise MLflow's own exceptions where the registry does not answer.
+    """
+
+    def __init__(self, client: MlflowClient, name: str) -> None:
+        self.client = client
+        self.name = name
+
+    def read(self) -> list[Record]:
+        """All records, oldest first.
+
+        Raises:
+            CracksegError: a record was changed by hand and cannot be read.
+        """
+        tags = self.client.get_registered_model(self.name).tags
+        records: list[Record] = []
+        before = ""
+        for key in sorted(key for key in tags if _KEY.fullmatch(key)):
+            records.append(_parse(key, tags, before))
+            before = tags[key]
+        return records
+
+    def append(self, record: Record, *, after: int) -> Record:
+        """Write the next record; ``after`` is the number of the last one that the writer knows (0: none).
+
+        Returns:
+            The record with its number; it is written, and no other has that number.
+        Raises:
+            Overtaken: there is a later record than ``after``, or one is being written; nothing was changed.
+        """
+        number = after + 1
+        before = self.client.get_registered_model(self.name).tags.get(_key(after), "")
+        tags = _format(record, _key(number), before)
+        claim = self._claim_name(number)
+        try:
+            self.client.create_registered_model(
+                claim, tags=tags, description=f"A change of {self.name} that is being written; gone in a moment."
+            )
+        except MlflowException as error:
+            # The second: MLflow looks the existing one up for its message, and its writer has just removed it.
+            if error.error_code not in ("RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST"):
+                raise
+            self.settle()
+            raise Overtaken("somebody else changes production at this moment") from error
+        # The claim was free: nobody has taken the number, or whoever took it has written it and removed the claim.
+        if _key(number) in self.client.get_registered_model(self.name).tags:
+            self._delete_claim(claim)
+            raise Overtaken("somebody else has changed production meanwhile")
+        self._copy(tags)
+        self._delete_claim(claim)
+        return _parse(_key(number), tags, before)
+
+    def settle(self) -> None:
+        """Write what others have claimed and, perhaps killed, have not written; remove claims that are done."""
+        claims = self.client.search_registered_models(f"name LIKE '{self.name}.history-%'")
+        for claim in sorted(claims, key=lambda found: found.name):
+            key = next((key for key in claim.tags if _KEY.fullmatch(key)), None)
+            if key is None or claim.name != self._claim_name(int(key.split(".")[1])):
+                continue  # somebody's own model under such a name
+            # Only after the claim was read: a number that is written now keeps what is written.
+            if key not in self.client.get_registered_model(self.name).tags:
+                self._copy({k: v for k, v in claim.tags.items() if k.startswith(key)})
+            self._delete_claim(claim.name)
+
+    def mark_applied(self, record: Record) -> None:
+        """Note that aliases and stages have followed a record."""
+        repeat(lambda: self.client.set_registered_model_tag(self.name, f"{_key(record.number)}.applied", "yes"))
+
+    def _claim_name(self, number: int) -> str:
+        return f"{self.name}.history-{number:06d}"
+
+    def _copy(self, tags: Mapping[str, str]) -> None:
+        for key in sorted(tags, reverse=True):  # the record last: where it is, the gate's results are too
+            repeat(lambda key=key: self.client.set_registered_model_tag(self.name, key, tags[key]))  # type: ignore[misc]
+
+    def _delete_claim(self, claim: str) -> None:
+        try:
+            repeat(lambda: self.client.delete_registered_model(claim))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":  # whoever settled it was faster
+                raise
+
+
+def repeat(write: Callable[[], object]) -> None:
+    """Do a write that may be done twice, again if it fails: two who write the same at once get in each other's way.
+
+    MLflow's own error says no more than that the database refused; what lasts longer is raised.
+    """
+    for wait_s in (0.05, 0.2, 0.8):
+        try:
+            write()
+            return
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                raise
+            time.sleep(wait_s)
+    write()
+
+
+def check_reason(reason: str) -> str:
+    """Return a reason as one printable line; CracksegError if nothing is left, or too much."""
+    reason = " ".join("".join(c if c.isprintable() else " " for c in reason).split())
+    if not 1 <= len(reason) <= MAX_REASON_CHARACTERS:
+        raise CracksegError(
+            f"--reason has {len(reason)} characters; expected 1 to {MAX_REASON_CHARACTERS}: it stays in the history"
+        )
+    return reason
+
+
+def find_former(records: Sequence[Record]) -> list[str]:
+    """The versions to go back to, the nearest first: those in production before what is there now was promoted.
+
+    A rollback takes its way back: after 1, 2, 3 and a rollback to 1, there is nothing before 1.
+    """
+    stack: list[str] = []
+    for record in records:
+        version = record.to_version
+        if version is None:
+            continue
+        if version in stack:
+            del stack[stack.index(version) + 1 :]
+        else:
+            stack.append(version)
+    current = records[-1].to_version if records else None
+    return [version for version in reversed(stack) if version != current]
+
+
+def _key(number: int) -> str:
+    return f"history.{number:06d}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _format(record: Record, key: str, before: str) -> dict[str, str]:
+    """The tags of a record; only the figures of the gate are left out where they do not fit."""
+    content = {
+        "action": record.action, "from": record.from_version, "to": record.to_version, "time": record.time,
+        "user": record.user, "reason": record.reason, "forced": record.forced, "git_commit": record.git_commit,
+        "data_md5": record.data_md5, "record_before": _digest(before),
+    }  # fmt: skip
+    for longest in (600, 300, 100):
+        checks = [
+            {"name": c.name, "status": c.status, "message": c.message[:longest], "figures": dict(c.figures)}
+            for c in record.checks
+        ]
+        gate = _to_json(checks)
+        if len(gate) > _MAX_TAG_CHARACTERS:
+            gate = _to_json([{k: v for k, v in check.items() if k != "figures"} for check in checks])
+        if len(gate) <= _MAX_TAG_CHARACTERS:
+            break
+    return {key: _to_json(content)} | ({f"{key}.gate": gate} if record.checks else {})
+
+
+def _to_json(content: Any) -> str:
+    return json.dumps(content, ensure_ascii=False)
+
+
+def _parse(key: str, tags: Mapping[str, str], before: str) -> Record:
+    try:
+        content = json.loads(tags[key])
+        checks = tuple(Check(**check) for check in json.loads(tags.get(f"{key}.gate", "[]")))
+        return Record(
+            action=content["action"],
+            from_version=content["from"],
+            to_version=content["to"],
+            time=content["time"],
+            user=content["user"],
+            reason=content["reason"],
+            git_commit=content["git_commit"],
+            data_md5=content["data_md5"],
+            forced=content["forced"],
+            checks=checks,
+            number=int(key.split(".")[1]),
+            applied=f"{key}.applied" in tags,
+            intact=content["record_before"] == _digest(before),
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise CracksegError(
+            f"the tag {key} of the registered model is not what crackseg wrote there: {tags[key][:80]!r}; write it "
+            "back in the MLflow UI (or delete it there, if it is the last one)"
+        ) from error

@@ -1,0 +1,191 @@
+"""What a version of the model carries beside its weights: settings, reference statistics, and a probe.
+
+The probe is a few validation images with the answers of this version, so that whoever loads it, wherever, can check
+that it still gives them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from crackseg.analysis import CrackAnalyzer, ModelSettings, ReferenceStatistics
+from crackseg.data.image_io import encode_png, read_image, read_mask, write_bytes, write_mask
+from crackseg.devices import choose_device, choose_precision
+from crackseg.drift import measure_photograph
+from crackseg.errors import CracksegError
+from crackseg.evaluation import changes_maps, stretch_map
+from crackseg.inference import Predictor, sigmoid
+from crackseg.metrics import ScoreAccumulator, count_image
+from crackseg.models.weights_file import load_network
+from crackseg.params import PostprocessParams, PredictParams
+from crackseg.postprocessing import postprocess_map
+from crackseg.records import CrackPrediction, CrackSample
+
+PROBE_NAME = "probe"
+PROBE_FILE = "probe.json"
+_PROBE_IMAGES = 4
+_MOST_IMAGES = 200  # measured for the reference, spread evenly over the dataset
+_RAW_THRESHOLDS = 1024  # as in training: raw probabilities may fill a small part of [0, 1]
+# What other processors and precisions may change: on UAV75, bfloat16 instead of float32 moved a U-Net's scores by 0.001
+# and its crack fractions and lengths by up to 2 %. A wrong model or threshold moves them by far more.
+_TOLERANCE = {"relative": 0.1, "crack_fraction": 0.002, "crack_length_px": 16.0, "score": 0.03, "ods": 0.05}
+
+
+def build_analyzer(
+    weights_path: Path,
+    train_samples: Sequence[CrackSample],
+    val_samples: Sequence[CrackSample],
+    postprocessing: PostprocessParams,
+    *,
+    dataset: str,
+    device: str = "auto",
+    precision: str = "auto",
+) -> CrackAnalyzer:
+    """Complete trained weights to a finished model: operating threshold, post-processing, reference statistics.
+
+    Training chose the threshold on the maps as they are. If post-processing changes them, it is chosen anew: the best F
+    (paper protocol, tolerance 2 px) on validation maps after post-processing, since that is what it is applied to.
+
+    Args:
+        weights_path: written by the training.
+        train_samples: prepared; brightness, contrast and sharpness are measured on them, on 200 at most.
+        val_samples: prepared; crack fraction and confidence are predicted on them, on 200 at most.
+        postprocessing: what the model does to a map before its threshold.
+        dataset: what it was trained on.
+        device, precision: as ``train.device`` and ``train.precision``.
+    Raises:
+        CracksegError: the weights or a sample cannot be read, or there is no sample.
+    """
+    if not train_samples or not val_samples:
+        raise CracksegError(
+            f"{dataset}: no training or no validation images; see `crackseg data validate {dataset}`"
+        )
+    network, extra = load_network(weights_path)
+    chosen: torch.device = choose_device(device)
+    predictor = Predictor(
+        network,
+        PredictParams(**extra["predict"]),
+        device=chosen,
+        precision=choose_precision(precision, chosen),
+    )
+    val_samples = _spread(val_samples, _MOST_IMAGES)
+    threshold = float(extra["operating_threshold"])
+    if changes_maps(postprocessing):
+        threshold = _choose_threshold(predictor, val_samples, postprocessing)
+    photographs = [measure_photograph(read_image(s.image_path)) for s in _spread(train_samples, _MOST_IMAGES)]
+    values = {name: tuple(p[name] for p in photographs) for name in ("brightness", "contrast", "sharpness")}
+    settings = ModelSettings(
+        operating_threshold=threshold,
+        predict=predictor.params,
+        postprocess=postprocessing,
+        reference=ReferenceStatistics(num_images=len(photographs), crack_fraction=(), confidence=(), **values),
+        data_source=extra["data_source"],
+        dataset=dataset,
+        run_id=extra["run_id"],
+    )
+    analyzer = CrackAnalyzer(predictor, settings)
+    predictions = [analyzer.analyze(read_image(s.image_path)) for s in val_samples]
+    reference = settings.reference.model_copy(
+        update={
+            "crack_fraction": tuple(p.crack_fraction for p in predictions),
+            "confidence": tuple(p.confidence for p in predictions),
+        }
+    )
+    return CrackAnalyzer(predictor, settings.model_copy(update={"reference": reference}))
+
+
+def write_probe(folder: Path, analyzer: CrackAnalyzer, val_samples: Sequence[CrackSample]) -> None:
+    """Write up to four validation images, their masks, and what the model says of them.
+
+    ``probe.json`` holds ``settings`` (the model's, without its reference statistics), ``images`` (by stem:
+    crack_fraction, crack_length_px, score), ``ods`` (paper protocol, tolerance 2 px, over these images) and
+    ``tolerance`` (see :func:`compare_answers`).
+
+    Args:
+        folder: is made.
+        analyzer: the finished model.
+        val_samples: the images are spread evenly over those that show a crack.
+    """
+    cracked = [s for s in val_samples if read_mask(s.mask_path).any()]
+    answers = {}
+    scores = ScoreAccumulator()
+    for sample in _spread(cracked or val_samples, _PROBE_IMAGES):
+        image_HW3, mask_HW = read_image(sample.image_path), read_mask(sample.mask_path)
+        write_bytes(folder / "images" / f"{sample.stem}.png", encode_png(image_HW3))
+        write_mask(folder / "masks" / f"{sample.stem}.png", mask_HW)
+        prediction = analyzer.analyze(image_HW3)
+        answers[sample.stem] = _answer(prediction)
+        scores.add(_count(prediction, mask_HW, analyzer.settings.postprocess), sample.stem)
+    content = {
+        "settings": analyzer.settings.model_dump(mode="json", exclude={"reference"}),
+        "images": answers,
+        "ods": scores.result().paper.ods,
+        "tolerance": _TOLERANCE,
+    }
+    write_bytes(folder / PROBE_FILE, (json.dumps(content, indent=2, sort_keys=True) + "\n").encode())
+
+
+def compare_answers(probe: Mapping[str, Any], answers: Mapping[str, Mapping[str, float]], ods: float) -> list[str]:
+    """Compare answers, however they were obtained, with a probe's.
+
+    A figure may differ by ``tolerance[figure]``, or by the share ``tolerance["relative"]`` of what it was.
+
+    Args:
+        probe: the content of ``probe.json``.
+        answers: by stem, crack_fraction, crack_length_px and score.
+        ods: over the probe.
+    Returns:
+        What differs by more, in words; empty if nothing does.
+    """
+    tolerance = probe["tolerance"]
+    pairs = [
+        (f"{figure} of {stem}", figure, expected, answers[stem][figure])
+        for stem, figures in probe["images"].items()
+        for figure, expected in figures.items()
+    ]
+    pairs.append(("ODS over the probe", "ods", probe["ods"], ods))
+    return [
+        f"{name} was {expected:.5g} and is {found:.5g}"
+        for name, figure, expected, found in pairs
+        if not abs(found - expected) <= max(tolerance[figure], tolerance["relative"] * abs(expected))
+    ]
+
+
+def _choose_threshold(
+    predictor: Predictor, val_samples: Sequence[CrackSample], postprocessing: PostprocessParams
+) -> float:
+    scores = ScoreAccumulator(num_thresholds=_RAW_THRESHOLDS)
+    for sample, logits_HW in zip(val_samples, _predict(predictor, val_samples), strict=True):
+        processed_HW = postprocess_map(sigmoid(logits_HW), **postprocessing.model_dump())
+        mask_HW = read_mask(sample.mask_path)
+        scores.add(count_image(processed_HW, mask_HW, num_thresholds=_RAW_THRESHOLDS, min_max=False), sample.stem)
+    return scores.result().paper.threshold
+
+
+def _predict(predictor: Predictor, samples: Iterable[CrackSample]) -> Iterator[np.ndarray]:
+    return predictor.predict_logits_of(read_image(sample.image_path) for sample in samples)
+
+
+def _answer(prediction: CrackPrediction) -> dict[str, float]:
+    return {name: getattr(prediction, name) for name in ("crack_fraction", "crack_length_px", "score")}
+
+
+def _count(prediction: CrackPrediction, mask_HW: np.ndarray, postprocessing: PostprocessParams) -> Any:
+    """Count as the pipeline scores a map: stretched first, then post-processed."""
+    prob_HW = prediction.crack_prob
+    if not changes_maps(postprocessing):
+        return count_image(prob_HW, mask_HW)
+    stretched_HW = stretch_map(prob_HW, None)
+    return count_image(postprocess_map(stretched_HW, **postprocessing.model_dump()), mask_HW, min_max=False)
+
+
+def _spread(samples: Sequence[CrackSample], most: int) -> list[CrackSample]:
+    """Take at most so many, evenly from the first to the last."""
+    count = min(most, len(samples))
+    return [samples[round(i * (len(samples) - 1) / max(1, count - 1))] for i in range(count)]

@@ -1,0 +1,327 @@
+"""Files in, masks, overlays and a table out: the trained model over folders of photographs, one after the other.
+
+Each photograph's row is written when its pictures are, so a run that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import csv
+import glob
+import io
+import logging
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+from filelock import FileLock, Timeout
+from tqdm import tqdm
+
+from crackseg.analysis import CrackAnalyzer
+from crackseg.data.image_io import IMAGE_EXTENSIONS, read_image, write_bytes, write_mask
+from crackseg.drift import measure_photograph
+from crackseg.errors import CracksegError
+
+TABLE_NAME = "predictions.csv"
+COLUMNS = (
+    "image", "size_bytes", "modified_ns", "model", "threshold", "width", "height", "crack_fraction",
+    "crack_length_px", "score", "confidence", "brightness", "contrast", "sharpness", "mask", "overlay", "error",
+)  # fmt: skip
+_OVERLAY_PX = 4096  # longest side
+_OVERLAY_QUALITY = 90
+_CRACK_RGB = (255, 40, 0)
+_log = logging.getLogger("crackseg")
+
+Row = dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Photograph:
+    """A file to predict, and the name of what comes out: ``masks/NAME.png``, ``overlays/NAME.jpg``."""
+
+    path: Path
+    name: str
+
+
+@dataclass(slots=True)
+class Summary:
+    """What a run over files did."""
+
+    num_images: int
+    num_predicted: int = 0
+    num_kept: int = 0  # from an earlier run
+    failed: list[str] = field(default_factory=list)  # what was wrong with each, with its path
+    seconds: float = 0.0
+
+
+def find_photographs(patterns: Sequence[str], out_dir: Path) -> list[Photograph]:
+    """List the photographs that files, folders (with all below them) and glob patterns name, sorted, each once.
+
+    Names mirror the sub-folders below the deepest folder that holds everything asked for. Where two files differ by
+    their extension alone, it stays in the name.
+
+    Args:
+        patterns: at least one. Folders give files with an image's extension; hidden ones are left out.
+        out_dir: its content is no input.
+    Raises:
+        CracksegError: nothing is there, or it holds no image.
+    """
+    out_dir = out_dir.resolve()
+    found: set[Path] = set()
+    holders = []
+    for pattern in patterns:
+        matches = [pattern] if os.path.lexists(pattern) else sorted(glob.glob(pattern, recursive=True))
+        if not matches:
+            raise CracksegError(f"{pattern}: no such file or folder")
+        for match in map(Path, matches):
+            path = Path(os.path.abspath(match))
+            if not path.is_dir():
+                found.add(path)
+                holders.append(path.parent)
+            elif files := _list_images(path, out_dir):
+                found.update(files)
+                holders.append(path)
+            elif len(matches) == 1:
+                raise CracksegError(f"{pattern}: no file in it or below ends in {', '.join(IMAGE_EXTENSIONS)}")
+    if not found:
+        raise CracksegError(f"{', '.join(patterns)}: no photograph among what matches")
+    base = Path(os.path.commonpath(holders))
+    stems: dict[str, int] = {}
+    for path in found:
+        stem = path.relative_to(base).with_suffix("").as_posix().lower()  # some disks know no case
+        stems[stem] = stems.get(stem, 0) + 1
+    photographs = []
+    for path in sorted(found):
+        relative = path.relative_to(base)
+        alone = stems[relative.with_suffix("").as_posix().lower()] == 1
+        photographs.append(Photograph(path, (relative.with_suffix("") if alone else relative).as_posix()))
+    return photographs
+
+
+def predict_files(
+    analyzer: CrackAnalyzer,
+    photographs: Sequence[Photograph],
+    out_dir: Path,
+    *,
+    model: str,
+    threshold: float | None = None,
+    overlays: bool = True,
+) -> tuple[Summary, list[dict[str, float]]]:
+    """Predict photographs one after the other, in constant memory.
+
+    A photograph is kept from an earlier run if its file, the model and the threshold are the same and its pictures are
+    there. One that cannot be read has its row, with the reason, and is tried again by the next run.
+
+    Args:
+        analyzer: the model.
+        photographs: from :func:`find_photographs`.
+        out_dir: gets ``masks/``, ``overlays/`` and ``predictions.csv``; rows of other photographs in it stay.
+        model: what identifies the weights and settings.
+        threshold: in [0, 1]; None takes the model's.
+        overlays: draw the cracks on the photographs, as JPEG of at most 4,096 px.
+    Returns:
+        What was done; and the figures of each photograph that could be read.
+    Raises:
+        CracksegError: out_dir is in use, or holds results of other photographs under the same names.
+    """
+    started = time.monotonic()
+    threshold = analyzer.settings.operating_threshold if threshold is None else threshold
+    out_dir.mkdir(parents=True, exist_ok=True)
+    table_path = out_dir / TABLE_NAME
+    summary = Summary(len(photographs))
+    figures: list[dict[str, float]] = []
+    try:
+        with FileLock(out_dir / ".predictions.lock", timeout=0):
+            kept = _take_up(table_path, photographs, threshold, model, overlays)
+            with (
+                table_path.open("a", encoding="utf-8", errors="surrogateescape", newline="") as table,
+                tqdm(total=len(photographs), desc="predict", unit="image", disable=None) as bar,
+            ):
+                writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
+                for photograph in photographs:
+                    row = kept.get(str(photograph.path))
+                    if row is not None:
+                        summary.num_kept += 1
+                    else:
+                        row = _predict_file(analyzer, photograph, out_dir, model, threshold, overlays)
+                        writer.writerow(row)
+                        table.flush()
+                        summary.num_predicted += not row["error"]
+                    if row["error"]:
+                        summary.failed.append(row["error"])
+                        bar.write(f"left out: {row['error']}")
+                    else:
+                        figures.append({name: float(row[name]) for name in COLUMNS[7:14]})
+                    bar.update()
+    except Timeout as error:
+        raise CracksegError(f"{out_dir}: another `crackseg predict` is writing here; wait for it") from error
+    except KeyboardInterrupt:
+        done = summary.num_predicted + summary.num_kept
+        raise KeyboardInterrupt(
+            f"stopped after {done} of {len(photographs)} photographs; the same command goes on from there"
+        ) from None
+    summary.seconds = time.monotonic() - started
+    return summary, figures
+
+
+def _list_images(folder: Path, out_dir: Path) -> list[Path]:
+    files = []
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [f for f in folders if not f.startswith(".") and Path(parent, f).resolve() != out_dir]
+        files += [
+            Path(parent, name)
+            for name in names
+            if Path(name).suffix.lower() in IMAGE_EXTENSIONS and not name.startswith(".")
+        ]
+    return files
+
+
+def _take_up(
+    table_path: Path, photographs: Sequence[Photograph], threshold: float, model: str, overlays: bool
+) -> dict[str, Row]:
+    """Find the rows that need not be made again, by image, and rewrite the table to hold only complete rows."""
+    rows = _read_table(table_path)
+    by_image = {row["image"]: row for row in rows}
+    owner = {row["mask"]: row["image"] for row in rows if row["mask"]}
+    kept: dict[str, Row] = {}
+    asked = {str(photograph.path) for photograph in photographs}
+    for photograph in photographs:
+        image, mask = str(photograph.path), f"masks/{photograph.name}.png"
+        if owner.get(mask, image) != image and owner[mask] not in asked:
+            raise CracksegError(
+                f"{table_path.parent / mask} is the result of {owner[mask]}, and would be that of {image}, too; "
+                "choose another --out"
+            )
+        row = by_image.get(image)
+        if row is None or row["error"]:
+            continue
+        expected = _identify(photograph.path) | {"model": model, "threshold": repr(threshold), "mask": mask}
+        pictures = [row["mask"], *([row["overlay"]] if overlays else [])]
+        if expected.items() <= row.items() and all(p and (table_path.parent / p).is_file() for p in pictures):
+            kept[image] = row
+    buffer = io.StringIO(newline="")
+    writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(row for image, row in by_image.items() if image not in asked or image in kept)
+    write_bytes(table_path, buffer.getvalue().encode("utf-8", "surrogateescape"))
+    return kept
+
+
+def _read_table(path: Path) -> list[Row]:
+    """Read the complete rows; the last one may be cut short by a kill or a full disk."""
+    if not path.exists():
+        return []
+    text = path.read_bytes().decode("utf-8", "surrogateescape")
+    header, _, body = text.partition("\n")
+    if header.split(",") != list(COLUMNS):
+        raise CracksegError(f"{path}: not a table of this version of crackseg; choose another --out")
+    rows = []
+    reader = csv.reader(io.StringIO(body, newline=""))
+    try:
+        for values in reader:
+            row = dict(zip(COLUMNS, values, strict=False))
+            if len(values) == len(COLUMNS) and (row["error"] or _is_complete(row)):
+                rows.append(row)
+    except csv.Error:
+        _log.warning("%s is damaged after row %d; what is missing is predicted again", path, len(rows))
+    if not body.endswith("\n") and rows and rows[-1]["error"]:  # a row that ends in text may go on
+        rows.pop()
+    return rows
+
+
+def _is_complete(row: Row) -> bool:
+    try:
+        return all(np.isfinite(float(row[name])) for name in COLUMNS[7:14]) and bool(row["mask"])
+    except ValueError:
+        return False
+
+
+def _identify(path: Path) -> Row:
+    """What tells a file from an edited one, without reading it; nothing of a file that is not there."""
+    try:
+        status = path.stat()
+    except OSError:
+        return {"image": str(path), "size_bytes": "", "modified_ns": ""}
+    return {"image": str(path), "size_bytes": str(status.st_size), "modified_ns": str(status.st_mtime_ns)}
+
+
+def _predict_file(
+    analyzer: CrackAnalyzer,
+    photograph: Photograph,
+    out_dir: Path,
+    model: str,
+    threshold: float,
+    overlays: bool,
+) -> Row:
+    row = dict.fromkeys(COLUMNS, "") | _identify(photograph.path)
+    row |= {"model": model, "threshold": repr(threshold)}
+    try:
+        image_HW3 = read_image(photograph.path)
+        measured = measure_photograph(image_HW3)
+        crack_prob_HW = analyzer.predictor.predict_prob(image_HW3)  # refuses a photograph of a few pixels
+    except CracksegError as error:
+        message = " ".join(str(error).split())
+        return row | {"error": message if str(photograph.path) in message else f"{photograph.path}: {message}"}
+    height, width = image_HW3.shape[:2]
+    # Of a hundred megapixels, a photograph and its map leave no room for a third thing of that size.
+    background_hw3 = _reduce(image_HW3)
+    del image_HW3
+    prediction = analyzer.describe_map(crack_prob_HW, threshold=threshold)
+    crack_mask_HW = prediction.crack_mask
+    for name in ("crack_fraction", "crack_length_px", "score", "confidence"):
+        measured[name] = getattr(prediction, name)
+    del prediction, crack_prob_HW
+    mask_path = f"masks/{photograph.name}.png"
+    write_mask(out_dir / mask_path, crack_mask_HW)
+    overlay_path = f"overlays/{photograph.name}.jpg" if overlays else ""
+    if overlays:
+        write_bytes(out_dir / overlay_path, draw_overlay(background_hw3, crack_mask_HW))
+    row |= {name: f"{value:.6g}" for name, value in measured.items()}
+    return row | {"width": str(width), "height": str(height), "mask": mask_path, "overlay": overlay_path}
+
+
+def draw_overlay(image_hw3: np.ndarray, crack_mask_HW: np.ndarray) -> bytes:
+    """Draw crack pixels in red on a photograph.
+
+    Where a pixel of the photograph stands for several of the mask it is red if any of them is crack, so that hair-thin
+    cracks stay.
+
+    Args:
+        image_hw3: uint8 (h, w, 3), RGB, of the mask's size or smaller.
+        crack_mask_HW: bool (H, W).
+    Returns:
+        A JPEG file's content.
+    """
+    height, width = image_hw3.shape[:2]
+    crack_hw: np.ndarray = crack_mask_HW.astype(np.uint8) * np.uint8(255)
+    if crack_hw.shape != (height, width):
+        crack_hw = cv2.resize(crack_hw, (width, height), interpolation=cv2.INTER_AREA)
+    picture = cv2.cvtColor(image_hw3, cv2.COLOR_RGB2BGR)
+    on = crack_hw > 0
+    picture[on] = (0.3 * picture[on] + 0.7 * np.array(_CRACK_RGB[::-1])).astype(np.uint8)
+    ok, content = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, _OVERLAY_QUALITY])
+    assert ok
+    return content.tobytes()
+
+
+def _reduce(image_HW3: np.ndarray) -> np.ndarray:
+    """Reduce a photograph whose longer side is over the overlays' to that."""
+    height, width = image_HW3.shape[:2]
+    share = _OVERLAY_PX / max(height, width)
+    if share >= 1:
+        return image_HW3
+    size = (max(1, round(width * share)), max(1, round(height * share)))
+    return cv2.resize(image_HW3, size, interpolation=cv2.INTER_AREA)
+
+
+def describe_summary(summary: Summary, out_dir: Path) -> str:
+    """Say in a line what was done."""
+    kept = f", {summary.num_kept} kept from before" if summary.num_kept else ""
+    failed = f", {len(summary.failed)} could not be read (column error)" if summary.failed else ""
+    return (
+        f"{summary.num_predicted} of {summary.num_images} photographs predicted{kept}{failed}, "
+        f"in {summary.seconds:.1f} s: {out_dir / TABLE_NAME}"
+    )

@@ -1,0 +1,212 @@
+"""MLflow's scoring server for one version, behind limits on the size of requests and images.
+
+`crackseg serve` runs this file by its path, in isolated mode, and it imports nothing of crackseg: the version answers
+with the code that it was registered with, and not with the code that lies here.
+"""
+
+import argparse
+import io
+import json
+import os
+import threading
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, cast
+
+HOST = "127.0.0.1"
+_AT_ONCE = 2  # predictions: one computes while another decodes; more would only take memory
+_DRAIN_FACTOR = 64  # how much of a request that is too large is read and dropped, in limits
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+
+def main() -> None:
+    """Load the model and answer requests until the process is ended."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("model_uri")
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--max-bytes", type=int, required=True)
+    parser.add_argument("--max-pixels", type=int, required=True)
+    arguments = parser.parse_args()
+    import mlflow
+    import uvicorn
+
+    model = mlflow.pyfunc.load_model(arguments.model_uri)
+    app = build_app(
+        model, name=arguments.model_uri, max_bytes=arguments.max_bytes, max_pixels=arguments.max_pixels
+    )
+    print(f"{arguments.model_uri} answers at http://{HOST}:{arguments.port}/invocations (Ctrl-C ends)", flush=True)
+    uvicorn.run(app, host=HOST, port=arguments.port, log_level=os.environ.get("UVICORN_LOG_LEVEL", "warning"))
+
+
+def build_app(model: Any, *, name: str, max_bytes: int, max_pixels: int) -> "RequestLimit":
+    """MLflow's scoring server for a model, behind our limits.
+
+    Args:
+        model: from ``mlflow.pyfunc.load_model``.
+        name: answers carry it in the header ``x-crackseg-model``.
+        max_bytes: of a request's body.
+        max_pixels: of one image.
+    """
+    from fastapi import Request
+    from fastapi.responses import JSONResponse
+    from mlflow.pyfunc import PyFuncModel, scoring_server
+
+    app = scoring_server.init(cast(PyFuncModel, LimitedModel(model, max_pixels)))
+
+    # MLflow turns whatever the model raises into an answer, and so what comes here was raised by reading the request.
+    @app.exception_handler(Exception)
+    async def explain(request: Request, error: Exception) -> JSONResponse:
+        message = f"the request cannot be understood: {type(error).__name__}: {str(error)[:300]}"
+        return JSONResponse({"error_code": "BAD_REQUEST", "message": message}, status_code=400)
+
+    return RequestLimit(app, name=name, max_bytes=max_bytes)
+
+
+class LimitedModel:
+    """A loaded model that looks at the images' headers before it decodes them, and takes a few requests at once.
+
+    Args:
+        model: from ``mlflow.pyfunc.load_model``.
+        max_pixels: an image with more is refused.
+    """
+
+    def __init__(self, model: Any, max_pixels: int) -> None:
+        from PIL import Image
+
+        Image.MAX_IMAGE_PIXELS = None  # ours says what to do
+        self._model = model
+        self._max_pixels = max_pixels
+        self._turns = threading.BoundedSemaphore(_AT_ONCE)
+        self.metadata = model.metadata
+
+    def predict(self, data: Any, params: dict[str, Any] | None = None) -> Any:
+        """Answer as the model does; MlflowException (status 400) if there is no image, or one is too large."""
+        import pandas as pd
+        from mlflow.exceptions import MlflowException
+
+        try:
+            if not isinstance(data, pd.DataFrame) or list(data.columns) != ["image"] or data.empty:
+                raise MlflowException.invalid_parameter_value(
+                    'expected {"dataframe_records": [{"image": "<base64 of a photograph>"}, ...]} with at least one '
+                    "photograph and no other column"
+                )
+            for number, content in enumerate(data["image"]):
+                size = _read_size(content)
+                if size is not None and size[0] * size[1] > self._max_pixels:
+                    raise MlflowException.invalid_parameter_value(
+                        f"row {number} of column image: {size[0]} x {size[1]} pixels are over the limit of "
+                        f"{self._max_pixels / 1e6:g} megapixels; cut the image into parts first "
+                        "(`crackseg serve --max-megapixels` sets the limit)"
+                    )
+            with self._turns:
+                return self._model.predict(data, params=params)
+        except MlflowException as error:
+            raise _make_refusal(error) from error
+
+
+def _make_refusal(error: Any) -> Exception:
+    """The same error, but deaf to what MLflow puts before its message: the whole request, megabytes maybe."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.protos.databricks_pb2 import ErrorCode
+
+    class Refusal(MlflowException):
+        def __setattr__(self, name: str, value: Any) -> None:
+            if not (name == "message" and str(value).startswith("Failed to predict data")):
+                super().__setattr__(name, value)
+
+    return Refusal(error.message, error_code=ErrorCode.Value(error.error_code))
+
+
+def _read_size(content: Any) -> tuple[int, int] | None:
+    """Width and height by the header, without decoding; None if Pillow knows no such format, as the model will say."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            return image.size
+    except Exception:
+        return None
+
+
+class RequestLimit:
+    """An ASGI application before another: bodies over a limit get status 413 and are never held in memory.
+
+    Args:
+        app: what answers the rest.
+        name: of the model, for the header ``x-crackseg-model`` of each answer.
+        max_bytes: of a body.
+    """
+
+    def __init__(self, app: Any, *, name: str, max_bytes: int) -> None:
+        self.app = app
+        self.name = name
+        self.max_bytes = max_bytes
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        announced = int(headers.get(b"content-length", b"0"))
+        if announced > self.max_bytes and headers.get(b"expect", b"").lower() == b"100-continue":
+            await self._refuse(send)  # the client waits for leave to send its body
+            return
+        body = bytearray()
+        num_bytes = 0
+        more = True
+        while more and num_bytes <= _DRAIN_FACTOR * self.max_bytes:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return
+            chunk = message.get("body", b"")
+            num_bytes += len(chunk)
+            # A refusal in the middle of sending reaches many clients as a broken connection, so the rest is read.
+            if max(num_bytes, announced) > self.max_bytes:
+                body.clear()
+            else:
+                body += chunk
+            more = message.get("more_body", False)
+        if max(num_bytes, announced) > self.max_bytes:
+            await self._refuse(send)
+            return
+        if scope["method"] == "POST" and b"content-type" not in headers:
+            await _answer(send, 415, "BAD_REQUEST", "there is no header Content-Type; expected application/json")
+            return
+        waiting = [{"type": "http.request", "body": bytes(body), "more_body": False}]
+
+        async def replay() -> Message:
+            return waiting.pop() if waiting else await receive()
+
+        async def send_named(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", []), (b"x-crackseg-model", self.name.encode())]
+            await send(message)
+
+        await self.app(scope, replay, send_named)
+
+    async def _refuse(self, send: Send) -> None:
+        await _answer(
+            send,
+            413,
+            "REQUEST_TOO_LARGE",
+            f"the request is over the limit of {self.max_bytes / 1e6:g} megabytes; send fewer or smaller images "
+            "(`crackseg serve --max-megabytes` sets the limit)",
+        )
+
+
+async def _answer(send: Send, status: int, code: str, message: str) -> None:
+    body = json.dumps({"error_code": code, "message": message}).encode()
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"connection", b"close"),
+    ]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,213 @@
+"""Files to masks: every photograph has its row and its pictures, whatever was done before and whatever is broken."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from crackseg.analysis import CrackAnalyzer
+from crackseg.data.image_io import encode_png, read_image, write_bytes
+from crackseg.errors import CracksegError
+from crackseg.model_loading import load_model
+from crackseg.prediction import COLUMNS, Summary, draw_overlay, find_photographs, predict_files
+from tests.tiny_model import make_model
+
+
+@pytest.fixture(scope="module")
+def analyzer(tmp_path_factory: pytest.TempPathFactory) -> CrackAnalyzer:
+    return make_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Three photographs, two of one name in sub-folders, and what is none."""
+    for i, name in enumerate(("1.png", "a/2.jpg", "b/2.jpg")):
+        image = np.random.default_rng(i).integers(0, 256, (70 + i, 90, 3), dtype=np.uint8)
+        path = tmp_path / "photos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)
+    write_bytes(tmp_path / "photos" / "notes.txt", b"-")
+    write_bytes(tmp_path / "photos" / "a" / "._2.jpg", b"-")
+    return tmp_path / "photos"
+
+
+def rows_of(out: Path) -> dict[str, dict[str, str]]:
+    with (out / "predictions.csv").open(encoding="utf-8", newline="") as table:
+        return {row["image"]: row for row in csv.DictReader(table)}
+
+
+def run(analyzer: CrackAnalyzer, photos: Path, out: Path, model: str = "m1", **options: object) -> Summary:
+    found = find_photographs([str(photos)], out)
+    return predict_files(analyzer, found, out, model=model, **options)[0]  # type: ignore[arg-type]
+
+
+def test_every_photograph_has_its_row_mask_and_overlay(analyzer: CrackAnalyzer, photos: Path) -> None:
+    out = photos.parent / "out"
+    summary, figures = predict_files(analyzer, find_photographs([str(photos)], out), out, model="m1")
+    assert (summary.num_images, summary.num_predicted, summary.num_kept, summary.failed) == (3, 3, 0, [])
+    rows = rows_of(out)
+    assert sorted(rows) == [str(photos / name) for name in ("1.png", "a/2.jpg", "b/2.jpg")]
+    for (path, row), figure in zip(sorted(rows.items()), figures, strict=True):
+        expected = analyzer.analyze(read_image(Path(path)))
+        mask = cv2.imread(str(out / row["mask"]), cv2.IMREAD_UNCHANGED)
+        np.testing.assert_array_equal(mask > 0, expected.crack_mask)
+        assert cv2.imread(str(out / row["overlay"])).shape == (*mask.shape, 3)
+        assert (row["height"], row["width"]) == tuple(map(str, mask.shape))
+        assert float(row["crack_fraction"]) == pytest.approx(expected.crack_fraction, rel=1e-5)
+        assert float(row["crack_length_px"]) == pytest.approx(expected.crack_length_px, rel=1e-5)
+        assert figure["score"] == pytest.approx(expected.score, rel=1e-5)
+    assert rows[str(photos / "b/2.jpg")]["mask"] == "masks/b/2.png"
+
+
+def test_second_run_predicts_only_what_changed(analyzer: CrackAnalyzer, photos: Path) -> None:
+    out = photos.parent / "out"
+    run(analyzer, photos, out)
+    assert run(analyzer, photos, out).num_kept == 3
+    os.utime(photos / "1.png", ns=(0, 0))
+    (out / "masks" / "a" / "2.png").unlink()
+    summary = run(analyzer, photos, out)
+    assert (summary.num_predicted, summary.num_kept) == (2, 1)
+    assert len(rows_of(out)) == 3
+    assert run(analyzer, photos, out, model="m2").num_predicted == 3
+    assert run(analyzer, photos, out, model="m2", threshold=0.25).num_predicted == 3
+    assert {row["threshold"] for row in rows_of(out).values()} == {"0.25"}
+
+
+@pytest.mark.parametrize("cut", [1, 30, 200, 400])
+def test_a_run_that_was_killed_goes_on(analyzer: CrackAnalyzer, photos: Path, cut: int) -> None:
+    out = photos.parent / "out"
+    run(analyzer, photos, out)
+    complete = rows_of(out)
+    table = out / "predictions.csv"
+    table.write_bytes(table.read_bytes()[:-cut])
+    summary = run(analyzer, photos, out)
+    assert summary.num_kept + summary.num_predicted == 3
+    assert summary.num_kept >= 3 - (1 + cut // 150)
+    assert rows_of(out) == complete
+    assert table.read_bytes().count(b"\n") == 4
+
+
+def test_unreadable_files_are_reported_and_tried_again(analyzer: CrackAnalyzer, photos: Path) -> None:
+    out = photos.parent / "out"
+    good = (photos / "1.png").read_bytes()
+    write_bytes(photos / "1.png", good[:200])
+    write_bytes(photos / "empty.jpg", b"")
+    write_bytes(photos / "icon.png", encode_png(np.zeros((8, 8, 3), np.uint8)))
+    summary = run(analyzer, photos, out)
+    assert (summary.num_predicted, len(summary.failed)) == (2, 3)
+    assert all(str(photos) in error for error in summary.failed)
+    row = rows_of(out)[str(photos / "1.png")]
+    assert "damaged or cut short" in row["error"]
+    assert row["mask"] == ""
+    assert not (out / "masks" / "1.png").exists()
+    write_bytes(photos / "1.png", good)
+    summary = run(analyzer, photos, out)
+    assert (summary.num_predicted, summary.num_kept, len(summary.failed)) == (1, 2, 2)
+    assert rows_of(out)[str(photos / "1.png")]["error"] == ""
+
+
+def test_turned_sixteen_bit_cmyk_and_transparent_photographs_come_out_upright(
+    analyzer: CrackAnalyzer, tmp_path: Path
+) -> None:
+    colour = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8))
+    exif = colour.getexif()
+    exif[0x0112] = 6  # turned by a quarter
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    colour.save(folder / "turned.jpg", exif=exif)
+    colour.convert("CMYK").save(folder / "cmyk.jpg")
+    colour.convert("RGBA").save(folder / "alpha.png")
+    write_bytes(folder / "deep.png", encode_png(np.full((40, 60), 30000, np.uint16)))
+    summary = run(analyzer, folder, tmp_path / "out")
+    assert summary.failed == []
+    sizes = {Path(name).name: (row["width"], row["height"]) for name, row in rows_of(tmp_path / "out").items()}
+    assert sizes["turned.jpg"] == ("40", "60")
+    assert sizes["deep.png"] == sizes["cmyk.jpg"] == sizes["alpha.png"] == ("60", "40")
+    assert cv2.imread(str(tmp_path / "out" / "masks" / "turned.png")).shape[:2] == (60, 40)
+
+
+def test_results_of_other_photographs_are_not_overwritten(
+    analyzer: CrackAnalyzer, photos: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    run(analyzer, photos, out)
+    before = (out / "predictions.csv").read_bytes()
+    write_bytes(tmp_path / "others" / "1.png", (photos / "1.png").read_bytes())
+    with pytest.raises(CracksegError, match=r"masks/1\.png is the result of .*photos/1\.png.*--out"):
+        run(analyzer, tmp_path / "others", out)
+    assert (out / "predictions.csv").read_bytes() == before
+    write_bytes(tmp_path / "others" / "8.png", (photos / "1.png").read_bytes())
+    (tmp_path / "others" / "1.png").unlink()
+    run(analyzer, tmp_path / "others", out)
+    assert len(rows_of(out)) == 4  # earlier rows stay
+
+
+def test_names_mirror_folders_and_never_meet(photos: Path) -> None:
+    out = photos / "out"
+    write_bytes(photos / "1.jpg", (photos / "a" / "2.jpg").read_bytes())
+    write_bytes(out / "masks" / "1.png", b"-")  # an earlier result, below the photographs
+    names = [p.name for p in find_photographs([str(photos)], out)]
+    assert names == ["1.jpg", "1.png", "a/2", "b/2"]
+    assert [p.name for p in find_photographs([str(photos / "a"), str(photos / "b")], out)] == ["a/2", "b/2"]
+    assert [p.name for p in find_photographs([str(photos / "*" / "2.jpg")], out)] == ["a/2", "b/2"]
+    twice = [str(photos / "a"), str(photos / "a" / "2.jpg")]
+    assert [p.name for p in find_photographs(twice, out)] == ["2"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [("nowhere", "no such file"), ("none*", "no such file"), ("empty", r"\.jpg")],
+)
+def test_nothing_to_predict_is_said(tmp_path: Path, pattern: str, message: str) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CracksegError, match=message):
+        find_photographs([str(tmp_path / pattern)], tmp_path / "out")
+
+
+def test_a_foreign_table_is_not_touched(analyzer: CrackAnalyzer, photos: Path, tmp_path: Path) -> None:
+    write_bytes(tmp_path / "out" / "predictions.csv", b"name,score\n1,2\n")
+    with pytest.raises(CracksegError, match="not a table of this version"):
+        run(analyzer, photos, tmp_path / "out")
+    assert (tmp_path / "out" / "predictions.csv").read_bytes() == b"name,score\n1,2\n"
+
+
+def test_overlay_of_a_large_photograph_keeps_hair_thin_cracks() -> None:
+    mask = np.zeros((100, 8200), bool)
+    mask[50, :] = True
+    picture = np.asarray(Image.open(io.BytesIO(draw_overlay(np.full((50, 4096, 3), 128, np.uint8), mask))))
+    assert picture.shape == (50, 4096, 3)
+    assert (picture[25, :, 0].astype(int) - picture[25, :, 2] > 60).all()
+
+
+def test_overlay_of_a_large_photograph_is_reduced(analyzer: CrackAnalyzer, tmp_path: Path) -> None:
+    write_bytes(tmp_path / "photos" / "wide.png", encode_png(np.full((40, 5000, 3), 99, np.uint8)))
+    run(analyzer, tmp_path / "photos", tmp_path / "out")
+    assert cv2.imread(str(tmp_path / "out" / "overlays" / "wide.jpg")).shape == (33, 4096, 3)
+    assert cv2.imread(str(tmp_path / "out" / "masks" / "wide.png")).shape[:2] == (40, 5000)
+
+
+def test_model_folder_is_used_without_a_store(tmp_path: Path) -> None:
+    make_model(tmp_path)
+    image = np.random.default_rng(0).integers(0, 256, (50, 50, 3), dtype=np.uint8)
+    model = load_model(str(tmp_path), None)
+    assert 0 <= model.analyzer.analyze(image).score <= 1
+    assert len(model.digest) == 16
+    (tmp_path / "settings.json").unlink()
+    with pytest.raises(CracksegError, match=r"expected one settings\.json"):
+        load_model(str(tmp_path), None)
+    with pytest.raises(CracksegError, match="no such folder"):
+        load_model(str(tmp_path / "none"), None)
+
+
+def test_rows_have_every_column(analyzer: CrackAnalyzer, photos: Path, tmp_path: Path) -> None:
+    run(analyzer, photos, tmp_path / "out", overlays=False)
+    row = next(iter(rows_of(tmp_path / "out").values()))
+    assert tuple(row) == COLUMNS
+    assert {name for name, value in row.items() if not value} == {"overlay", "error"}
