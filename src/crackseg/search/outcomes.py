@@ -1,0 +1,141 @@
+"""What to do with a study: list it, train its best trials fully, register the best weights."""
+
+from __future__ import annotations
+
+import platform
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import TrialState
+
+from crackseg.analysis import SETTINGS_NAME
+from crackseg.data.catalog import data_source, list_samples
+from crackseg.data.image_io import write_bytes
+from crackseg.errors import CracksegError
+from crackseg.model_package import PROBE_NAME, build_analyzer, write_probe
+from crackseg.paper.cells import Cell
+from crackseg.paper.queue import make_plan, queue_cells
+from crackseg.registry import CANDIDATE_ALIAS, register_model
+from crackseg.search.apply import settings_of_trial
+from crackseg.search.results import FIGURES, choose_trial, format_comparison, format_trials, rank, weights_path
+from crackseg.search.run import prepare_for
+from crackseg.search.storage import PatientStorage
+from crackseg.search.study import Search, load_search
+from crackseg.tracking import Store, describe_code
+
+_BUDGET = "train.epochs"  # of a trial; a full training takes params.yaml's
+
+
+def show(store: Store, storage: PatientStorage, name: str | None) -> str:
+    """All studies of a storage, or one with its trials."""
+    studies = storage.get_all_studies()
+    if name is not None or len(studies) == 1:
+        search = load_search(store, storage, name)
+        trials = search.study.get_trials(deepcopy=False)
+        head = f"study {search.name}, trials: {_count_states(search)}"
+        table = format_comparison(search).split("\n\n| trial")[0] if rank(search) else ""
+        return "\n".join([head, "", table, "", *format_trials(search, trials)])
+    if not studies:
+        return "the storage has no study; `crackseg search` makes one"
+    lines = []
+    for study in sorted(studies, key=lambda s: s.study_name):
+        search = load_search(store, storage, study.study_name)
+        best = rank(search)[:1]
+        shown = f"best {best[0].values[0]:.4f} (trial {best[0].number})" if best else "no trial complete"
+        lines.append(f"{search.name}: {_count_states(search)}; {shown}")
+    return "\n".join([*lines, "", "--study NAME lists the trials of one"])
+
+
+def queue_best(
+    root: Path,
+    store: Store,
+    search: Search,
+    *,
+    top: int,
+    num_seeds: int,
+    settings: Mapping[str, Any],
+) -> Iterator[str]:
+    """Put the best trials into DVC's queue for full training, each with several seeds; yields the experiments.
+
+    The number of epochs is params.yaml's, not the trial's; everything else is as in the trial.
+
+    Args:
+        top: how many trials.
+        num_seeds: ``train.seed`` 0, 1, … of each.
+        settings: of all, as ``-S`` sets them.
+    Raises:
+        CracksegError: there is no complete trial, or DVC refuses.
+    """
+    choose_trial(search, None)  # says so if there is none
+    cells = []
+    for trial in rank(search)[:top]:
+        of_trial = settings_of_trial(search, trial.number, searched_only=False)
+        for seed in range(num_seeds):
+            values = of_trial | dict(settings) | {"train.seed": seed}
+            if _BUDGET not in trial.params and _BUDGET not in settings:
+                values.pop(_BUDGET, None)
+            name = f"{search.name}-{trial.number}-seed{seed}".lower().replace(".", "-").replace("_", "-")
+            cells.append(Cell(name, search.params.model.architecture, tuple(values.items())))
+    plan = make_plan(root, store, cells, {})
+    for name in [*plan.finished, *plan.waiting]:
+        yield f"{name} is there already"
+    for name in queue_cells(root, plan):
+        yield f"queued {name}"
+
+
+def register_trial(root: Path, store: Store, search: Search, number: int | None) -> str:
+    """Register the weights of a trial, by default of the best, as a version of the model; returns its URI.
+
+    Raises:
+        CracksegError: the trial is not complete, or its weights are not on this machine.
+    """
+    trial = choose_trial(search, number)
+    path = weights_path(search, trial.number)
+    if not path.exists():
+        raise CracksegError(
+            f"{path}: the weights of trial {trial.number} are not on {platform.node()}; they are kept of the best "
+            f"{search.params.search.keep} trials (search.keep), where each was trained. "
+            f"`crackseg search apply --trial {trial.number}` and `dvc repro` train it again"
+        )
+    figures = trial.user_attrs[FIGURES]
+    params = search.params
+    prepared_dir, dataset = prepare_for(root, store, params), params.data.train_dataset
+    val_samples = list_samples(prepared_dir, dataset, "val")
+    tags: dict[str, object] = {
+        "val/ods": f"{figures['ods']:.4f}",
+        "search.study": search.name,
+        "search.trial": trial.number,
+        "data.source": data_source(prepared_dir, dataset),
+        "git.commit": describe_code(root)["git.commit"],
+        "architecture": trial.params.get("model.architecture", params.model.architecture),
+    }
+    with tempfile.TemporaryDirectory() as scratch:
+        analyzer = build_analyzer(
+            path,
+            list_samples(prepared_dir, dataset, "train"),
+            val_samples,
+            params.postprocess,
+            dataset=dataset,
+            device=params.train.device,
+            precision=params.train.precision,
+        )
+        write_bytes(Path(scratch) / SETTINGS_NAME, analyzer.settings.to_json().encode())
+        write_probe(Path(scratch) / PROBE_NAME, analyzer, val_samples)
+        version = register_model(
+            store,
+            run_id=figures["run_id"],
+            weights_path=path,
+            settings_path=Path(scratch) / SETTINGS_NAME,
+            probe_dir=Path(scratch) / PROBE_NAME,
+            name=params.registry.model_name,
+            tags=tags,
+        )
+    return f"models:/{params.registry.model_name}/{version.version} (alias {CANDIDATE_ALIAS})"
+
+
+def _count_states(search: Search) -> str:
+    trials: Sequence = search.study.get_trials(deepcopy=False)
+    counts = {s: sum(t.state == s for t in trials) for s in TrialState}
+    return ", ".join(f"{number} {state.name.lower()}" for state, number in counts.items() if number) or "none"

@@ -1,0 +1,279 @@
+"""What a worker does with trials that end in all ways; the training itself is played by a function."""
+
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from crackseg.data.image_io import keep_decoded
+from crackseg.data.synthetic import write_sample
+from crackseg.errors import CracksegError
+from crackseg.params import Params, change_params, load_params
+from crackseg.search import worker
+from crackseg.search.liveness import WORKER, Life
+from crackseg.search.results import compare_with_paper, rank, weights_path
+from crackseg.search.storage import PatientStorage, open_storage
+from crackseg.search.study import CELL, Search, create_or_join, load_search
+from crackseg.search.worker import Job, work
+from crackseg.tracking import Store
+from crackseg.trials import TrialStopped
+
+ROOT = Path(__file__).parents[3]
+SPACE = {
+    "optimizer": {"lr": {"low": 1e-4, "high": 0.1, "log": True}},
+    "loss": {"gamma": {"low": 0, "high": 5}},
+}
+Training = Callable[[int, Params, Callable[[int, dict[str, float]], None]], dict[str, float]]
+
+
+class Bench:
+    """A project folder, and studies made and worked in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for name in ("params.yaml", "dvc.yaml"):
+            shutil.copy(ROOT / name, folder / name)
+        write_sample(folder / "data", seed=1, counts={"CrackTree260": (2, 1, 0)}, size=(64, 64))
+        self.prepared_dir = folder / "data"  # nothing reads the images here
+        self.store = Store(folder)
+        base = load_params(folder / "params.yaml")
+        self.params = change_params(
+            base, {"search.space": SPACE, "search.paper": "none", "search.pruner": "none"}, source="test"
+        )
+        self.training: Training = lambda number, params, on_epoch: {"ods": 0.5}
+
+    def open(self, name: str, num_trials: int | None = 4, **changes: Any) -> Search:
+        params = change_params(self.params, {k.replace("__", "."): v for k, v in changes.items()}, source="test")
+        storage = open_storage(self.address)
+        return create_or_join(self.store, storage, name, params, {}, self.prepared_dir, num_trials=num_trials)
+
+    @property
+    def address(self) -> str:
+        return str(self.folder / "journal.log")
+
+    def work(self, search: Search, deadline: float | None = None) -> list[optuna.trial.FrozenTrial]:
+        job = Job(
+            self.folder, self.address, search.name, search.params, {}, search.run_id, search.folder,
+            self.prepared_dir, deadline, 1, os.getppid(),
+        )  # fmt: skip
+        work(job)
+        return search.study.get_trials()
+
+    def run_of(self, trial: optuna.trial.FrozenTrial) -> Any:
+        return self.store.get_run(trial.user_attrs["run_id"])
+
+
+@pytest.fixture(scope="module")
+def shared_bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    return Bench(tmp_path_factory.mktemp("bench"))
+
+
+@pytest.fixture
+def bench(shared_bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    def play(
+        store: Store,
+        params: Params,
+        prepared_dir: Path,
+        folder: Path,
+        *,
+        name: str,
+        parent: str,
+        tags: Mapping[str, str],
+        on_epoch: Callable[[int, dict[str, float]], None],
+        weights_path: Path | None,
+        measure_size: bool,
+    ) -> dict[str, float]:
+        """run_trial without a training; ends its run as run_trial does."""
+        run_id, _ = store.continue_run(folder / "run.json", name=name, parent=parent)
+        with store.record(run_id) as recorder:
+            try:
+                figures = shared_bench.training(int(tags["search.trial"]), params, on_epoch)
+            except TrialStopped as stopped:
+                recorder.set_tags({stopped.tag: "true"})
+                recorder.end("KILLED")
+                raise
+            recorder.end("FINISHED")
+        if weights_path:
+            weights_path.parent.mkdir(exist_ok=True)
+            weights_path.write_bytes(b"weights")
+        return figures
+
+    monkeypatch.setattr(worker, "run_trial", play)
+    yield shared_bench
+    keep_decoded(0)
+
+
+def test_a_trial_that_fails_and_one_without_a_number_do_not_end_the_study(bench: Bench) -> None:
+    def training(number: int, *_: Any) -> dict[str, float]:
+        if number == 1:
+            raise CracksegError("the training loss became nan")
+        return {"ods": math.nan if number == 2 else 0.5}
+
+    bench.training = training
+    trials = bench.work(bench.open("failures"))
+    assert [t.state.name for t in trials] == ["COMPLETE", "FAIL", "FAIL", "COMPLETE"]
+    assert [bench.run_of(t).info.status for t in trials] == ["FINISHED", "FAILED", "FAILED", "FINISHED"]
+    assert bench.run_of(trials[1]).data.tags["error"] == "the training loss became nan"
+    assert "not a number" in bench.run_of(trials[2]).data.tags["error"]
+
+
+def test_a_hopeless_trial_is_pruned_but_never_a_cell_of_the_paper(bench: Bench) -> None:
+    def training(
+        number: int, _params: Params, on_epoch: Callable[[int, dict[str, float]], None]
+    ) -> dict[str, float]:
+        value = 0.9 if number < 10 else 0.1
+        for epoch in range(20):
+            on_epoch(epoch, {"val/ods": value, "val/strict_ods": 0.0})
+        return {"ods": value, "strict_ods": 0.0}
+
+    bench.training = training
+    search = bench.open("pruning", 14, search__pruner="median", search__paper="grid", train__epochs=20)
+    trials = bench.work(search)
+    cells = [t for t in trials if CELL in t.user_attrs]
+    assert len(cells) == 12
+    assert [t.state.name for t in trials] == ["COMPLETE"] * 12 + ["PRUNED"] * 2
+    assert bench.run_of(trials[-1]).info.status == "KILLED"
+    assert bench.run_of(trials[-1]).data.tags["pruned"] == "true"
+    rows = compare_with_paper(search)
+    assert (rows[0].num_trials, rows[0].trial.number if rows[0].trial else None) == (12, 0)
+    assert rows[-1].trial is None
+
+
+def test_only_the_best_weights_are_kept(bench: Bench) -> None:
+    values = [0.3, 0.9, 0.1, 0.5, 0.7]
+    bench.training = lambda number, *_: {"ods": values[number]}
+    search = bench.open("weights", 5, search__keep=2)
+    bench.work(search)
+    assert [t.number for t in rank(search)] == [1, 4, 3, 0, 2]
+    assert [number for number in range(5) if weights_path(search, number).exists()] == [1, 4]
+
+
+def test_equal_seeds_give_equal_trials_also_after_a_break(bench: Bench) -> None:
+    bench.training = lambda _number, params, *_: {"ods": 1 / (1 + params.loss.gamma)}
+    whole = bench.work(bench.open("whole", 14))
+    first = bench.work(bench.open("parts", 7))
+    parts = bench.work(bench.open("parts", 14))
+    assert [t.params for t in whole] == [t.params for t in parts]
+    assert [t.params for t in first] == [t.params for t in parts[:7]]
+    assert whole[0].params != bench.work(bench.open("other", 1, search__seed=1))[0].params
+    assert len({t.params["loss.gamma"] for t in whole}) == 14
+
+
+def test_when_the_time_is_over_the_trial_waits_with_its_settings(bench: Bench) -> None:
+    def training(
+        _number: int, _params: Params, on_epoch: Callable[[int, dict[str, float]], None]
+    ) -> dict[str, float]:
+        time.sleep(0.6)
+        on_epoch(0, {"val/ods": 0.5})
+        return {"ods": 0.5}
+
+    bench.training = training
+    search = bench.open("time", 2)
+    stopped = bench.work(search, deadline=time.time() + 0.5)
+    assert [t.state.name for t in stopped] == ["WAITING", "WAITING"]
+    assert bench.run_of(stopped[0]).info.status == "KILLED"
+    went_on = bench.work(search)
+    assert [t.state.name for t in went_on] == ["COMPLETE", "COMPLETE"]
+    assert went_on[0].params == stopped[0].params
+    assert went_on[0].user_attrs["run_id"] == stopped[0].user_attrs["run_id"]  # one trial is one run
+
+
+def test_the_trial_of_a_dead_worker_is_run_again_and_one_that_kills_them_all_fails(bench: Bench) -> None:
+    bench.training = lambda *_: {"ods": 0.5}
+    search = bench.open("dead", 2)
+    for number, attempts in ((0, 1), (1, 3)):
+        trial_id = search.study.get_trials()[number]._trial_id
+        search.storage.set_trial_state_values(trial_id, TrialState.RUNNING)
+        life = Life(search.folder / "workers")
+        search.storage.set_trial_user_attr(trial_id, WORKER, life.token)
+        search.storage.set_trial_user_attr(trial_id, "attempts", attempts)
+        life._lock.release()  # dead: its file stays, nobody holds it
+        (search.folder / "workers" / life.token).touch()
+    trials = bench.work(search)
+    assert [t.state.name for t in trials] == ["COMPLETE", "FAIL"]
+    assert "died 3 times" in trials[1].user_attrs["error"]
+
+
+def test_two_objectives_give_a_front_and_no_pruning(bench: Bench) -> None:
+    values = [(0.9, 30.0), (0.8, 10.0), (0.7, 20.0)]
+
+    def training(
+        number: int, _params: Params, on_epoch: Callable[[int, dict[str, float]], None]
+    ) -> dict[str, float]:
+        on_epoch(0, {"val/ods": 0.0})
+        return dict(zip(("ods", "parameters"), values[number], strict=True))
+
+    bench.training = training
+    search = bench.open("two", 3, search__second_objective="parameters", search__pruner="median")
+    trials = bench.work(search)
+    assert [t.values for t in trials] == [list(v) for v in values]
+    assert sorted(t.number for t in search.study.best_trials) == [0, 1]
+    assert [t.number for t in rank(search)] == [0, 1, 2]
+
+
+def test_the_grid_sampler_goes_through_every_point_once(bench: Bench) -> None:
+    bench.training = lambda *_: {"ods": 0.5}
+    space = {"loss": {"gamma": [1, 2], "alpha": [1, 3]}}
+    trials = bench.work(bench.open("grid", 10, search__sampler="grid", search__space=space))
+    assert sorted((t.params["loss.gamma"], t.params["loss.alpha"]) for t in trials) == [
+        (1.0, 1.0), (1.0, 3.0), (2.0, 1.0), (2.0, 3.0),
+    ]  # fmt: skip
+
+
+def test_a_study_of_another_space_is_refused_with_the_difference_and_a_new_name(bench: Bench) -> None:
+    bench.open("mine", 1)
+    with pytest.raises(CracksegError, match=r"loss\.gamma: 0 to 5 in the study, 0 to 8 now[\s\S]*--study mine-2"):
+        bench.open("mine", 1, search__space__loss__gamma__high=8)
+    with pytest.raises(CracksegError, match=r"train\.epochs: 300 in the study, 7 now"):
+        bench.open("mine", 1, train__epochs=7)
+    bench.open("mine", 1, train__num_workers=3)  # nothing follows from it
+    assert load_search(bench.store, open_storage(bench.address), "mine").name == "mine"
+
+
+def test_trials_are_added_to_the_number_asked_for_and_the_cells_only_once(bench: Bench) -> None:
+    def cells(search: Search) -> list[str]:
+        return [t.user_attrs[CELL] for t in search.study.get_trials() if CELL in t.user_attrs]
+
+    search = bench.open("more", 3, search__paper="table3")
+    assert (len(search.study.get_trials()), len(cells(search))) == (3, 3)
+    bench.open("more", None, search__paper="table3")
+    assert len(search.study.get_trials()) == 3
+    bench.open("more", 6, search__paper="table3")
+    assert (len(search.study.get_trials()), len(set(cells(search)))) == (6, 3)
+
+
+def test_a_storage_that_comes_back_is_waited_for_and_one_that_does_not_is_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    inner = optuna.storages.InMemoryStorage()
+    answers = iter([ConnectionError("gone"), ConnectionError("gone"), []])
+
+    def get_all_studies() -> list:
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr("crackseg.search.storage._RETRY_S", 0.01)
+    monkeypatch.setattr(inner, "get_all_studies", get_all_studies)
+    storage = PatientStorage(inner)
+    assert storage.get_all_studies() == []
+    assert storage.num_outages == 1
+    monkeypatch.setattr("crackseg.search.storage.PATIENCE_S", 0.05)
+    answers = iter([ConnectionError("gone")] * 1000)
+    with pytest.raises(CracksegError, match="did not answer"):
+        PatientStorage(inner).get_all_studies()
+
+
+def test_a_storage_that_cannot_be_reached_says_so_without_its_password() -> None:
+    with pytest.raises(CracksegError, match=r"postgresql://me:\*\*\*@127\.0\.0\.1:1/db cannot be reached"):
+        open_storage("postgresql://me:secret@127.0.0.1:1/db")
+    with pytest.raises(CracksegError, match=r"cannot be reached.*expected a URL"):
+        open_storage("nonsense://here")
