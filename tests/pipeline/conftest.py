@@ -39,10 +39,10 @@ class Project:
             "GIT_COMMITTER_NAME": "T", "GIT_COMMITTER_EMAIL": "t@example.org",
         }  # fmt: skip
 
-    def run(self, *command: str, fails: bool = False) -> str:
+    def run(self, *command: str, fails: bool = False, timeout_s: float = 250) -> str:
         """Run a command; returns what it printed, and checks its exit code."""
         result = subprocess.run(
-            command, cwd=self.folder, env=self.environment, text=True, check=False, timeout=250,
+            command, cwd=self.folder, env=self.environment, text=True, check=False, timeout=timeout_s,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
         assert (result.returncode != 0) == fails, f"{' '.join(command)}: {result.returncode}\n{result.stdout}"

@@ -104,6 +104,35 @@ def test_registered_version_works_without_the_repository(finished: Project, tmp_
     assert set(np.unique(mask)) <= {0, 255}
     assert row["crack_fraction"] == pytest.approx((mask > 0).mean())
     assert 0 <= row["score"] <= 1
+    assert row["crack_length_px"] > 0
+    (probe_path,) = (finished.folder / "mlruns" / "artifacts").rglob("probe.json")
+    settings = json.loads((probe_path.parents[1] / "settings.json").read_text())
+    assert settings["run_id"] == version.run_id
+    counts = {name: len(values) for name, values in settings["reference"].items() if name != "num_images"}
+    train, val = 4, 2
+    assert counts == {
+        "brightness": train, "contrast": train, "sharpness": train, "crack_fraction": val, "confidence": val,
+    }  # fmt: skip
+    assert len(json.loads(probe_path.read_text())["images"]) == val
+
+
+def test_predict_names_the_way_to_production_and_uses_a_version(finished: Project, tmp_path: Path) -> None:
+    photographs = str(finished.folder / "data" / "CRKWH100" / "images")
+    said = finished.run("crackseg", "predict", photographs, "--out", str(tmp_path), fails=True)
+    assert "crackseg promote" in said
+    assert "Traceback" not in said
+    command = ("crackseg", "predict", photographs, "--out", str(tmp_path), "--model", "models:/crackseg@candidate")
+    finished.run(*command)
+    said = finished.run(*command, "--json", "--report-drift")
+    summary = json.loads(said[said.index("{") :])
+    assert summary["model"] == "models:/crackseg/1"
+    assert (summary["num_kept"], summary["failed"]) == (2, [])
+    assert {d["drifted"] for d in summary["drift"]} == {None}
+    assert len(list((tmp_path / "masks").iterdir())) == 2
+    run = client_of(finished).get_run(summary["monitoring_run"])
+    assert run.data.tags["kind"] == "monitoring"
+    assert run.data.metrics["num_images"] == 2
+    client_of(finished).delete_run(run.info.run_id)
 
 
 def test_dvc_shows_every_dataset(finished: Project, tmp_path: Path) -> None:

@@ -33,30 +33,76 @@ ORDER = [
     "crackseg.models",
     "crackseg.losses",
     "crackseg.metrics",
+    "crackseg.bootstrap",
     "crackseg.centerlines",
     "crackseg.postprocessing",
     "crackseg.inference",
+    "crackseg.analysis",
+    "crackseg.drift",
+    "crackseg.prediction",
+    "crackseg.artifact_places",
     "crackseg.outbox",
     "crackseg.tracking",
+    "crackseg.store_transfer",
     "crackseg.checkpoint",
     "crackseg.training",
+    "crackseg.tables",
     "crackseg.evaluation",
+    "crackseg.weak_points",
+    "crackseg.postprocessing_study",
+    "crackseg.trials",
+    "crackseg.study",
     "crackseg.plots",
+    "crackseg.study_figures",
+    "crackseg.study_report",
     "crackseg.report",
+    "crackseg.paper",
+    "crackseg.model_package",
+    "crackseg.model_loading",
+    "crackseg.drift_figure",
+    "crackseg.monitoring",
     "crackseg.serving",
     "crackseg.registry",
+    "crackseg.model_card",
     "crackseg.stages",
+    "crackseg.clean_process",
+    "crackseg.history",
+    "crackseg.production",
+    "crackseg.gate",
+    "crackseg.promotion",
+    "crackseg.search",
+    "crackseg.scoring_server",
+    "crackseg.export",
+    "crackseg.spark_batch",
+    "crackseg.deployment",
     "crackseg.demo",
     "crackseg.cli",
     "crackseg.__main__",
 ]
 NO_PLACE = {"crackseg", "crackseg.data"}  # package heads, importable from everywhere
 
-# Only these may import the named library, so that a change of it stays in one room.
+# Only these (a module, or any module of a package) may import the named library, so that a change of it stays in one
+# room.
 IMPORTERS = {
-    "mlflow": {"crackseg.outbox", "crackseg.tracking", "crackseg.registry", "crackseg.serving"},
+    "mlflow": {
+        "crackseg.outbox",
+        "crackseg.tracking",
+        "crackseg.store_transfer",
+        "crackseg.registry",
+        "crackseg.serving",
+        "crackseg.clean_process",
+        "crackseg.history",
+        "crackseg.production",
+        "crackseg.gate",
+        "crackseg.promotion",
+        "crackseg.model_card",
+        "crackseg.scoring_server",
+        "crackseg.spark_batch",
+        "crackseg.deployment",
+    },
     "click": {"crackseg.cli"},
-    "matplotlib": {"crackseg.plots"},
+    "optuna": {"crackseg.search"},
+    "matplotlib": {"crackseg.study_figures", "crackseg.plots", "crackseg.paper.figures"},
 }
 
 
@@ -76,7 +122,10 @@ def test_imports_point_upwards(module: str) -> None:
 @pytest.mark.parametrize("library", IMPORTERS)
 def test_library_stays_in_its_room(library: str) -> None:
     found = {m for m in list_modules() if any(n.split(".")[0] == library for n in direct_imports(m))}
-    assert found == IMPORTERS[library]
+    rooms = IMPORTERS[library]
+    strangers = {m for m in found if not any(m == room or m.startswith(f"{room}.") for room in rooms)}
+    assert not strangers
+    assert {room for room in rooms if any(m == room or m.startswith(f"{room}.") for m in found)} == rooms
 
 
 def test_every_place_in_the_order_is_taken() -> None:

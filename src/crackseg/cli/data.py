@@ -1,0 +1,104 @@
+"""`crackseg data`: bring, make and check datasets."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from crackseg.errors import CracksegError
+
+
+@click.group()
+def data() -> None:
+    """Bring, make and check datasets."""
+
+
+@data.command("import")
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option("--name", help="Name of the dataset; known ones are recognised by their folders.")
+@click.option("--crack-value", "crack_values", type=int, multiple=True, help="Mask value that means crack.")
+@click.option("--split-seed", default=0, show_default=True, type=click.IntRange(0))
+@click.option("--split-counts", nargs=3, type=click.IntRange(0), help="Shares of train, val, test.")
+@click.option("--train-list", type=click.Path(path_type=Path), help="Stems of the training images, a line each.")
+@click.option("--val-list", type=click.Path(path_type=Path), help="Stems of the validation images.")
+@click.option("--test-list", type=click.Path(path_type=Path), help="Stems of the test images.")
+@click.option("--allow-unpaired", is_flag=True, help="Leave out images without mask and masks without image.")
+def data_import(
+    source: Path,
+    name: str | None,
+    crack_values: tuple[int, ...],
+    split_seed: int,
+    split_counts: tuple[int, int, int] | None,
+    train_list: Path | None,
+    val_list: Path | None,
+    test_list: Path | None,
+    allow_unpaired: bool,
+) -> None:
+    """Import what you downloaded or photographed from SOURCE, whatever its layout, as versioned data.
+
+    \b
+    crackseg data import DeepCrack-datasets
+    crackseg data import photographs --name BRIDGE7 --crack-value 255
+    """
+    from crackseg.data.importers import import_datasets
+    from crackseg.data.staging import finish_interrupted_import
+    from crackseg.data.versioning import check_data_is_committed, fetch_data, version_data
+    from crackseg.tracking import find_root
+
+    root = find_root()
+    fetch_data(root)
+    if finish_interrupted_import(root / "data"):
+        version_data(root)
+    if (root / "data").is_dir():
+        check_data_is_committed(root, root)
+    lists = {"train": train_list, "val": val_list, "test": test_list}
+    summaries = import_datasets(
+        source,
+        root / "data",
+        name=name,
+        crack_values=crack_values or None,
+        split_seed=split_seed,
+        split_counts=split_counts,
+        split_lists={split: path for split, path in lists.items() if path} or None,
+        allow_unpaired=allow_unpaired,
+    )
+    version_data(root)
+    for summary in summaries:
+        click.echo(str(summary))
+    names = ", ".join(summary.dataset for summary in summaries)
+    click.echo(f'data.dvc is updated and staged; keep it with: git commit -m "Import {names}" data.dvc')
+
+
+@data.command("synth")
+@click.option("--out", "out_dir", type=click.Path(path_type=Path), default=Path("data"), show_default=True)
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
+def data_synth(out_dir: Path, seed: int) -> None:
+    """Make the sample: four datasets of procedural crack scenes in the looks of the paper's."""
+    from crackseg.data.synthetic import write_sample
+
+    write_sample(out_dir, seed=seed, progress=True)
+    click.echo(f"wrote the sample to {out_dir}")
+
+
+@data.command("validate")
+@click.argument("names", nargs=-1)
+@click.option("--out", type=click.Path(path_type=Path), help="Write the report as Markdown to this file.")
+def data_validate(names: tuple[str, ...], out: Path | None) -> None:
+    """Check datasets (all by default): pairs, sizes, mask values, damaged files, leakage across splits."""
+    from crackseg.data.image_io import write_bytes
+    from crackseg.data.validation import validate_datasets
+    from crackseg.tracking import find_root
+
+    data_dir = find_root() / "data"
+    chosen = list(names) or sorted(path.parent.name for path in data_dir.glob("*/manifest.csv"))
+    if not chosen:
+        raise CracksegError(f"{data_dir} holds no datasets; fetch them with `dvc pull data.dvc`")
+    reports = validate_datasets(data_dir, chosen)
+    text = "\n".join(report.to_markdown() for report in reports)
+    if out:
+        write_bytes(out, text.encode())
+    click.echo(text)
+    if any(report.errors for report in reports):
+        sys.exit(1)

@@ -1,0 +1,110 @@
+"""`crackseg serve`, `batch`, `export` and `card`: a registered version at work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+_MODEL_HELP = "models:/NAME@ALIAS, models:/NAME/VERSION, or a version's folder. [default: @production]"
+
+
+@click.command()
+@click.option("--model", "uri", help=_MODEL_HELP)
+@click.option("--port", default=5001, show_default=True, type=click.IntRange(1, 65535), help="Port on 127.0.0.1.")
+@click.option(
+    "--max-megabytes", default=32.0, show_default=True, type=click.FloatRange(min=0, min_open=True),
+    help="Largest request; photographs grow by a third on the way.",
+)  # fmt: skip
+@click.option(
+    "--max-megapixels", default=50.0, show_default=True, type=click.FloatRange(min=0, min_open=True),
+    help="Largest photograph.",
+)  # fmt: skip
+@click.option("--timeout", "timeout_s", default=60, show_default=True, type=click.IntRange(1), help="Seconds.")
+def serve(uri: str | None, port: int, max_megabytes: float, max_megapixels: float, timeout_s: int) -> None:
+    """Answer HTTP requests with MLflow's scoring server: the version that is in production now.
+
+    docs/serving.md shows how to ask. A new promotion is picked up when it is started again.
+    """
+    from crackseg.deployment import find_model, run_scoring_server
+
+    run_scoring_server(
+        *find_model(uri),
+        port=port,
+        max_bytes=round(max_megabytes * 1e6),
+        max_pixels=round(max_megapixels * 1e6),
+        timeout_s=timeout_s,
+    )
+
+
+@click.command()
+@click.argument("source")
+@click.argument("target")
+@click.option("--model", "uri", help=_MODEL_HELP)
+@click.option("--workers", default=2, show_default=True, type=click.IntRange(1), help="Processes on this machine.")
+@click.option("--master", help="A Spark cluster instead, e.g. spark://HOST:7077.")
+@click.option(
+    "--format", "file_format", default="parquet", show_default=True, type=click.Choice(["parquet", "csv"])
+)
+def batch(source: str, target: str, uri: str | None, workers: int, master: str | None, file_format: str) -> None:
+    """Predict all photographs below SOURCE by Spark, and write a table into the new folder TARGET.
+
+    Ends with 3 if a photograph could not be read; all others are predicted.
+    """
+    import sys
+
+    from crackseg.deployment import find_model
+    from crackseg.spark_batch import score_folder
+
+    master = master or f"local[{workers}]"
+    model_uri, model_store = find_model(uri)
+    tracking_uri = model_store.uri if model_store else None
+    summary = score_folder(model_uri, tracking_uri, source, target, master=master, file_format=file_format)
+    for path, error in summary.failed[:20]:
+        click.echo(f"left out: {path}: {error}", err=True)
+    done = summary.num_images - len(summary.failed)
+    click.echo(f"{done} of {summary.num_images} photographs predicted: {target}")
+    sys.exit(3 if summary.failed else 0)
+
+
+@click.command()
+@click.option("--format", "file_format", required=True, type=click.Choice(["onnx", "openvino"]))
+@click.option("--model", "uri", help=_MODEL_HELP)
+@click.option("--out", "out_path", type=click.Path(dir_okay=False, path_type=Path), help="File (.onnx or .xml).")
+@click.option(
+    "--images", "images_dir", type=click.Path(file_okay=False, path_type=Path),
+    help="Photographs to compare on. [default: those of the version]",
+)  # fmt: skip
+@click.option(
+    "--tolerance", default=1e-3, show_default=True, type=click.FloatRange(0, 1),
+    help="Largest difference of probability that is accepted.",
+)  # fmt: skip
+def export(
+    file_format: str, uri: str | None, out_path: Path | None, images_dir: Path | None, tolerance: float
+) -> None:
+    """Export the network, prove it on photographs, and log it with its version (docs/exporting.md)."""
+    from crackseg.deployment import find_model
+    from crackseg.export import export_model
+
+    done = export_model(
+        *find_model(uri),
+        file_format=file_format,
+        out_path=out_path,
+        images_dir=images_dir,
+        tolerance=tolerance,
+    )
+    parity = done.parity
+    click.echo(
+        f"{done.model}: {', '.join(map(str, done.paths))}\nlargest difference of probability to torch: "
+        f"{parity.max_difference:.2g}, on {parity.num_images} photographs at two sizes each "
+        f"({parity.num_pixels / 1e6:.1f} megapixels)" + ("\nlogged with the version" if done.logged else "")
+    )
+
+
+@click.command()
+@click.option("--model", "uri", help="models:/NAME@ALIAS or models:/NAME/VERSION. [default: @production]")
+def card(uri: str | None) -> None:
+    """Make the model card of a version anew, and print it."""
+    from crackseg.deployment import renew_card
+
+    click.echo(renew_card(uri), nl=False)

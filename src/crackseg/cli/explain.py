@@ -1,0 +1,132 @@
+"""`crackseg explain-scores`: the figures that say what a score is blind to, on anybody's masks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+_EXISTING_DIR = click.Path(exists=True, file_okay=False, path_type=Path)
+
+
+@click.command("explain-scores")
+@click.option("--out", "out_dir", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder.")
+@click.option(
+    "--masks",
+    "mask_dirs",
+    type=_EXISTING_DIR,
+    multiple=True,
+    help="Truth of yours, 1-px lines (repeatable); 20 procedural scenes by default.",
+)
+@click.option("--crack-value", "crack_values", type=int, multiple=True, help="Mask value that means crack.")
+@click.option("--tolerance-px", default=2, show_default=True, type=click.IntRange(0, 100))
+@click.option("--line-tolerance-px", default=4, show_default=True, type=click.IntRange(0, 100), help="Of clIoU.")
+@click.option(
+    "--size-px",
+    default=512,
+    show_default=True,
+    type=click.IntRange(32, 16384),
+    help="Side of the square that truth is resized to, as data.size_px.",
+)
+def explain_scores(
+    out_dir: Path,
+    mask_dirs: tuple[Path, ...],
+    crack_values: tuple[int, ...],
+    tolerance_px: int,
+    line_tolerance_px: int,
+    size_px: int,
+) -> None:
+    """Score predictions with a known fault, and truth that was resized: what does each score see?
+
+    Writes weak_points.png, .csv and .md, and resizing.png and .csv where a mask is larger than --size-px.
+    """
+    from crackseg import weak_points
+    from crackseg.data.image_io import write_bytes
+    from crackseg.plots import draw_resizing, draw_weak_points
+    from crackseg.tables import write_csv
+
+    masks = (
+        weak_points.read_masks(mask_dirs, crack_values=crack_values or None)
+        if mask_dirs
+        else list(weak_points.draw_procedural_masks())
+    )
+    source = ("" if mask_dirs else "procedural scenes: ") + weak_points.describe_masks(masks)
+    tolerances = {"tolerance_px": tolerance_px, "line_tolerance_px": line_tolerance_px}
+    cases = weak_points.score_cases(masks, **tolerances)
+    resizing = weak_points.measure_resizing(masks, size_px=size_px, **tolerances)
+    text = weak_points.format_weak_points(
+        cases, resizing, source=source, settings=tolerances | {"size_px": size_px}
+    )
+    write_csv(cases, out_dir / "weak_points.csv")
+    write_bytes(out_dir / "weak_points.md", text.encode())
+    examples = weak_points.cut_examples(masks)
+    draw_weak_points(cases, examples, weak_points.SERIES, out_dir / "weak_points.png", source=source)
+    if len(resizing):
+        write_csv(resizing, out_dir / "resizing.csv")
+        examples = weak_points.cut_resized_examples(masks, size_px)
+        draw_resizing(resizing, examples, out_dir / "resizing.png", source=source)
+    click.echo(text)
+    if resizing.empty:
+        click.echo(f"No mask is larger than {size_px} x {size_px}; a smaller --size-px shows what resizing does.")
+
+
+@click.command("compare-postprocessing")
+@click.option("--predictions", required=True, type=_EXISTING_DIR, help="Maps: 8/16-bit PNG or float .npy.")
+@click.option("--masks", required=True, type=_EXISTING_DIR, help="Truth, with the same stems.")
+@click.option(
+    "--rois", type=_EXISTING_DIR, help="Regions of interest, with the same stems; all counts by default."
+)
+@click.option("--out", "out_dir", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder.")
+@click.option("--crack-value", "crack_values", type=int, multiple=True, help="Mask value that means crack.")
+@click.option("--min-length-px", default=20, show_default=True, type=click.IntRange(0), help="Second time round.")
+@click.option("--low-ratio", default=0.6, show_default=True, type=click.FloatRange(0, 1, min_open=True))
+@click.option("--max-gap-px", default=10, show_default=True, type=click.IntRange(1))
+@click.option(
+    "--floor", default=0.25, show_default=True, type=click.FloatRange(0, 1, min_open=True, max_open=True)
+)
+@click.option("--tolerance-px", default=2, show_default=True, type=click.IntRange(0, 100))
+@click.option("--line-tolerance-px", default=4, show_default=True, type=click.IntRange(0, 100), help="Of clIoU.")
+def compare_postprocessing(
+    predictions: Path,
+    masks: Path,
+    rois: Path | None,
+    out_dir: Path,
+    crack_values: tuple[int, ...],
+    min_length_px: int,
+    low_ratio: float,
+    max_gap_px: int,
+    floor: float,
+    tolerance_px: int,
+    line_tolerance_px: int,
+) -> None:
+    """Score the same maps after every post-processing method, count broken pieces, and time it.
+
+    Each method runs twice: with all pieces, and without those shorter than --min-length-px. Masks without a map are
+    left out. Writes postprocessing.csv, .md and .png, and continuity.csv and .png.
+    """
+    from crackseg import postprocessing_study as study
+    from crackseg.data.image_io import write_bytes
+    from crackseg.data.wording import count_of
+    from crackseg.params import EvaluateParams
+    from crackseg.plots import draw_continuity, draw_postprocessing
+    from crackseg.tables import format_markdown, write_csv
+
+    maps = study.find_maps(predictions, masks, rois)
+    variants = study.make_variants(
+        min_length_px=min_length_px, low_ratio=low_ratio, max_gap_px=max_gap_px, floor=floor
+    )
+    evaluate = EvaluateParams(
+        tolerance_px=tolerance_px, num_thresholds=256, line_tolerance_px=line_tolerance_px, use_roi=True
+    )
+    table, continuity, examples = study.compare_methods(
+        maps, variants, evaluate, crack_values=crack_values or None
+    )
+    source = f"{predictions}: {count_of(len(maps), 'map')}"
+    settings = f"low_ratio {low_ratio}, max_gap_px {max_gap_px}, floor {floor}, tolerance_px {tolerance_px}"
+    text = f"{source}. Settings: {settings}, line_tolerance_px {line_tolerance_px}.\n\n{format_markdown(table)}"
+    write_csv(table, out_dir / "postprocessing.csv")
+    write_csv(continuity, out_dir / "continuity.csv")
+    write_bytes(out_dir / "postprocessing.md", text.encode())
+    draw_postprocessing(examples, out_dir / "postprocessing.png", source=source)
+    draw_continuity(table, continuity, out_dir / "continuity.png", source=source)
+    click.echo(text)

@@ -1,0 +1,84 @@
+"""`crackseg paper`: the paper's experiments, and their figures beside ours."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+
+@click.group()
+def paper() -> None:
+    """Reproduce the paper's tables."""
+
+
+@paper.command("queue")
+@click.option("--table3", is_flag=True, help="The eight DeepLabV3 cells of Table 3 and the two baselines.")
+@click.option("--grid", is_flag=True, help="All 256 combinations of section 3.1.")
+@click.option("--cell", "names", multiple=True, metavar="NAME", help="One cell by its name (repeatable).")
+@click.option(
+    "-S",
+    "--set-param",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A setting of all cells, as of `dvc exp run -S` (repeatable), e.g. train.epochs=2.",
+)
+@click.option("--dry-run", is_flag=True, help="List the cells and queue nothing.")
+@click.option("--yes", is_flag=True, help="Do not ask before the grid is queued.")
+def paper_queue(
+    table3: bool, grid: bool, names: tuple[str, ...], settings: tuple[str, ...], dry_run: bool, yes: bool
+) -> None:
+    """Put cells of the paper into DVC's queue; finished ones and those that wait already are left out.
+
+    \b
+    crackseg paper queue --table3                        then: dvc queue start
+    crackseg paper queue --cell table3-random-focal-g2
+    crackseg paper queue --table3 -S train.epochs=2      a trial of the machinery
+    """
+    from crackseg.errors import CracksegError
+    from crackseg.paper.cells import choose_cells
+    from crackseg.paper.queue import describe_plan, make_plan, queue_cells
+    from crackseg.params import parse_setting
+    from crackseg.tracking import Store, find_root
+
+    cells = choose_cells(table3=table3, grid=grid, names=names)
+    overrides = dict(parse_setting(text) for text in settings)
+    root = find_root()
+    plan = make_plan(root, Store(root), cells, overrides)
+    click.echo(describe_plan(plan, list_cells=dry_run or not grid))
+    if dry_run or not plan.to_queue:
+        return
+    if grid and not yes:
+        if not sys.stdin.isatty():
+            raise CracksegError(f"nobody to ask whether to queue {len(plan.to_queue)} experiments; say --yes")
+        click.confirm(f"Queue {len(plan.to_queue)} experiments?", abort=True)
+    for name in queue_cells(root, plan):
+        click.echo(f"queued {name}")
+    click.echo("Start with `dvc queue start`, look with `dvc queue status`, compare with `crackseg ui`.")
+
+
+@paper.command("report")
+@click.option(
+    "--architectures", metavar="A,B", help="Time only these; by default every architecture that is installed."
+)
+@click.option("--no-timing", is_flag=True, help="Leave inference out of Table 4: timing takes minutes on a CPU.")
+@click.option("--repeats", default=5, show_default=True, type=click.IntRange(1), help="Measurements of each.")
+def paper_report(architectures: str | None, no_timing: bool, repeats: int) -> None:
+    """Put the finished cells beside the paper's figures: Tables 3 and 4, Figures 3 and 4.
+
+    Writes outputs/paper, which `dvc plots show` shows too, and makes a new run `paper-report` on each call.
+    """
+    from crackseg.paper.report import write_paper_report
+    from crackseg.paper.timing import choose_architectures
+    from crackseg.tracking import Store, find_root
+
+    chosen = () if no_timing else choose_architectures(architectures)
+    root = find_root()
+    written = write_paper_report(root, Store(root), architectures=chosen, repeats=repeats)
+    click.echo(
+        f"{written.num_finished} of {written.num_finished + written.num_missing} cells of Table 3 are finished"
+    )
+    for remark in written.remarks:
+        click.echo(f"note: {remark}")
+    click.echo(f"report: {written.page_path}, also in MLflow as run {written.run_id} (paper-report)")

@@ -1,0 +1,72 @@
+"""`crackseg predict`: masks of anybody's photographs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("paths", nargs=-1, required=True)
+@click.option("--out", "out_dir", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder.")
+@click.option(
+    "--model", "uri", help="models:/NAME@ALIAS, models:/NAME/VERSION, or a folder. [default: @production]"
+)
+@click.option("--threshold", type=click.FloatRange(0, 1), help="Instead of the model's operating threshold.")
+@click.option(
+    "--overlays/--no-overlays", default=True, show_default=True, help="Draw the cracks on the photographs."
+)
+@click.option("--report-drift", is_flag=True, help="Record the comparison with the training data in MLflow.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+def predict(
+    paths: tuple[str, ...],
+    out_dir: Path,
+    uri: str | None,
+    threshold: float | None,
+    overlays: bool,
+    report_drift: bool,
+    as_json: bool,
+) -> None:
+    """Find the cracks in photographs: files, folders (with all below) and "quoted*globs".
+
+    Writes masks, overlays and predictions.csv into the folder --out. The same command goes on where it was stopped.
+    Ends with 3 if a photograph could not be read; all others are predicted.
+    """
+    import json
+    from dataclasses import asdict
+
+    from crackseg.drift import compare, describe_drift
+    from crackseg.model_loading import load_model
+    from crackseg.params import load_params
+    from crackseg.prediction import describe_summary, find_photographs, predict_files
+    from crackseg.tracking import find_root
+
+    photographs = find_photographs(paths, out_dir)
+    root = find_root() if report_drift or uri is None or not Path(uri).is_dir() else None
+    if uri is None:
+        assert root is not None
+        uri = f"models:/{load_params(root / 'params.yaml').registry.model_name}@production"
+    model = load_model(uri, root)
+    summary, figures = predict_files(
+        model.analyzer, photographs, out_dir, model=model.digest, threshold=threshold, overlays=overlays
+    )
+    drifts = compare(model.analyzer.settings.reference, figures)
+    run_id = None
+    if report_drift:
+        from crackseg.monitoring import record_drift
+
+        assert root is not None
+        source = " ".join(paths)
+        run_id = record_drift(root, model, figures, drifts, source=source, num_failed=len(summary.failed))
+    if as_json:
+        content = {"model": model.uri, "out": str(out_dir)} | asdict(summary)
+        content |= {"drift": [asdict(d) for d in drifts], "monitoring_run": run_id}
+        click.echo(json.dumps(content, indent=2))
+    else:
+        click.echo(f"{describe_summary(summary, out_dir)}\nmodel: {model.uri}")
+        click.echo(describe_drift(drifts), err=any(d.drifted for d in drifts))
+        if run_id:
+            click.echo(f"recorded as run {run_id}; `crackseg ui` shows it")
+    sys.exit(3 if summary.failed else 0)

@@ -1,0 +1,39 @@
+"""`crackseg score`: score maps that any program made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+_EXISTING_DIR = click.Path(exists=True, file_okay=False, path_type=Path)
+
+
+@click.command()
+@click.option("--predictions", required=True, type=_EXISTING_DIR, help="Maps: 8/16-bit PNG or float .npy.")
+@click.option("--masks", required=True, type=_EXISTING_DIR, help="Truth, with the same stems.")
+@click.option("--tolerance-px", default=2, show_default=True, type=click.IntRange(0, 100))
+@click.option("--num-thresholds", default=256, show_default=True, type=click.IntRange(2, 16384))
+@click.option("--crack-value", "crack_values", type=int, multiple=True, help="Mask value that means crack.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def score(
+    predictions: Path,
+    masks: Path,
+    tolerance_px: int,
+    num_thresholds: int,
+    crack_values: tuple[int, ...],
+    as_json: bool,
+) -> None:
+    """Score anybody's probability maps: ODS, OIS and AP under three protocols."""
+    import json
+
+    from crackseg.evaluation import format_scores, score_folder
+
+    scores = score_folder(
+        predictions,
+        masks,
+        tolerance_px=tolerance_px,
+        num_thresholds=num_thresholds,
+        crack_values=crack_values or None,
+    )
+    click.echo(json.dumps(scores.to_dict(), indent=2) if as_json else format_scores(scores))

@@ -1,0 +1,155 @@
+"""`crackseg search`: the search beyond the paper's grid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from crackseg.search.study import Search
+    from crackseg.tracking import Store
+
+_STORAGE = click.option(
+    "--storage",
+    metavar="URL",
+    help="Any storage of Optuna's: postgresql://…, or a journal file. [default: mlruns/search/journal.log]",
+)
+_STUDY = click.option("--study", "name", metavar="NAME", help="Study.  [default: the only one]")
+
+
+def _of_a_study(command: Callable) -> Callable:
+    return _STUDY(_STORAGE(click.pass_context(command)))
+
+
+@click.group(invoke_without_command=True)
+@click.option(
+    "--study", "name", metavar="NAME", help="Study to make or go on with.  [default: DATASET-ARCHITECTURE]"
+)
+@_STORAGE
+@click.option("--trials", type=click.IntRange(1), help="Trials of the study in the end.  [default: search.trials]")
+@click.option(
+    "--timeout", type=click.FloatRange(0, min_open=True), metavar="SECONDS", help="Stop after this time."
+)
+@click.option("--jobs", default=1, show_default=True, type=click.IntRange(1), help="Worker processes.")
+@click.option(
+    "-S",
+    "--set-param",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A setting of all trials, as of `dvc exp run -S` (repeatable), e.g. train.epochs=20.",
+)
+@click.pass_context
+def search(
+    context: click.Context,
+    name: str | None,
+    storage: str | None,
+    trials: int | None,
+    timeout: float | None,
+    jobs: int,
+    settings: tuple[str, ...],
+) -> None:
+    """Search `search.space` of params.yaml for better settings than the paper's, on validation images.
+
+    Stopped or killed, the same command goes on with the trials left. On other machines, the same --study and
+    --storage join in.
+
+    \b
+    crackseg search --study night --trials 64 --jobs 2 -S train.epochs=20
+    crackseg search show
+    crackseg search apply           the best trial's settings into params.yaml
+    """
+    context.obj = {"name": name, "storage": storage}
+    if context.invoked_subcommand is not None:
+        return
+    from crackseg.params import parse_setting
+    from crackseg.search.run import Order, run_search
+    from crackseg.tracking import find_root
+
+    overrides = dict(parse_setting(text) for text in settings)
+    click.echo(run_search(find_root(), Order(name, storage, trials, timeout, jobs, overrides)))
+
+
+@search.command("show")
+@_of_a_study
+def search_show(context: click.Context, name: str | None, storage: str | None) -> None:
+    """List the studies, or the trials of one."""
+    from crackseg.search.outcomes import show
+
+    store, opened, name = _open(context, name, storage)
+    click.echo(show(store, opened, name))
+
+
+@search.command("apply")
+@_of_a_study
+@click.option("--trial", type=click.IntRange(0), help="Its number.  [default: the best]")
+@click.option("--searched-only", is_flag=True, help="Leave out what -S set for all trials, e.g. the epochs.")
+def search_apply(
+    context: click.Context, name: str | None, storage: str | None, trial: int | None, searched_only: bool
+) -> None:
+    """Write a trial's settings into params.yaml, ready for `dvc repro`."""
+    from crackseg.search.apply import apply_trial
+    from crackseg.tracking import find_root
+
+    _store, opened = _load(context, name, storage)
+    changed = apply_trial(find_root(), opened, trial, searched_only=searched_only)
+    for key, (before, after) in changed.items():
+        click.echo(f"{key}: {before} -> {after}")
+    click.echo("params.yaml is ready for `dvc repro`" if changed else "params.yaml has these settings already")
+
+
+@search.command("queue")
+@_of_a_study
+@click.option("--top", default=3, show_default=True, type=click.IntRange(1), help="Best trials.")
+@click.option("--seeds", default=3, show_default=True, type=click.IntRange(1), help="Trainings of each.")
+@click.option(
+    "-S", "--set-param", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of all (repeatable)."
+)
+def search_queue(
+    context: click.Context,
+    name: str | None,
+    storage: str | None,
+    top: int,
+    seeds: int,
+    settings: tuple[str, ...],
+) -> None:
+    """Put the best trials into DVC's queue: full trainings with several seeds, since one proves little."""
+    from crackseg.params import parse_setting
+    from crackseg.search.outcomes import queue_best
+    from crackseg.tracking import find_root
+
+    store, opened = _load(context, name, storage)
+    overrides = dict(parse_setting(text) for text in settings)
+    for line in queue_best(find_root(), store, opened, top=top, num_seeds=seeds, settings=overrides):
+        click.echo(line)
+    click.echo("Start with `dvc queue start`, look with `dvc queue status`, compare with `dvc exp show`.")
+
+
+@search.command("register")
+@_of_a_study
+@click.option("--trial", type=click.IntRange(0), help="Its number.  [default: the best]")
+def search_register(context: click.Context, name: str | None, storage: str | None, trial: int | None) -> None:
+    """Register the weights of the best trial as they are, trained on the trial's budget."""
+    from crackseg.search.outcomes import register_trial
+    from crackseg.tracking import find_root
+
+    store, opened = _load(context, name, storage)
+    click.echo(f"registered: {register_trial(find_root(), store, opened, trial)}")
+
+
+def _open(context: click.Context, name: str | None, storage: str | None) -> tuple[Store, Any, str | None]:
+    from crackseg.search.storage import default_storage, open_storage
+    from crackseg.tracking import Store, find_root
+
+    store = Store(find_root())
+    address = storage or context.obj["storage"] or default_storage(store.home)
+    return store, open_storage(address), name or context.obj["name"]
+
+
+def _load(context: click.Context, name: str | None, storage: str | None) -> tuple[Store, Search]:
+    from crackseg.search.study import load_search
+
+    store, opened, name = _open(context, name, storage)
+    return store, load_search(store, opened, name)

@@ -1,0 +1,70 @@
+"""`crackseg stage`: the pipeline's stages, as dvc.yaml calls them."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.group()
+def stage() -> None:
+    """The pipeline's stages, as dvc.yaml calls them; use `dvc repro`."""
+    from crackseg.stages.own_code import run_own_code
+    from crackseg.tracking import find_root
+
+    run_own_code(find_root())
+
+
+@stage.command("prepare")
+def stage_prepare() -> None:
+    """Check and resize the data."""
+    from crackseg.stages import prepare
+    from crackseg.tracking import find_root
+
+    prepare.run(find_root())
+
+
+@stage.command("train")
+def stage_train() -> None:
+    """Train, or go on with a training that was killed."""
+    from crackseg.stages import train
+    from crackseg.tracking import find_root
+
+    train.run(find_root())
+
+
+@stage.command("predict")
+@click.argument("dataset")
+def stage_predict(dataset: str) -> None:
+    """Predict the probability maps of DATASET."""
+    from crackseg.stages import predict
+    from crackseg.tracking import find_root
+
+    predict.run(find_root(), dataset)
+
+
+@stage.command("evaluate")
+@click.argument("dataset")
+def stage_evaluate(dataset: str) -> None:
+    """Score the maps of DATASET."""
+    from crackseg.stages import evaluate
+    from crackseg.tracking import find_root
+
+    evaluate.run(find_root(), dataset)
+
+
+@stage.command("report")
+def stage_report() -> None:
+    """Draw the figures and write the report."""
+    from crackseg.stages import report
+    from crackseg.tracking import find_root
+
+    report.run(find_root())
+
+
+@stage.command("register")
+def stage_register() -> None:
+    """Register the model."""
+    from crackseg.stages import register
+    from crackseg.tracking import find_root
+
+    register.run(find_root())

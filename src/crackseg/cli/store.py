@@ -1,0 +1,63 @@
+"""`crackseg store`: look after the tracking store."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+
+@click.group()
+def store() -> None:
+    """Look after the tracking store, and carry it to another place."""
+
+
+@store.command("deliver")
+def store_deliver() -> None:
+    """Deliver records that the tracking store could not take when they were made."""
+    from crackseg.outbox import deliver_left_over
+    from crackseg.tracking import Store, find_root
+
+    opened = Store(find_root())  # opening delivers what waits
+    _, waiting = deliver_left_over(opened.outbox_dir, opened.client)
+    click.echo(f"{waiting} runs still wait in {opened.outbox_dir}" if waiting else "everything is delivered")
+    sys.exit(1 if waiting else 0)
+
+
+@store.command("export")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--experiment", "experiments", multiple=True, help="Name; may be given more than once [our own].")
+@click.option("--run", "run_ids", multiple=True, help="Only this run, its children and its model versions.")
+def store_export(folder: Path, experiments: tuple[str, ...], run_ids: tuple[str, ...]) -> None:
+    """Write runs, figures, models and the registry to the new folder FOLDER.
+
+    An export that was stopped goes on when the command is given again.
+    """
+    from crackseg.store_transfer.exporting import export_store
+    from crackseg.tracking import Store, find_root
+
+    counts = export_store(Store(find_root()), folder, experiments=experiments, run_ids=run_ids)
+    for note in counts.notes:
+        click.echo(f"note: {note}", err=True)
+    click.echo(f"{folder}: {counts.runs} runs, {counts.models} models, {counts.versions} registered versions")
+
+
+@store.command("import")
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+def store_import(folder: Path) -> None:
+    """Bring what `crackseg store export` wrote to FOLDER into the store of MLFLOW_TRACKING_URI, or the local one.
+
+    Every file is checked first. What is in the store already is left alone, so the command may be given twice.
+    """
+    from crackseg.store_transfer.importing import import_store
+    from crackseg.tracking import Store, find_root
+
+    opened = Store(find_root())
+    counts = import_store(opened, folder)
+    for note in counts.notes:
+        click.echo(f"note: {note}", err=True)
+    click.echo(
+        f"{opened.uri}: {counts.runs} runs, {counts.models} models, {counts.versions} registered versions imported; "
+        f"{counts.known_runs} runs were there"
+    )

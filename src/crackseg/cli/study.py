@@ -1,0 +1,45 @@
+"""`crackseg study`: the paper's claims, asked of small models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.option(
+    "--photographs", type=click.Path(path_type=Path), help="Photographs and masks to study; imported aside."
+)
+@click.option("--name", default="UAV75", show_default=True, help="Name for them.")
+@click.option("--crack-value", "crack_values", type=int, multiple=True, help="Mask value that means crack.")
+@click.option("--seeds", default=3, show_default=True, type=click.IntRange(1), help="Trainings of each cell.")
+@click.option("--jobs", default=2, show_default=True, type=click.IntRange(1), help="Trainings at a time.")
+@click.option(
+    "--pretrained/--no-pretrained", default=True, show_default=True, help="Compare ImageNet's weights too."
+)
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for study.md and its figures.")
+def study(
+    photographs: Path | None,
+    name: str,
+    crack_values: tuple[int, ...],
+    seeds: int,
+    jobs: int,
+    pretrained: bool,
+    out: Path | None,
+) -> None:
+    """Train small models with cross-entropy and focal losses, and say what holds of the paper's claims.
+
+    Without --photographs it takes the training dataset of params.yaml. Interrupted, the same command goes on.
+
+    \b
+    crackseg study --photographs ~/uav75 --crack-value 255 --out docs
+    """
+    from crackseg.study import run_study
+    from crackseg.study_report import import_photographs, write_study
+    from crackseg.tracking import find_root
+
+    root = find_root()
+    data_dir, dataset = import_photographs(root, photographs, name, crack_values or None)
+    table = run_study(root, data_dir, dataset, num_seeds=seeds, pretrained=pretrained, jobs=jobs)
+    click.echo(write_study(root, table, data_dir, dataset, out or root / "outputs" / "study"))
