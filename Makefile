@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo study test test-slow lint format docs
+.PHONY: help setup demo study test test-slow lint format hooks docs screenshots
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -38,6 +38,12 @@ format: setup ## write the code as ruff likes it
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+hooks: setup ## ruff and mypy at each commit
+	$(BIN)/pre-commit install
+
 docs: setup ## the documentation site, into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "site/index.html"
+
+screenshots: setup ## the pictures of docs/images again, from small trainings; needs Chromium
+	$(BIN)/python tools/screenshots.py
