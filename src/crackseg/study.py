@@ -55,7 +55,7 @@ BUDGET: dict[str, Any] = {
     "augment.saturation": 0.0,
     "augment.brightness": 0.1,
     "augment.contrast": 0.1,
-    "augment.crop_px": 128,
+    "augment.crop_px": 96,
     "train.batch_size": 4,
     "train.num_workers": 0,
     "train.validate_every": 4,
