@@ -58,10 +58,10 @@ BUDGET: dict[str, Any] = {
     "augment.crop_px": 96,
     "train.batch_size": 4,
     "train.num_workers": 0,
-    "train.validate_every": 4,
+    "train.validate_every": 3,
 }
-NUM_STEPS = 240
-NUM_EPOCHS = 8
+NUM_STEPS = 150
+NUM_EPOCHS = 6
 
 
 @dataclass(frozen=True, slots=True)
