@@ -91,14 +91,14 @@ def open_storage(address: str) -> PatientStorage:
         return PatientStorage(_open(address))  # type: ignore[abstract]
     except ImportError as error:
         raise CracksegError(
-            f"--storage {_without_password(address)}: its driver is not installed ({error}); for PostgreSQL, "
+            f"--storage {without_password(address)}: its driver is not installed ({error}); for PostgreSQL, "
             "pip install 'crackseg[team]'"
         ) from error
     except CracksegError:
         raise
     except Exception as error:  # SQLAlchemy, Redis, gRPC and the file system all have their own here
         raise CracksegError(
-            f"--storage {_without_password(address)} cannot be reached: {_first_line(error)}; {_EXPECTED}"
+            f"--storage {without_password(address)} cannot be reached: {_first_line(error)}; {_EXPECTED}"
         ) from error
 
 
@@ -136,7 +136,8 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
-def _without_password(address: str) -> str:
+def without_password(address: str) -> str:
+    """The address as it may be shown."""
     head, at, tail = address.rpartition("@")
     user, colon, _ = head.rpartition(":")
     return f"{user}:***@{tail}" if at and colon and not user.endswith("//") and "//" in user else address
