@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -163,7 +164,7 @@ def _thicken(mask: np.ndarray) -> np.ndarray:
     return cv2.dilate(mask.astype(np.uint8), np.ones((2, 2), np.uint8))
 
 
-def _save(figure: plt.Figure, path: Path, **how: str) -> None:
+def _save(figure: plt.Figure, path: Path, **how: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=_DPI, **how)
     plt.close(figure)
