@@ -12,7 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, TrialState
 from optuna.visualization import matplotlib as draw
@@ -146,7 +146,7 @@ def _draw_curves(curves: pd.DataFrame, path: Path, *, title: str, ylabel: str) -
         axes.plot(group["epoch"], group["ods"], ".-", color=colours[str(kind)], lw=1, ms=4, alpha=0.7)
     for kind, colour in colours.items():
         axes.plot([], [], color=colour, label=kind)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel="epoch", ylabel=ylabel, title=title)
     axes.grid(color="0.92")
     axes.legend(fontsize=9)
