@@ -238,8 +238,8 @@ def test_a_server_restarted_between_any_two_statements_is_waited_for(postgres: P
     rounds, stopped, errors = [0] * len(trial_ids), threading.Event(), []
 
     def work(i: int) -> None:
-        storage = open_storage(address)
         try:
+            storage = open_storage(address, patience_s=120)
             while not stopped.is_set():
                 storage.set_trial_user_attr(trial_ids[i], "round", rounds[i])
                 storage.set_trial_intermediate_value(trial_ids[i], rounds[i], 0.5)
@@ -256,12 +256,11 @@ def test_a_server_restarted_between_any_two_statements_is_waited_for(postgres: P
         postgres.stop()
         postgres.start()
     before = list(rounds)
-    time.sleep(6)
+    wait_for(lambda: errors or all(now > then for now, then in zip(rounds, before, strict=True)), 120)
     stopped.set()
     for thread in threads:
         thread.join()
     assert errors == []
-    assert all(now > then for now, then in zip(rounds, before, strict=True))
 
 
 @pytest.mark.slow

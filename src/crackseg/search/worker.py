@@ -34,7 +34,7 @@ from crackseg.search.results import (
     weights_path,
 )
 from crackseg.search.space import Space
-from crackseg.search.storage import StorageGoneError, open_storage
+from crackseg.search.storage import PATIENCE_S, StorageGoneError, open_storage
 from crackseg.search.study import CELL, Search, build_pruner, build_sampler
 from crackseg.tracking import Store
 from crackseg.trials import TrialStopped, run_trial, trial_key
@@ -77,7 +77,7 @@ def work(job: Job) -> None:
     try:
         torch.set_num_threads(job.num_threads)
         keep_decoded(_DECODED_BYTES)
-        storage = open_storage(job.storage)
+        storage = open_storage(job.storage, patience_s=PATIENCE_S)  # the server was there a moment ago
         study = optuna.load_study(study_name=job.name, storage=storage, pruner=build_pruner(job.params))
         search = Search(study, storage, job.params, job.overrides, job.run_id, job.folder)
         life = Life(job.folder / "workers")

@@ -275,6 +275,24 @@ def test_a_storage_that_comes_back_is_waited_for_and_one_that_does_not_is_given_
         PatientStorage(inner).get_all_studies()
 
 
+def test_a_worker_that_starts_while_the_server_is_away_waits_but_a_user_is_told_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def open_third_time(_address: str) -> optuna.storages.BaseStorage:
+        if tries := next(left):
+            inner = ConnectionError(f"the server closed the connection, {tries} to go")
+            raise optuna.exceptions.StorageInternalError("invalid data in the commit") from inner
+        return optuna.storages.InMemoryStorage()
+
+    monkeypatch.setattr("crackseg.search.storage._RETRY_S", 0.01)
+    monkeypatch.setattr("crackseg.search.storage._open", open_third_time)
+    left = iter([2, 1, 0])
+    assert open_storage("postgresql://db/x", patience_s=60).get_all_studies() == []
+    left = iter([2, 1, 0])
+    with pytest.raises(CracksegError, match="cannot be reached: the server closed the connection, 2 to go"):
+        open_storage("postgresql://db/x")
+
+
 def test_a_storage_that_cannot_be_reached_says_so_without_its_password() -> None:
     with pytest.raises(CracksegError, match=r"postgresql://me:\*\*\*@127\.0\.0\.1:1/db cannot be reached"):
         open_storage("postgresql://me:secret@127.0.0.1:1/db")
