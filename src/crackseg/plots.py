@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -163,35 +164,9 @@ def _thicken(mask: np.ndarray) -> np.ndarray:
     return cv2.dilate(mask.astype(np.uint8), np.ones((2, 2), np.uint8))
 
 
-def _save(figure: plt.Figure, path: Path) -> None:
+def _save(figure: plt.Figure, path: Path, **how: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=_DPI)
-    plt.close(figure)
-
-
-def draw_search_history(trials: pd.DataFrame, path: Path, *, title: str, ylabel: str) -> None:
-    """Draw what each trial of a search reached, and the best so far.
-
-    Args:
-        trials: columns ``trial`` (number), ``ods`` and ``kind``; what was pruned has the ODS of its last epoch.
-        path: PNG to write.
-    """
-    figure, axes = plt.subplots(figsize=(8, 4.4), layout="constrained")
-    complete = trials[trials["kind"] != "pruned"].sort_values("trial")
-    axes.step(complete["trial"], complete["ods"].cummax(), where="post", color="0.6", lw=1.4, label="best so far")
-    for (kind, group), marker in zip(trials.groupby("kind", sort=False), "sox", strict=False):
-        axes.plot(group["trial"], group["ods"], marker, ms=6, label=str(kind))
-    axes.set(xlabel="trial", ylabel=ylabel, title=title)
-    axes.grid(color="0.92")
-    axes.legend(fontsize=9)
-    _save(figure, path)
-
-
-def save_axes(axes: Axes | np.ndarray, path: Path) -> None:
-    """Write a figure that a library has drawn, by one or several of its axes, as PNG."""
-    figure = np.ravel(np.asarray(axes, dtype=object))[0].figure
-    figure.set_size_inches(max(figure.get_size_inches()[0], 8), max(figure.get_size_inches()[1], 5))
-    figure.savefig(path, dpi=_DPI, bbox_inches="tight")
+    figure.savefig(path, dpi=_DPI, **how)
     plt.close(figure)
 
 

@@ -51,6 +51,8 @@ def test_a_report_of_a_trained_cell(fresh: Project, tmp_path: Path, monkeypatch:
     assert times.loc["unet", "inference_repeats"] == 2
     assert "cpu" in times.loc["unet", "inference_hardware"]
     assert times.loc["modified_unet", "training_s_300_epochs"] > 0
+    assert times.loc["modified_unet", "training_basis"] == "extrapolated from 2 epochs"
+    assert times.loc["unet", "training_basis"] == "extrapolated from 3 steps"  # never trained here
 
     # DVC shows the pictures, and takes them for no change.
     fresh.run("dvc", "plots", "show", "-o", str(tmp_path / "shown"))

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import optuna
@@ -36,12 +36,31 @@ def search(project: Project, *arguments: str, fails: bool = False) -> str:
     return project.run(sys.executable, "-m", "crackseg", "search", *arguments, fails=fails)
 
 
-def start(project: Project, *arguments: str) -> subprocess.Popen:
-    log = (project.folder.parent / "search.log").open("a")
-    return subprocess.Popen(
-        [sys.executable, "-m", "crackseg", "search", *arguments],
-        cwd=project.folder, env=project.environment, stdout=log, stderr=log,
-    )  # fmt: skip
+@pytest.fixture
+def start(fresh: Project) -> Iterator[Callable[..., subprocess.Popen]]:
+    """Starts searches in the fresh project, each as a job of a terminal; what is left of them ends with the test."""
+    processes: list[subprocess.Popen] = []
+
+    def begin(*arguments: str) -> subprocess.Popen:
+        with (fresh.folder.parent / "search.log").open("a") as log:
+            command = [sys.executable, "-m", "crackseg", "search", *arguments]
+            processes.append(
+                subprocess.Popen(
+                    command,
+                    cwd=fresh.folder,
+                    env=fresh.environment,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                )
+            )
+        return processes[-1]
+
+    yield begin
+    for process in processes:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
 
 
 def load_trials(address: str, name: str) -> list[FrozenTrial]:
@@ -181,7 +200,10 @@ def test_a_stopped_and_a_killed_search_go_on_with_the_trials_left(
     for number, how in ((1, signal.SIGINT), (2, signal.SIGTERM), (3, signal.SIGKILL)):
         process = start(*arguments)
         wait_for(lambda n=number: finished() >= n)
-        process.send_signal(how)
+        if how == signal.SIGINT:
+            os.killpg(process.pid, how)  # a terminal sends it to the workers, too
+        else:
+            process.send_signal(how)
         assert process.wait(120) != 0
         if how == signal.SIGKILL:
             time.sleep(3)  # the orphan notices
@@ -216,8 +238,8 @@ def test_a_server_restarted_between_any_two_statements_is_waited_for(postgres: P
     rounds, stopped, errors = [0] * len(trial_ids), threading.Event(), []
 
     def work(i: int) -> None:
-        storage = open_storage(address)
         try:
+            storage = open_storage(address, patience_s=120)
             while not stopped.is_set():
                 storage.set_trial_user_attr(trial_ids[i], "round", rounds[i])
                 storage.set_trial_intermediate_value(trial_ids[i], rounds[i], 0.5)
@@ -234,12 +256,11 @@ def test_a_server_restarted_between_any_two_statements_is_waited_for(postgres: P
         postgres.stop()
         postgres.start()
     before = list(rounds)
-    time.sleep(6)
+    wait_for(lambda: errors or all(now > then for now, then in zip(rounds, before, strict=True)), 120)
     stopped.set()
     for thread in threads:
         thread.join()
     assert errors == []
-    assert all(now > then for now, then in zip(rounds, before, strict=True))
 
 
 @pytest.mark.slow

@@ -102,7 +102,12 @@ IMPORTERS = {
     },
     "click": {"crackseg.cli"},
     "optuna": {"crackseg.search"},
-    "matplotlib": {"crackseg.study_figures", "crackseg.plots", "crackseg.paper.figures"},
+    "matplotlib": {
+        "crackseg.study_figures",
+        "crackseg.plots",
+        "crackseg.paper.figures",
+        "crackseg.search.figures",
+    },
 }
 
 

@@ -62,7 +62,9 @@ def paper_queue(
 @click.option(
     "--architectures", metavar="A,B", help="Time only these; by default every architecture that is installed."
 )
-@click.option("--no-timing", is_flag=True, help="Leave inference out of Table 4: timing takes minutes on a CPU.")
+@click.option(
+    "--no-timing", is_flag=True, help="Time nothing for Table 4: it takes a quarter of an hour and more on a CPU."
+)
 @click.option("--repeats", default=5, show_default=True, type=click.IntRange(1), help="Measurements of each.")
 def paper_report(architectures: str | None, no_timing: bool, repeats: int) -> None:
     """Put the finished cells beside the paper's figures: Tables 3 and 4, Figures 3 and 4.

@@ -26,8 +26,8 @@ from crackseg.paper.examples import Example, predict_examples
 from crackseg.paper.figures import draw_figure3, draw_figure4, draw_table3, draw_table4
 from crackseg.paper.published import read_deepcrack_table
 from crackseg.paper.table3 import SAMPLE_WARNING, format_table3, name_cell
-from crackseg.paper.table4 import format_table4, gather_training_times, make_table4
-from crackseg.paper.timing import InferenceTiming, time_architectures
+from crackseg.paper.table4 import extrapolate_steps, format_table4, gather_training_times, make_table4
+from crackseg.paper.timing import InferenceTiming, time_architectures, time_training
 from crackseg.tables import write_csv
 from crackseg.tracking import Store, describe_code
 
@@ -56,7 +56,7 @@ def write_paper_report(root: Path, store: Store, *, architectures: Sequence[str]
     Args:
         root: the project folder.
         store: where finished cells are looked for, and the report goes.
-        architectures: whose inference is timed now; may be empty.
+        architectures: whose inference is timed now, and a few steps of training where none is finished; may be empty.
         repeats: measurements of each.
     Raises:
         CracksegError: no cell of Table 3 is finished; nothing is written then.
@@ -74,6 +74,8 @@ def write_paper_report(root: Path, store: Store, *, architectures: Sequence[str]
     device = choose_device("auto")
     timings = time_architectures(architectures, device=device, repeats=repeats) if architectures else []
     training = gather_training_times(store, runs)
+    if untrained := [name for name in architectures if name not in training]:
+        training |= extrapolate_steps(time_training(untrained, device=device), hardware=describe_device(device))
     table4 = make_table4(training, timings, inference_hardware=describe_device(device))
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "paper"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -13,12 +13,13 @@ from crackseg.data.catalog import SAMPLE_SOURCE
 from crackseg.models import ARCHITECTURES
 from crackseg.paper.comparison import read_inputs
 from crackseg.paper.published import read_table4
-from crackseg.paper.timing import SIZE_PX, InferenceTiming
+from crackseg.paper.timing import BATCH_SIZE, CROP_PX, SIZE_PX, InferenceTiming
 from crackseg.tables import format_markdown
 from crackseg.tracking import FinishedRun, Store
 from crackseg.training import format_duration
 
 EPOCHS = 300
+_STEPS_PER_EPOCH = 200 // BATCH_SIZE  # of the paper's 200 training images
 
 # What an epoch's time follows from, and what the paper has for it (None: nothing).
 _CONDITIONS = {
@@ -44,6 +45,7 @@ class TrainingTime:
         epochs: that each run trained for; another number than 300 means that ``seconds`` are extrapolated.
         hardware: what trained, as the runs are tagged.
         conditions: image size, batch and so on.
+        num_steps: 0, or that no run is finished and ``seconds`` are extrapolated from so many steps, timed now.
     """
 
     architecture: str
@@ -51,10 +53,13 @@ class TrainingTime:
     epochs: int
     hardware: str
     conditions: str
+    num_steps: int = 0
 
     @property
     def basis(self) -> str:
-        """``measured``, or ``extrapolated from 2 epochs``."""
+        """``measured``, or ``extrapolated from 2 epochs`` or ``from 3 steps``."""
+        if self.num_steps:
+            return f"extrapolated from {self.num_steps} steps"
         return "measured" if self.epochs == EPOCHS else f"extrapolated from {self.epochs} epochs"
 
 
@@ -91,6 +96,24 @@ def gather_training_times(store: Store, runs: Sequence[FinishedRun]) -> dict[str
     return times
 
 
+def extrapolate_steps(steps: Mapping[str, Sequence[float]], *, hardware: str) -> dict[str, TrainingTime]:
+    """What 300 epochs of the paper's 200 images would take at the median pace of some steps.
+
+    Args:
+        steps: by architecture, from :func:`crackseg.paper.timing.time_training`.
+        hardware: what they were timed on.
+    """
+    conditions = (
+        f"200 images, crops of {CROP_PX} px, batch {BATCH_SIZE}, steps alone without reading and validation"
+    )
+    return {
+        name: TrainingTime(
+            name, (median(seconds) * _STEPS_PER_EPOCH * EPOCHS,), 0, hardware, conditions, num_steps=len(seconds)
+        )
+        for name, seconds in steps.items()
+    }
+
+
 def _distance(run: FinishedRun) -> tuple[bool, int, bool]:
     departures = [key for key, theirs in _CONDITIONS.items() if theirs and run.params.get(key, theirs) != theirs]
     return run.tags.get("data.source") == SAMPLE_SOURCE, len(departures), run.params["train.epochs"] != str(EPOCHS)
@@ -110,6 +133,7 @@ def _describe_conditions(store: Store, run: FinishedRun) -> str:
         f"width {given['model.width']}" if given["model.width"] not in ("", "None") else "",
         given["model.encoder"],
         "classifier only" if given["model.train_layers"] == "classifier" else "",
+        "with validation",
     ]
     return ", ".join(word for word in words if word)
 
@@ -120,7 +144,7 @@ def make_table4(
     """Put our times beside the paper's.
 
     Args:
-        training: from :func:`gather_training_times`.
+        training: from :func:`gather_training_times` and :func:`extrapolate_steps`.
         timings: from :func:`crackseg.paper.timing.time_architectures`; empty if nothing was timed.
         inference_hardware: what was timed on.
     Returns:
@@ -136,7 +160,7 @@ def make_table4(
         row: dict[str, object] = {"architecture": architecture}
         row |= _spread("training_s_300_epochs", time.seconds if time else ())
         row |= {
-            "training_runs": len(time.seconds) if time else 0,
+            "training_runs": len(time.seconds) if time and not time.num_steps else 0,
             "training_basis": time.basis if time else "no finished training",
             "training_hardware": time.hardware if time else "",
             "training_conditions": time.conditions if time else "",
@@ -186,11 +210,9 @@ def make_remarks(table: pd.DataFrame) -> list[str]:
             f"the decoded photograph to its map; median (lowest–highest) of {timed['inference_repeats'].iloc[0]} "
             "repeats."
         )
-    trained = table[table["training_runs"] > 0]
+    trained = table[table["training_s_300_epochs"].notna()]
     for (hardware, conditions), group in trained.groupby(["training_hardware", "training_conditions"], sort=False):
-        remarks.append(
-            f"Training, ours ({', '.join(group['architecture'])}): {hardware}; {conditions}; with validation."
-        )
+        remarks.append(f"Training, ours ({', '.join(group['architecture'])}): {hardware}; {conditions}.")
     for hardware, group in table.dropna(subset="paper_hardware").groupby("paper_hardware", sort=False):
         remarks.append(f"The paper's ({', '.join(group['architecture'])}): {hardware}.")
     problems = table[~table["inference_problem"].isin(["", "not timed"])]
@@ -205,7 +227,7 @@ def format_table4(table: pd.DataFrame) -> str:
 
 
 def _write_training(row: pd.Series) -> str:
-    if not row["training_runs"]:
+    if math.isnan(row["training_s_300_epochs"]):
         return row["training_basis"]
     text = _write_hours(row["training_s_300_epochs"])
     if row["training_runs"] > 1:

@@ -1,4 +1,4 @@
-"""Times inference of every architecture on this machine, for Table 4."""
+"""Times inference and training steps of every architecture on this machine, for Table 4."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from crackseg.devices import choose_precision, describe_device
+from crackseg.devices import autocast, choose_precision, describe_device
 from crackseg.errors import CracksegError
 from crackseg.inference import Predictor
+from crackseg.losses import build_loss
 from crackseg.models import ARCHITECTURES, build_model
 from crackseg.params import PredictParams
 
 SIZE_PX = 512
+CROP_PX, BATCH_SIZE = 448, 2  # of a training step: params.yaml's crop, the paper's batch
+TRAINING_STEPS = 3
 _WARM_UP_IMAGES = 2  # the first pass allocates, and on a GPU chooses its kernels
 _REPEAT_S = 0.2  # so long at least is a repeat: single passes of a few milliseconds are at the mercy of the clock
 
@@ -128,3 +131,47 @@ def time_predictor(predictor: Predictor, *, size_px: int, repeats: int) -> tuple
             predictor.predict_prob(image_HW3)  # a NumPy array on the host: whatever the device does is done then
         seconds.append((time.perf_counter() - started) / num_images)
     return tuple(seconds)
+
+
+def time_training(architectures: Sequence[str], *, device: torch.device) -> dict[str, tuple[float, ...]]:
+    """Time steps of training: forward, focal loss, backward and SGD, on one random batch, the first step left out.
+
+    Args:
+        architectures: keys of ``crackseg.models.ARCHITECTURES``; what cannot be built here is left out.
+        device: where to.
+    Returns:
+        By architecture, the seconds of each of ``TRAINING_STEPS`` steps.
+    """
+    seconds = {}
+    with tqdm(architectures, desc=f"time training on {describe_device(device)}", unit="model") as bar:
+        for architecture in bar:
+            bar.set_postfix_str(architecture)
+            try:
+                with torch.random.fork_rng(devices=[]):
+                    seconds[architecture] = _time_steps(architecture, device)
+            except CracksegError:
+                continue  # its inference says why
+    return seconds
+
+
+def _time_steps(architecture: str, device: torch.device) -> tuple[float, ...]:
+    network = build_model(architecture).to(device).to(memory_format=torch.channels_last).train()
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-4, momentum=0.9, weight_decay=5e-4)
+    loss_function = build_loss("focal", gamma=2, alpha=3)
+    precision = choose_precision("auto", device)
+    shape = (BATCH_SIZE, 3, CROP_PX, CROP_PX)
+    images_B3HW = torch.rand(shape, device=device).contiguous(memory_format=torch.channels_last)
+    masks_B1HW = (torch.rand(BATCH_SIZE, 1, CROP_PX, CROP_PX, device=device) < 0.01).to(torch.uint8)
+    seconds = []
+    for _ in range(TRAINING_STEPS + 1):
+        started = time.perf_counter()
+        with autocast(device, precision):
+            output = network(images_B3HW)
+        loss = loss_function(output, masks_B1HW)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds.append(time.perf_counter() - started)
+    return tuple(seconds[1:])

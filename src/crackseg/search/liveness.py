@@ -38,10 +38,13 @@ class Life:
         self._lock = FileLock(folder / self.token)
         self._lock.acquire()
 
-    def end(self) -> None:
-        """Leave nothing behind; call it when no trial is ours any more."""
+    def end(self, *, has_trial: bool = False) -> None:
+        """Leave nothing behind, unless a trial could not be handed back: by the file others see that we are dead."""
         self._lock.release()
-        Path(self._lock.lock_file).unlink(missing_ok=True)
+        if has_trial:
+            Path(self._lock.lock_file).touch()
+        else:
+            Path(self._lock.lock_file).unlink(missing_ok=True)
 
 
 class Heart(threading.Thread):

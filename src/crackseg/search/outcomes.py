@@ -17,6 +17,7 @@ from crackseg.errors import CracksegError
 from crackseg.model_package import PROBE_NAME, build_analyzer, write_probe
 from crackseg.paper.cells import Cell
 from crackseg.paper.queue import make_plan, queue_cells
+from crackseg.params import change_params
 from crackseg.registry import CANDIDATE_ALIAS, register_model
 from crackseg.search.apply import settings_of_trial
 from crackseg.search.results import FIGURES, choose_trial, format_comparison, format_trials, rank, weights_path
@@ -41,7 +42,11 @@ def show(store: Store, storage: PatientStorage, name: str | None) -> str:
         return "the storage has no study; `crackseg search` makes one"
     lines = []
     for study in sorted(studies, key=lambda s: s.study_name):
-        search = load_search(store, storage, study.study_name)
+        try:
+            search = load_search(store, storage, study.study_name)
+        except CracksegError as error:
+            lines.append(f"{study.study_name}: {error}")
+            continue
         best = rank(search)[:1]
         shown = f"best {best[0].values[0]:.4f} (trial {best[0].number})" if best else "no trial complete"
         lines.append(f"{search.name}: {_count_states(search)}; {shown}")
@@ -100,7 +105,7 @@ def register_trial(root: Path, store: Store, search: Search, number: int | None)
             f"`crackseg search apply --trial {trial.number}` and `dvc repro` train it again"
         )
     figures = trial.user_attrs[FIGURES]
-    params = search.params
+    params = change_params(search.params, trial.params, source=f"trial {trial.number}")
     prepared_dir, dataset = prepare_for(root, store, params), params.data.train_dataset
     val_samples = list_samples(prepared_dir, dataset, "val")
     tags: dict[str, object] = {
@@ -109,7 +114,7 @@ def register_trial(root: Path, store: Store, search: Search, number: int | None)
         "search.trial": trial.number,
         "data.source": data_source(prepared_dir, dataset),
         "git.commit": describe_code(root)["git.commit"],
-        "architecture": trial.params.get("model.architecture", params.model.architecture),
+        "architecture": params.model.architecture,
     }
     with tempfile.TemporaryDirectory() as scratch:
         analyzer = build_analyzer(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,8 +30,13 @@ class Contender:
 def rank(search: Search) -> list[FrozenTrial]:
     """Complete trials, the best first; with two objectives the Pareto front comes first."""
     complete = search.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    front = {t.number for t in search.study.best_trials} if search.is_multi_objective else set()
+    front = front_of(search)
     return sorted(complete, key=lambda t: (t.number not in front, -t.values[0], t.number))
+
+
+def front_of(search: Search) -> set[int]:
+    """Numbers of the trials of the Pareto front; none where there is one objective."""
+    return {t.number for t in search.study.best_trials} if search.is_multi_objective else set()
 
 
 def choose_trial(search: Search, number: int | None) -> FrozenTrial:
@@ -101,6 +107,7 @@ def format_trials(search: Search, trials: Sequence[FrozenTrial]) -> list[str]:
     second = search.params.search.second_objective
     titles = ["trial", "state", "ODS", *([second] if second != "none" else []), "minutes", "settings"]
     lines = ["| " + " | ".join(titles) + " |", "|---:|---|" + "---:|" * (len(titles) - 3) + "---|"]
+    front = front_of(search)
     for t in trials:
         values = [f"{v:.4g}" if i else f"{v:.4f}" for i, v in enumerate(t.values or ())]
         values += [""] * (len(titles) - 4 - len(values))
@@ -108,6 +115,7 @@ def format_trials(search: Search, trials: Sequence[FrozenTrial]) -> list[str]:
         settings = describe_point(t.params) + (
             f" (the paper's {t.user_attrs[CELL]})" if CELL in t.user_attrs else ""
         )
+        settings += " (Pareto front)" if t.number in front else ""
         settings += f" {t.user_attrs[ERROR]}" if t.state == TrialState.FAIL and ERROR in t.user_attrs else ""
         lines.append("| " + " | ".join([str(t.number), t.state.name.lower(), *values, minutes, settings]) + " |")
     return lines
@@ -123,12 +131,20 @@ def weights_path(search: Search, number: int) -> Path:
     return search.folder / "weights" / f"{number:04d}.pt"
 
 
-def keep_best_weights(search: Search) -> None:
-    """Remove the weights of finished trials that are not among the best ``search.keep``."""
+def checkpoint_dir(search: Search, number: int, key: str) -> Path:
+    """Where this machine has a trial's checkpoint while it is under way; ``key`` is of its settings, data and code."""
+    return search.folder / "trials" / f"{number:04d}-{key}"
+
+
+def remove_what_is_not_needed(search: Search) -> None:
+    """Remove what this machine has of finished trials: checkpoints, and weights that are not of the best."""
     best = {t.number for t in rank(search)[: search.params.search.keep]}
     for trial in search.study.get_trials(deepcopy=False):
-        if trial.state.is_finished() and trial.number not in best:
-            weights_path(search, trial.number).unlink(missing_ok=True)
+        if trial.state.is_finished():
+            for folder in (search.folder / "trials").glob(f"{trial.number:04d}-*"):  # also of another worker's
+                shutil.rmtree(folder, ignore_errors=True)
+            if trial.number not in best:
+                weights_path(search, trial.number).unlink(missing_ok=True)
 
 
 def _contender(label: str, trials: Sequence[FrozenTrial]) -> Contender:

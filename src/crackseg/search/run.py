@@ -22,7 +22,7 @@ from crackseg.params import Params, change_params, load_params
 from crackseg.search.figures import draw_figures
 from crackseg.search.results import choose_trial, describe_point, format_comparison, rank
 from crackseg.search.space import Space
-from crackseg.search.storage import default_storage, open_storage
+from crackseg.search.storage import default_storage, open_storage, without_password
 from crackseg.search.study import (
     Search,
     check_name,
@@ -111,7 +111,8 @@ def conclude(store: Store, search: Search) -> str:
     figures = draw_figures(search, report)
     best = choose_trial(search, None)
     with store.record(search.run_id) as recorder:
-        recorder.set_tags({f"best.{key}": str(value) for key, value in best.params.items()})
+        # Of all keys: one that this best has not got may be there from an earlier best.
+        recorder.set_tags({f"best.{key}": str(best.params.get(key, "–")) for key in _keys(search)})
         recorder.set_tags({"best.trial": str(best.number)})
         recorder.log_metrics({f"best/{search.ods_key}": best.values[0]}, step=len(trials))
         for path in [report / "search.md", *figures]:
@@ -174,14 +175,19 @@ def _announce(search: Search, address: str) -> None:
     trials = search.study.get_trials(deepcopy=False)
     left = sum(not t.state.is_finished() for t in trials)
     cells = len(list_paper_points(Space(search.params), search.params.search.paper))
-    print(f"study {search.name} in {address}: {len(trials)} trials, {left} left")
+    print(f"study {search.name} in {without_password(address)}: {len(trials)} trials, {left} left")
     print(f"the paper's cells in the space: {cells}")
     if cells >= len(trials):
         print(
             f"note: the paper's {cells} cells take all {len(trials)} trials, and nothing beyond them is searched; "
-            "raise --trials, or take fewer with -S search.paper=table3"
+            "raise --trials, or take fewer with -S search.paper="
+            + ("table3" if search.params.search.paper == "grid" else "none")
         )
     sys.stdout.flush()
+
+
+def _keys(search: Search) -> list[str]:
+    return [dimension.key for dimension in Space(search.params).dimensions]
 
 
 def _describe(search: Search) -> str:
@@ -196,8 +202,14 @@ def _run_workers(job: Job, num_jobs: int) -> None:
     former = signal.signal(signal.SIGTERM, _interrupt)
     workers = [context.Process(target=_work, args=(job,), name=f"search-{i}") for i in range(num_jobs)]
     try:
-        for worker in workers:
-            worker.start()
+        # A terminal's Ctrl-C reaches the workers as well. They inherit that they ignore it: told twice to stop, one
+        # would be interrupted while it hands back its trial.
+        of_terminal = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            for worker in workers:
+                worker.start()
+        finally:
+            signal.signal(signal.SIGINT, of_terminal)
         for worker in workers:
             worker.join()
     except BaseException:

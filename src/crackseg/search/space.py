@@ -140,14 +140,14 @@ class Space:
 
     def list_points(self, seed: int) -> list[Settings]:
         """All points of a space without continuous ranges, each once, in seeded order."""
-        points: list[Settings] = []
+        points: dict[tuple, Settings] = {}
         for values in itertools.product(*(d.list_values() for d in self.dimensions)):
             settings = self.base | dict(zip((d.key for d in self.dimensions), values, strict=True))
             point = {d.key: settings[d.key] for d in self.dimensions if d.is_active(settings)}
-            if point not in points:
-                points.append(point)
+            points.setdefault(tuple(point.items()), point)
         order = np.random.default_rng(seed).permutation(len(points))
-        return [points[i] for i in order]
+        unique = list(points.values())
+        return [unique[i] for i in order]
 
 
 def describe_space(params: Params) -> dict[str, str]:

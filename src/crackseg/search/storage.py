@@ -80,26 +80,40 @@ def default_storage(home: Path) -> str:
     return str(home / "search" / "journal.log")
 
 
-def open_storage(address: str) -> PatientStorage:
+def open_storage(address: str, *, patience_s: float = 0) -> PatientStorage:
     """Open a storage by its URL, or by the path of a journal file.
 
+    Args:
+        address: URL or path.
+        patience_s: how long to wait for a server that is away; a user who gives an address is told at once.
     Raises:
         CracksegError: it cannot be reached, is of an unknown kind, or needs a package that is not installed.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
-        return PatientStorage(_open(address))  # type: ignore[abstract]
+        return PatientStorage(_open_patiently(address, patience_s))  # type: ignore[abstract]
     except ImportError as error:
         raise CracksegError(
-            f"--storage {_without_password(address)}: its driver is not installed ({error}); for PostgreSQL, "
+            f"--storage {without_password(address)}: its driver is not installed ({error}); for PostgreSQL, "
             "pip install 'crackseg[team]'"
         ) from error
     except CracksegError:
         raise
     except Exception as error:  # SQLAlchemy, Redis, gRPC and the file system all have their own here
         raise CracksegError(
-            f"--storage {_without_password(address)} cannot be reached: {_first_line(error)}; {_EXPECTED}"
+            f"--storage {without_password(address)} cannot be reached: {_first_line(error)}; {_EXPECTED}"
         ) from error
+
+
+def _open_patiently(address: str, patience_s: float) -> BaseStorage:
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            return _open(address)
+        except Exception as error:
+            if not _is_outage(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(_RETRY_S)
 
 
 def _open(address: str) -> BaseStorage:
@@ -132,11 +146,14 @@ def _is_outage(error: Exception) -> bool:
     return isinstance(cause, DBAPIError) and cause.connection_invalidated
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
+    if isinstance(error, StorageInternalError) and error.__cause__:  # says only that something went wrong
+        error = error.__cause__
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
-def _without_password(address: str) -> str:
+def without_password(address: str) -> str:
+    """The address as it may be shown."""
     head, at, tail = address.rpartition("@")
     user, colon, _ = head.rpartition(":")
     return f"{user}:***@{tail}" if at and colon and not user.endswith("//") and "//" in user else address

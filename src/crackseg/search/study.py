@@ -16,6 +16,7 @@ from filelock import FileLock
 from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning
 from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
+from pydantic import ValidationError
 
 from crackseg.data.versioning import hash_file
 from crackseg.errors import CracksegError
@@ -95,6 +96,10 @@ def create_or_join(
         study, is_new = _create_or_load(storage, name, merged)
         config = _wait_until_ready(study, is_new)
         if config is None:
+            if study.get_trials(deepcopy=False):  # ours has its settings before it has a trial
+                raise CracksegError(
+                    f"study {name!r} of the storage was not made by `crackseg search`; choose another name"
+                )
             config = {
                 "params": params.model_dump(mode="json"),
                 "overrides": dict(overrides),
@@ -146,8 +151,19 @@ def load_search(store: Store, storage: PatientStorage, name: str | None) -> Sear
 
 
 def read_params(config: Mapping[str, Any]) -> Params:
-    """The params.yaml that a study was made with."""
-    return Params.model_validate_json(json.dumps(config["params"]))
+    """The params.yaml that a study was made with.
+
+    Raises:
+        CracksegError: this version of crackseg has other keys.
+    """
+    try:
+        return Params.model_validate_json(json.dumps(config["params"]))
+    except ValidationError as error:
+        keys = ", ".join(".".join(map(str, problem["loc"])) for problem in error.errors())
+        raise CracksegError(
+            f"the study was made by another version of crackseg, with other keys ({keys}): go back to that version, "
+            "or begin a new study with --study NAME"
+        ) from error
 
 
 def folder_of(store: Store, name: str, config: Mapping[str, Any]) -> Path:

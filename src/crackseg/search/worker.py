@@ -6,7 +6,6 @@ import contextlib
 import json
 import math
 import os
-import shutil
 import signal
 import time
 import warnings
@@ -29,12 +28,13 @@ from crackseg.search.results import (
     FIGURES,
     RUN_ID,
     SECONDS,
+    checkpoint_dir,
     describe_point,
-    keep_best_weights,
+    remove_what_is_not_needed,
     weights_path,
 )
 from crackseg.search.space import Space
-from crackseg.search.storage import StorageGoneError, open_storage
+from crackseg.search.storage import PATIENCE_S, StorageGoneError, open_storage
 from crackseg.search.study import CELL, Search, build_pruner, build_sampler
 from crackseg.tracking import Store
 from crackseg.trials import TrialStopped, run_trial, trial_key
@@ -77,14 +77,15 @@ def work(job: Job) -> None:
     try:
         torch.set_num_threads(job.num_threads)
         keep_decoded(_DECODED_BYTES)
-        storage = open_storage(job.storage)
+        storage = open_storage(job.storage, patience_s=PATIENCE_S)  # the server was there a moment ago
         study = optuna.load_study(study_name=job.name, storage=storage, pruner=build_pruner(job.params))
         search = Search(study, storage, job.params, job.overrides, job.run_id, job.folder)
         life = Life(job.folder / "workers")
+        worker = _Worker(job, search, Store(job.root), life)
         try:
-            _Worker(job, search, Store(job.root), life).run()
+            worker.run()
         finally:
-            life.end()
+            life.end(has_trial=worker.trial_id is not None)
     finally:
         signal.signal(signal.SIGTERM, former)
 
@@ -170,13 +171,10 @@ class _Worker:
     def _run_trial(self, trial: Trial) -> None:
         heart = Heart(self.storage, trial._trial_id, self.job.parent_pid)
         heart.start()
-        folder: Path | None = None
         try:
             point = self.space.suggest(trial)
             params = change_params(self.search.params, point, source=f"trial {trial.number}")
-            folder = (
-                self.search.folder / "trials" / f"{trial.number:04d}-{trial_key(params, self.job.prepared_dir)}"
-            )
+            folder = checkpoint_dir(self.search, trial.number, trial_key(params, self.job.prepared_dir))
             run_id = self._open_run(trial, folder)
             figures = self._train(trial, params, folder)
             values = self._values(figures)
@@ -184,22 +182,26 @@ class _Worker:
                 raise ValueError(f"the objective is {values}: not a number")
         except TrialStopped as stopped:
             if stopped.tag == _PRUNED:
-                self._finish(trial, TrialState.PRUNED, folder)
+                self._finish(trial, TrialState.PRUNED)
             elif stopped.tag == _INTERRUPTED:
                 self._release(trial._trial_id)
             self.trial_id = None
         except StorageGoneError:
             raise
         except Exception as error:  # whatever a trial's settings lead to must not end the study
+            if not self._is_ours():  # nor what happens after another worker took it
+                self.trial_id = None
+                return
             message = (str(error).strip() or type(error).__name__)[:500]
             trial.set_user_attr(ERROR, message)
             if RUN_ID not in trial.user_attrs:
                 trial.set_user_attr(RUN_ID, self._create_run(trial))
             self._fail_run(trial.user_attrs[RUN_ID], message)
-            self._finish(trial, TrialState.FAIL, folder)
+            self._finish(trial, TrialState.FAIL)
         else:
-            self.storage.set_trial_user_attr(trial._trial_id, FIGURES, figures | {"run_id": run_id})
-            self._finish(trial, TrialState.COMPLETE, folder, values)
+            if self._is_ours():
+                self.storage.set_trial_user_attr(trial._trial_id, FIGURES, figures | {"run_id": run_id})
+            self._finish(trial, TrialState.COMPLETE, values)
         finally:
             heart.stop()
 
@@ -265,19 +267,15 @@ class _Worker:
         keys = [self.search.ods_key, *second.get(self.search.params.search.second_objective, [])]
         return [float(figures[key]) for key in keys]
 
-    def _finish(
-        self, trial: Trial, state: TrialState, folder: Path | None, values: list[float] | None = None
-    ) -> None:
+    def _finish(self, trial: Trial, state: TrialState, values: list[float] | None = None) -> None:
         if self._is_ours():
             self._add_seconds(trial._trial_id)
             with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):  # a retry after an outage
                 self.search.study.tell(trial, values, state=state)
             self._say(trial, state, values)
         self.trial_id = None
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
         with FileLock(self.search.folder / "weights.lock"):
-            keep_best_weights(self.search)
+            remove_what_is_not_needed(self.search)
 
     def _fail_run(self, run_id: str | None, message: str) -> None:
         if run_id is None:

@@ -26,8 +26,8 @@ from crackseg.paper.comparison import (
 )
 from crackseg.paper.published import CELL_KEYS, FIGURES
 from crackseg.paper.table3 import SAMPLE_WARNING, format_table3
-from crackseg.paper.table4 import format_table4, gather_training_times, make_table4
-from crackseg.paper.timing import InferenceTiming, choose_architectures, time_architectures
+from crackseg.paper.table4 import extrapolate_steps, format_table4, gather_training_times, make_table4
+from crackseg.paper.timing import InferenceTiming, choose_architectures, time_architectures, time_training
 from crackseg.params import flatten_params, load_params
 from crackseg.tracking import Store
 
@@ -243,6 +243,34 @@ def test_training_time_is_measured_or_marked_as_extrapolated(store: Store, finis
     assert "modified_unet | no finished training" in text
     assert "(deepcrack): cuda (NVIDIA L4); 200 images, 512 px, crops of 448 px, batch 2" in text
     assert "2 h 15 m" in text  # the paper's
+
+
+def test_an_architecture_that_was_never_trained_has_a_time_too_marked_as_extrapolated(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    build = timing.build_model
+
+    def build_some(architecture: str) -> object:
+        if architecture == "setr":
+            raise CracksegError("pip install 'crackseg[models]'")
+        return build("unet", width=4)
+
+    monkeypatch.setattr(timing, "build_model", build_some)
+    monkeypatch.setattr(timing, "CROP_PX", 32)
+    state = torch.get_rng_state()
+    steps = time_training(["setr", "unet"], device=torch.device("cpu"))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert list(steps) == ["unet"]
+    assert len(steps["unet"]) == 3
+    assert 0 < min(steps["unet"]) < 5
+    times = extrapolate_steps({"unet": (2.0, 1.0, 9.0)}, hardware="cpu (Some CPU, 2 threads)")
+    assert times["unet"].seconds == (2.0 * 100 * 300,)  # 200 images in batches of 2
+    text = format_table4(make_table4(times, [], inference_hardware=""))
+    assert "| unet | 16 h 40 m, extrapolated from 3 steps |" in text
+    assert (
+        "Training, ours (unet): cpu (Some CPU, 2 threads); 200 images, crops of 448 px, batch 2, steps alone"
+        in text
+    )
 
 
 def test_inference_shows_median_spread_and_what_is_not_installed() -> None:

@@ -34,6 +34,14 @@ def test_a_worker_of_this_machine_is_dead_as_soon_as_its_lock_is_free(
     assert watch.is_dead(running(life.token))
 
 
+def test_a_worker_that_ended_without_handing_back_its_trial_is_dead_at_once(
+    tmp_path: Path, storage: PatientStorage
+) -> None:
+    life = Life(tmp_path)
+    life.end(has_trial=True)
+    assert Watch(tmp_path, storage).is_dead(running(life.token))
+
+
 def test_a_worker_elsewhere_is_dead_when_its_heart_stands_still(tmp_path: Path, storage: PatientStorage) -> None:
     now = 0.0
     watch = Watch(tmp_path, storage, clock=lambda: now)

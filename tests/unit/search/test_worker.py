@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -16,9 +17,11 @@ from crackseg.data.image_io import keep_decoded
 from crackseg.data.synthetic import write_sample
 from crackseg.errors import CracksegError
 from crackseg.params import Params, change_params, load_params
-from crackseg.search import worker
+from crackseg.search import outcomes, worker
 from crackseg.search.liveness import WORKER, Life
-from crackseg.search.results import compare_with_paper, rank, weights_path
+from crackseg.search.outcomes import show
+from crackseg.search.results import compare_with_paper, format_trials, rank, weights_path
+from crackseg.search.run import _announce, conclude
 from crackseg.search.storage import PatientStorage, open_storage
 from crackseg.search.study import CELL, Search, create_or_join, load_search
 from crackseg.search.worker import Job, work
@@ -272,8 +275,128 @@ def test_a_storage_that_comes_back_is_waited_for_and_one_that_does_not_is_given_
         PatientStorage(inner).get_all_studies()
 
 
+def test_a_worker_that_starts_while_the_server_is_away_waits_but_a_user_is_told_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def open_third_time(_address: str) -> optuna.storages.BaseStorage:
+        if tries := next(left):
+            inner = ConnectionError(f"the server closed the connection, {tries} to go")
+            raise optuna.exceptions.StorageInternalError("invalid data in the commit") from inner
+        return optuna.storages.InMemoryStorage()
+
+    monkeypatch.setattr("crackseg.search.storage._RETRY_S", 0.01)
+    monkeypatch.setattr("crackseg.search.storage._open", open_third_time)
+    left = iter([2, 1, 0])
+    assert open_storage("postgresql://db/x", patience_s=60).get_all_studies() == []
+    left = iter([2, 1, 0])
+    with pytest.raises(CracksegError, match="cannot be reached: the server closed the connection, 2 to go"):
+        open_storage("postgresql://db/x")
+
+
 def test_a_storage_that_cannot_be_reached_says_so_without_its_password() -> None:
     with pytest.raises(CracksegError, match=r"postgresql://me:\*\*\*@127\.0\.0\.1:1/db cannot be reached"):
         open_storage("postgresql://me:secret@127.0.0.1:1/db")
     with pytest.raises(CracksegError, match=r"cannot be reached.*expected a URL"):
         open_storage("nonsense://here")
+
+
+def test_what_is_left_of_a_trial_is_removed_when_it_has_ended_wherever(bench: Bench) -> None:
+    bench.training = lambda *_: {"ods": 0.5}
+    search = bench.open("left", 2)
+    ghost = search.folder / "trials" / "0000-of-another-worker"
+    ghost.mkdir(parents=True)
+    bench.work(search)
+    assert not ghost.exists()
+
+
+def test_a_worker_that_was_taken_for_dead_changes_nothing_and_goes_on(bench: Bench) -> None:
+    search = bench.open("taken", 2)
+
+    def training(number: int, *_: Any) -> dict[str, float]:
+        if number == 0:  # meanwhile another worker took the trial and finished it
+            trial_id = search.study.get_trials()[0]._trial_id
+            search.storage.set_trial_user_attr(trial_id, WORKER, "another")
+            search.storage.set_trial_state_values(trial_id, TrialState.COMPLETE, [0.9])
+            raise FileNotFoundError("the checkpoint is gone")
+        return {"ods": 0.5}
+
+    bench.training = training
+    trials = bench.work(search)
+    assert [(t.state.name, t.value) for t in trials] == [("COMPLETE", 0.9), ("COMPLETE", 0.5)]
+    assert "error" not in trials[0].user_attrs
+
+
+def test_the_studys_run_shows_the_best_settings_and_none_of_an_earlier_best(bench: Bench) -> None:
+    space = {"loss": {"name": ["focal", "bce"], "gamma": {"low": 1, "high": 5, "when": {"loss.name": "focal"}}}}
+    search = bench.open("best", 12, search__space=space)
+    first = search.study.get_trials()
+    bench.training = lambda _number, params, *_: {"ods": 0.9 if params.loss.name == "bce" else 0.5}
+    trials = bench.work(search)
+    assert len(first) == len(trials) == 12
+    with bench.store.record(search.run_id) as recorder:
+        recorder.set_tags({"best.loss.gamma": "2.5"})  # of a best with the focal loss, before
+    said = conclude(bench.store, search)
+    tags = bench.store.get_run(search.run_id).data.tags
+    assert (tags["best.loss.name"], tags["best.loss.gamma"]) == ("bce", "–")
+    assert "best: trial" in said
+    assert bench.store.get_run(search.run_id).info.status == "FINISHED"
+
+
+def test_trials_of_the_front_are_marked(bench: Bench) -> None:
+    values = [(0.9, 30.0), (0.8, 10.0), (0.7, 20.0)]
+    bench.training = lambda number, *_: dict(zip(("ods", "parameters"), values[number], strict=True))
+    search = bench.open("marked", 3, search__second_objective="parameters")
+    lines = format_trials(search, bench.work(search))[2:]
+    assert ["(Pareto front)" in line for line in lines] == [True, True, False]
+
+
+def test_a_study_that_is_not_ours_is_refused_and_left_as_it_is(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("crackseg.search.study._READY_WAIT_S", 0)
+    foreign = optuna.create_study(study_name="foreign", storage=open_storage(bench.address))
+    foreign.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
+    with pytest.raises(CracksegError, match=r"'foreign' .*not made by `crackseg search`; choose another name"):
+        bench.open("foreign")
+    assert len(foreign.get_trials()) == 1
+    assert not foreign.user_attrs
+
+
+def test_a_study_of_another_version_hides_no_others(bench: Bench) -> None:
+    old = bench.open("old", 1)
+    bench.open("present", 1)
+    config = old.study.user_attrs["crackseg"]
+    del config["params"]["loss"]["gamma"]
+    old.study.set_user_attr("crackseg", config)
+    listed = show(bench.store, open_storage(bench.address), None)
+    assert re.search(r"old: .*another version of crackseg.*loss\.gamma", listed)
+    assert "present: 1 waiting" in listed
+    with pytest.raises(CracksegError, match="another version"):
+        load_search(bench.store, open_storage(bench.address), "old")
+
+
+def test_a_password_is_not_shown(bench: Bench, capsys: pytest.CaptureFixture) -> None:
+    _announce(bench.open("secret", 1), "postgresql://me:secret@db/optuna")
+    said = capsys.readouterr().out
+    assert "postgresql://me:***@db/optuna" in said
+    assert ":secret@" not in said
+
+
+def test_a_registered_model_processes_its_maps_as_its_trial_did(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class SeenError(Exception):
+        pass
+
+    def build(*arguments: Any, **_: Any) -> None:
+        raise SeenError(arguments[3].method)
+
+    search = bench.open(
+        "maps", 1, search__space={"postprocess": {"method": ["hysteresis"], "low_ratio": [0.5, 0.6]}}
+    )
+    bench.training = lambda *_: {"ods": 0.5}
+    bench.work(search)
+    monkeypatch.setattr(outcomes, "build_analyzer", build)
+    monkeypatch.setattr(outcomes, "prepare_for", lambda *_: bench.prepared_dir)
+    with pytest.raises(SeenError, match="hysteresis"):
+        outcomes.register_trial(bench.folder, bench.store, search, 0)
