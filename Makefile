@@ -26,8 +26,9 @@ study: setup ## the paper's claims, asked of small models; about an hour on 2 co
 test: setup lint ## lint, then all tests but the slow ones
 	$(BIN)/python -m pytest -m 'not slow' -n 2
 
-test-slow: setup ## the slow tests
-	$(BIN)/python -m pytest -m slow
+test-slow: setup ## the slow tests; those that lack Java 17 or PostgreSQL are skipped, and say so at the end
+	$(BIN)/python -c 'import pyspark' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,spark]'
+	$(BIN)/python -m pytest -m slow -rs
 
 lint: setup ## ruff, ruff format, mypy
 	$(BIN)/ruff check .

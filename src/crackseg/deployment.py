@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import re
 import socket
@@ -16,10 +17,24 @@ from mlflow.exceptions import MlflowException
 from crackseg.errors import CracksegError
 from crackseg.model_card import write_card
 from crackseg.model_loading import pin_alias
-from crackseg.params import load_params
+from crackseg.production import PRODUCTION_ALIAS
+from crackseg.promotion import open_production
 from crackseg.tracking import Store, find_root
 
 _HOST = "127.0.0.1"
+_log = logging.getLogger("crackseg")
+
+
+def find_production(root: Path) -> str:
+    """The URI of what is in production; a promotion that was killed half-way is finished first.
+
+    Raises:
+        CracksegError: no model is registered, or the registry does not answer.
+    """
+    production = open_production(root)
+    for note in production.repair():
+        _log.warning("note: %s", note)
+    return f"models:/{production.name}@{PRODUCTION_ALIAS}"
 
 
 def find_model(uri: str | None) -> tuple[str, Store | None]:
@@ -49,7 +64,7 @@ def run_scoring_server(
         model_uri, store: from :func:`find_model`.
         port: on 127.0.0.1.
         max_bytes: of a request.
-        max_pixels: of an image.
+        max_pixels: of its images together.
         timeout_s: after which a request is given up with status 504.
     Raises:
         CracksegError: the port is taken.
@@ -86,7 +101,7 @@ def renew_card(uri: str | None) -> str:
 
 def _find_version(uri: str | None) -> tuple[Store, ModelVersion]:
     root = find_root()
-    uri = uri or f"models:/{load_params(root / 'params.yaml').registry.model_name}@production"
+    uri = uri or find_production(root)
     store = Store(root)
     match = re.fullmatch(r"models:/([^/@]+)/(\d+)", pin_alias(uri, store))
     if match is None:

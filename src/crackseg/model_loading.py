@@ -32,8 +32,8 @@ def load_model(uri: str, root: Path | None) -> LoadedModel:
     """Load a finished model.
 
     Args:
-        uri: ``models:/NAME/VERSION``, ``models:/NAME@ALIAS``, or a folder that holds ``weights.pt`` and
-            ``settings.json``, at any depth (a version as it was downloaded).
+        uri: ``models:/NAME/VERSION``, ``models:/NAME@ALIAS``, ``models:/NAME/STAGE``, or a folder that holds
+            ``weights.pt`` and ``settings.json``, at any depth (a version as it was downloaded).
         root: the project whose store knows the name; not needed for a folder.
     Raises:
         CracksegError: there is no such model, or it is not one that was registered by crackseg.
@@ -53,22 +53,22 @@ def load_model(uri: str, root: Path | None) -> LoadedModel:
 
 
 def pin_alias(uri: str, store: Store) -> str:
-    """Name the version that ``models:/NAME@ALIAS`` means now; any other URI is returned as it is.
+    """Name the version that ``models:/NAME@ALIAS`` or ``models:/NAME/STAGE`` means now; others are returned as is.
 
     Raises:
-        CracksegError: no version has that alias.
+        CracksegError: no version has that alias, or is in that stage.
     """
-    match = re.fullmatch(r"models:/([^/@]+)@([^/@]+)", uri)
+    match = re.fullmatch(r"models:/([^/@]+)([/@])(?!(?:\d+|latest)$)([^/@]+)", uri)
     if match is None:
         return uri
-    name, alias = match.groups()
-    version = store.find_version(name, alias)
+    name, separator, alias = match.groups()
+    version = store.find_version(name, alias) if separator == "@" else store.find_version(name, stage=alias)
     if version is not None:
         return f"models:/{name}/{version}"
     candidate = store.find_version(name, "candidate")
     if candidate is None:
         advice = "train and register a model first, with `dvc repro`"
-    elif alias == "production":
+    elif alias.lower() == "production":
         advice = f"promote one with `crackseg promote`, or try the newest with --model models:/{name}@candidate"
     else:
         advice = f"there is models:/{name}@candidate; `crackseg ui` shows the others"

@@ -10,7 +10,9 @@ import glob
 import io
 import logging
 import os
+import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,40 +66,44 @@ def find_photographs(patterns: Sequence[str], out_dir: Path) -> list[Photograph]
     their extension alone, it stays in the name.
 
     Args:
-        patterns: at least one. Folders give files with an image's extension; hidden ones are left out.
-        out_dir: its content is no input.
+        patterns: at least one. Folders and patterns give files with an image's extension; hidden ones below a folder
+            are left out.
+        out_dir: what an earlier run wrote there is no input.
     Raises:
         CracksegError: nothing is there, or it holds no image.
     """
     out_dir = out_dir.resolve()
+    made = tuple(out_dir / name for name in ("masks", "overlays", TABLE_NAME))
     found: set[Path] = set()
     holders = []
     for pattern in patterns:
         matches = [pattern] if os.path.lexists(pattern) else sorted(glob.glob(pattern, recursive=True))
         if not matches:
             raise CracksegError(f"{pattern}: no such file or folder")
-        for match in map(Path, matches):
+        for match in matches:
             path = Path(os.path.abspath(match))
+            if any(path.resolve().is_relative_to(written) for written in made):
+                continue  # by an earlier run
             if not path.is_dir():
-                found.add(path)
-                holders.append(path.parent)
-            elif files := _list_images(path, out_dir):
+                if match == pattern or path.suffix.lower() in IMAGE_EXTENSIONS:
+                    found.add(path)
+                    holders.append(path.parent)
+            elif files := _list_images(path, made):
                 found.update(files)
                 holders.append(path)
-            elif len(matches) == 1:
+            elif len(matches) == 1 and path.resolve() != out_dir:
                 raise CracksegError(f"{pattern}: no file in it or below ends in {', '.join(IMAGE_EXTENSIONS)}")
     if not found:
         raise CracksegError(f"{', '.join(patterns)}: no photograph among what matches")
     base = Path(os.path.commonpath(holders))
-    stems: dict[str, int] = {}
-    for path in found:
-        stem = path.relative_to(base).with_suffix("").as_posix().lower()  # some disks know no case
-        stems[stem] = stems.get(stem, 0) + 1
+    relatives = {path: path.relative_to(base) for path in sorted(found)}
+    taken = Counter(relative.as_posix().lower() for relative in relatives.values())  # some disks know no case
+    taken.update(relative.with_suffix("").as_posix().lower() for relative in relatives.values())
     photographs = []
-    for path in sorted(found):
-        relative = path.relative_to(base)
-        alone = stems[relative.with_suffix("").as_posix().lower()] == 1
-        photographs.append(Photograph(path, (relative.with_suffix("") if alone else relative).as_posix()))
+    for path, relative in relatives.items():
+        short = relative.with_suffix("")
+        alone = taken[short.as_posix().lower()] == 1
+        photographs.append(Photograph(path, (short if alone else relative).as_posix()))
     return photographs
 
 
@@ -152,7 +158,7 @@ def predict_files(
                         summary.num_predicted += not row["error"]
                     if row["error"]:
                         summary.failed.append(row["error"])
-                        bar.write(f"left out: {row['error']}")
+                        bar.write(f"left out: {row['error']}", file=sys.stderr)
                     else:
                         figures.append({name: float(row[name]) for name in COLUMNS[7:14]})
                     bar.update()
@@ -167,10 +173,10 @@ def predict_files(
     return summary, figures
 
 
-def _list_images(folder: Path, out_dir: Path) -> list[Path]:
+def _list_images(folder: Path, left_out: Sequence[Path]) -> list[Path]:
     files = []
     for parent, folders, names in os.walk(folder):
-        folders[:] = [f for f in folders if not f.startswith(".") and Path(parent, f).resolve() != out_dir]
+        folders[:] = [f for f in folders if not f.startswith(".") and Path(parent, f).resolve() not in left_out]
         files += [
             Path(parent, name)
             for name in names

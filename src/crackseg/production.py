@@ -7,7 +7,6 @@ finished by the next one.
 
 from __future__ import annotations
 
-import getpass
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,7 +21,7 @@ from mlflow.exceptions import MlflowException
 
 from crackseg.errors import CracksegError
 from crackseg.history import Action, Check, History, Overtaken, Record, check_reason, find_former, repeat
-from crackseg.tracking import Store, describe_code
+from crackseg.tracking import Store, describe_code, find_user
 
 PRODUCTION_ALIAS = "production"
 PREVIOUS_ALIAS = "previous"
@@ -326,7 +325,7 @@ class Production:
         code = describe_code(self.store.root)
         commit = code["git.commit"] + (" (dirty)" if code["git.state"] == "dirty" else "")
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        return Record(action, from_version, to_version, now, _find_user(), reason, commit)
+        return Record(action, from_version, to_version, now, find_user(), reason, commit)
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
@@ -353,10 +352,3 @@ def registry_errors(store: Store) -> Iterator[None]:
             f"the registry {store.uri} does not answer as expected: {said}; check MLFLOW_TRACKING_URI and that the "
             "server runs. What was begun is finished by the next command"
         ) from error
-
-
-def _find_user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user without a name
-        return "unknown"

@@ -47,7 +47,7 @@ def build_app(model: Any, *, name: str, max_bytes: int, max_pixels: int) -> "Req
         model: from ``mlflow.pyfunc.load_model``.
         name: answers carry it in the header ``x-crackseg-model``.
         max_bytes: of a request's body.
-        max_pixels: of one image.
+        max_pixels: of a request's images together.
     """
     from fastapi import Request
     from fastapi.responses import JSONResponse
@@ -69,7 +69,8 @@ class LimitedModel:
 
     Args:
         model: from ``mlflow.pyfunc.load_model``.
-        max_pixels: an image with more is refused.
+        max_pixels: a request whose images have more together is refused: one of many images would keep all others
+            waiting long after its own client has given up.
     """
 
     def __init__(self, model: Any, max_pixels: int) -> None:
@@ -92,13 +93,16 @@ class LimitedModel:
                     'expected {"dataframe_records": [{"image": "<base64 of a photograph>"}, ...]} with at least one '
                     "photograph and no other column"
                 )
+            total = 0
             for number, content in enumerate(data["image"]):
-                size = _read_size(content)
-                if size is not None and size[0] * size[1] > self._max_pixels:
+                width, height = _read_size(content)
+                total += width * height
+                if total > self._max_pixels:
                     raise MlflowException.invalid_parameter_value(
-                        f"row {number} of column image: {size[0]} x {size[1]} pixels are over the limit of "
-                        f"{self._max_pixels / 1e6:g} megapixels; cut the image into parts first "
-                        "(`crackseg serve --max-megapixels` sets the limit)"
+                        f"row {number} of column image: {width} x {height} pixels"
+                        + (f" bring the request to {total / 1e6:.3g} megapixels," if number else " are")
+                        + f" over the limit of {self._max_pixels / 1e6:g} megapixels; send fewer images at a time, or "
+                        "cut them into parts first (`crackseg serve --max-megapixels` sets the limit)"
                     )
             with self._turns:
                 return self._model.predict(data, params=params)
@@ -119,15 +123,15 @@ def _make_refusal(error: Any) -> Exception:
     return Refusal(error.message, error_code=ErrorCode.Value(error.error_code))
 
 
-def _read_size(content: Any) -> tuple[int, int] | None:
-    """Width and height by the header, without decoding; None if Pillow knows no such format, as the model will say."""
+def _read_size(content: Any) -> tuple[int, int]:
+    """Width and height by the header, without decoding; 0, 0 if Pillow knows no such format, as the model will say."""
     from PIL import Image
 
     try:
         with Image.open(io.BytesIO(content)) as image:
             return image.size
     except Exception:
-        return None
+        return 0, 0
 
 
 class RequestLimit:

@@ -133,7 +133,7 @@ class Store:
 
     def create_run(self, name: str | None, *, parent: str | None = None) -> str:
         """Create a run and return its id; named after the DVC experiment if there is one."""
-        tags = {"mlflow.user": _user(), "mlflow.source.name": "crackseg", "mlflow.source.type": "PROJECT"}
+        tags = {"mlflow.user": find_user(), "mlflow.source.name": "crackseg", "mlflow.source.type": "PROJECT"}
         if parent:
             tags["mlflow.parentRunId"] = parent
         name = name or os.environ.get("DVC_EXP_NAME")
@@ -234,13 +234,20 @@ class Store:
             if not (token := page.token):
                 return runs
 
-    def find_version(self, name: str, alias: str) -> str | None:
-        """The number of the version that an alias of the registered model points at; None if there is none.
+    def find_version(self, name: str, alias: str = "", *, stage: str = "") -> str | None:
+        """The number of the version that an alias of the registered model points at, or of the newest in a stage.
+
+        Returns:
+            None if there is none.
 
         Raises:
             CracksegError: the store does not answer.
         """
         try:
+            if stage:  # not by MLflow's own look-up, which warns that stages are deprecated
+                found = self.client.search_model_versions(f"name = '{name}'")
+                staged = [v for v in found if v.current_stage.lower() == stage.lower()]
+                return max((str(v.version) for v in staged), key=int, default=None)
             return str(self.client.get_model_version_by_alias(name, alias).version)
         except MlflowException as error:
             if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):  # no model; no alias
@@ -394,7 +401,8 @@ def _git(root: Path, *arguments: str) -> str:
     return result.stdout.strip() if result.returncode == 0 else ""
 
 
-def _user() -> str:
+def find_user() -> str:
+    """Who is at work, by the name of the system's account."""
     import getpass
 
     try:

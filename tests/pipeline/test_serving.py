@@ -119,6 +119,7 @@ GARBAGE = [
     ("one of two", ask(JPEG, b"words"), 400, "row 1"),
     ("too small", ask(make_photograph(3, 3)), 400, "too small"),
     ("over the pixels", ask(make_photograph(1200, 900, ".png")[:100_000]), 400, "megapixels"),
+    ("over the pixels together", ask(*[make_photograph(700, 500)] * 3), 400, "to 1.05 megapixels"),
     ("no images", ask(), 400, "at least one"),
     ("no body", b"", 400, "JSON"),
     ("no JSON", b'{"dataframe_records": [', 400, "JSON"),

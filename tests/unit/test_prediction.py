@@ -5,6 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import os
+import subprocess
+import sys
+from glob import glob
 from pathlib import Path
 
 import cv2
@@ -12,11 +15,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from crackseg.analysis import CrackAnalyzer
+from crackseg.analysis import SETTINGS_NAME, CrackAnalyzer, ModelSettings
 from crackseg.data.image_io import encode_png, read_image, write_bytes
 from crackseg.errors import CracksegError
 from crackseg.model_loading import load_model
+from crackseg.params import PredictParams
 from crackseg.prediction import COLUMNS, Summary, draw_overlay, find_photographs, predict_files
+from tests.model_folder import write_model_folder
 from tests.tiny_model import make_model
 
 
@@ -94,7 +99,9 @@ def test_a_run_that_was_killed_goes_on(analyzer: CrackAnalyzer, photos: Path, cu
     assert table.read_bytes().count(b"\n") == 4
 
 
-def test_unreadable_files_are_reported_and_tried_again(analyzer: CrackAnalyzer, photos: Path) -> None:
+def test_unreadable_files_are_reported_and_tried_again(
+    analyzer: CrackAnalyzer, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = photos.parent / "out"
     good = (photos / "1.png").read_bytes()
     write_bytes(photos / "1.png", good[:200])
@@ -103,6 +110,9 @@ def test_unreadable_files_are_reported_and_tried_again(analyzer: CrackAnalyzer, 
     summary = run(analyzer, photos, out)
     assert (summary.num_predicted, len(summary.failed)) == (2, 3)
     assert all(str(photos) in error for error in summary.failed)
+    printed = capsys.readouterr()
+    assert printed.out == ""  # `--json` must stay JSON
+    assert printed.err.count("left out:") == 3
     row = rows_of(out)[str(photos / "1.png")]
     assert "damaged or cut short" in row["error"]
     assert row["mask"] == ""
@@ -159,6 +169,20 @@ def test_names_mirror_folders_and_never_meet(photos: Path) -> None:
     assert [p.name for p in find_photographs([str(photos / "*" / "2.jpg")], out)] == ["a/2", "b/2"]
     twice = [str(photos / "a"), str(photos / "a" / "2.jpg")]
     assert [p.name for p in find_photographs(twice, out)] == ["2"]
+    write_bytes(photos / "1.jpg.png", b"-")
+    names = [p.name for p in find_photographs([str(photos)], out)]
+    assert names == ["1.jpg", "1.jpg.png", "1.png", "a/2", "b/2"]
+
+
+@pytest.mark.parametrize("out", ["found", "."])
+def test_results_among_the_photographs_are_no_input_of_the_next_run(
+    analyzer: CrackAnalyzer, photos: Path, out: str
+) -> None:
+    run(analyzer, photos, photos / out)
+    expanded = [path for path in glob(str(photos / "*")) if not path.endswith(".txt")]  # as a shell does
+    for patterns in ([str(photos)], [str(photos / "*")], [str(photos / "**")], expanded):
+        again = find_photographs(patterns, photos / out)
+        assert [p.path for p in again] == [photos / name for name in ("1.png", "a/2.jpg", "b/2.jpg")]
 
 
 @pytest.mark.parametrize(
@@ -211,3 +235,23 @@ def test_rows_have_every_column(analyzer: CrackAnalyzer, photos: Path, tmp_path:
     row = next(iter(rows_of(tmp_path / "out").values()))
     assert tuple(row) == COLUMNS
     assert {name for name, value in row.items() if not value} == {"overlay", "error"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_photograph_of_108_megapixels_needs_less_than_two_gigabytes(tmp_path: Path) -> None:
+    model = write_model_folder(tmp_path / "model", {"architecture": "unet", "width": 8})
+    settings = ModelSettings.read(model / SETTINGS_NAME)
+    tiles = PredictParams(tile_size_px=512, overlap_px=64, batch_size=4)  # those of params.yaml
+    write_bytes(model / SETTINGS_NAME, settings.model_copy(update={"predict": tiles}).to_json().encode())
+    image = np.full((9000, 12000, 3), 128, np.uint8)
+    cv2.line(image, (0, 0), (11999, 8999), (0, 0, 0), 3)
+    cv2.imwrite(str(tmp_path / "large.jpg"), image)
+    command = ["predict", str(tmp_path / "large.jpg"), "--model", str(model), "--out", str(tmp_path / "out")]
+    command += ["--threshold", "0.9"]  # random weights would find cracks all over
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen([sys.executable, "-m", "crackseg", *command], stdout=log, stderr=log)
+        _, status, usage = os.wait4(process.pid, 0)
+    assert status == 0, (tmp_path / "log").read_text()
+    assert usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) < 2 * 1024**3
+    assert cv2.imread(str(tmp_path / "out" / "masks" / "large.png"), cv2.IMREAD_UNCHANGED).shape == (9000, 12000)

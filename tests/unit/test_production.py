@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from crackseg.deployment import find_production
 from crackseg.errors import CracksegError
+from crackseg.model_loading import pin_alias
 from crackseg.production import Production
 from tests.registry_store import (
     NAME,
@@ -261,6 +263,34 @@ def test_what_is_in_production_cannot_be_deleted(production: Production) -> None
     production.delete("4", force=False)
     assert list(describe(production)["stages"]) == ["1", "3"]
     check_agreement(production)
+
+
+def test_whoever_uses_what_is_in_production_finishes_a_killed_promotion_first(
+    root: Path, production: Production
+) -> None:
+    promote(production, "1")
+    params = (Path(__file__).parents[2] / "params.yaml").read_text(encoding="utf-8")
+    (root / "params.yaml").write_text(params.replace("model_name: crackseg", f"model_name: {NAME}"))
+    process = PROCESSES.Process(target=die_before_write, args=(root, 3, "promote", "2"))  # its record is written
+    process.start()
+    process.join()
+    assert process.exitcode == -9
+    assert describe(production)["production"] == "1"
+    uri = find_production(root)
+    assert pin_alias(uri, production.store) == f"models:/{NAME}/2"
+    check_agreement(production)
+
+
+def test_a_stage_names_the_version_as_the_alias_does_without_a_warning(production: Production) -> None:
+    promote(production, "1")
+    promote(production, "3")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert pin_alias(f"models:/{NAME}/Production", production.store) == f"models:/{NAME}/3"
+        assert pin_alias(f"models:/{NAME}/Archived", production.store) == f"models:/{NAME}/1"
+        with pytest.raises(CracksegError, match="no version of cracks is called Staging"):
+            pin_alias(f"models:/{NAME}/Staging", production.store)
+    assert pin_alias(f"models:/{NAME}/4", production.store) == f"models:/{NAME}/4"
 
 
 def test_no_such_model_is_named(root: Path) -> None:

@@ -18,7 +18,7 @@ _MODEL_HELP = "models:/NAME@ALIAS, models:/NAME/VERSION, or a version's folder. 
 )  # fmt: skip
 @click.option(
     "--max-megapixels", default=50.0, show_default=True, type=click.FloatRange(min=0, min_open=True),
-    help="Largest photograph.",
+    help="Most pixels in a request, its photographs together.",
 )  # fmt: skip
 @click.option("--timeout", "timeout_s", default=60, show_default=True, type=click.IntRange(1), help="Seconds.")
 def serve(uri: str | None, port: int, max_megabytes: float, max_megapixels: float, timeout_s: int) -> None:

@@ -37,9 +37,9 @@ def predict(
     import json
     from dataclasses import asdict
 
+    from crackseg.deployment import find_production
     from crackseg.drift import compare, describe_drift
     from crackseg.model_loading import load_model
-    from crackseg.params import load_params
     from crackseg.prediction import describe_summary, find_photographs, predict_files
     from crackseg.tracking import find_root
 
@@ -47,7 +47,7 @@ def predict(
     root = find_root() if report_drift or uri is None or not Path(uri).is_dir() else None
     if uri is None:
         assert root is not None
-        uri = f"models:/{load_params(root / 'params.yaml').registry.model_name}@production"
+        uri = find_production(root)
     model = load_model(uri, root)
     summary, figures = predict_files(
         model.analyzer, photographs, out_dir, model=model.digest, threshold=threshold, overlays=overlays

@@ -71,7 +71,7 @@ def _open(content: bytes, name: str, max_pixels: int) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             image = Image.open(io.BytesIO(content))
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, RuntimeError) as error:
         raise CracksegError(
             f"{name}: not an image that can be read; expected one of {', '.join(IMAGE_EXTENSIONS)}"
         ) from error
@@ -87,7 +87,7 @@ def _open(content: bytes, name: str, max_pixels: int) -> Image.Image:
 def _load(image: Image.Image, name: str) -> Image.Image:
     try:
         image.load()
-    except (OSError, ValueError, SyntaxError, EOFError) as error:
+    except (OSError, ValueError, SyntaxError, EOFError, RuntimeError) as error:  # RuntimeError: AVIF
         raise CracksegError(f"{name}: the image is damaged or cut short ({error}); fetch it again") from error
     return image
 

@@ -1,5 +1,6 @@
 """Photographs as people have them must come out upright RGB, or be refused by name."""
 
+import base64
 import io
 from pathlib import Path
 
@@ -23,6 +24,15 @@ from crackseg.data.image_io import (
 from crackseg.errors import CracksegError
 
 GRADIENT = np.dstack([np.tile(np.arange(64, dtype=np.uint8) * 4, (48, 1))] * 3)
+
+# A phone's AVIF, damaged in its pixels; Pillow's decoder of it has errors of its own.
+DAMAGED_AVIF = base64.b64decode(
+    "AAAAIGZ0eXBhdmlmAAAAAGF2aWZtaWYxbWlhZk1BMUIAAADrbWV0YQAAAAAAAAAhaGRscgAAAAAAAAAAcGljdAAAAAAAAAAAAAAA"
+    "AAAAAAAOcGl0bQAAAAAAAQAAAB5pbG9jAAAAAEQAAAEAAQAAAAEAAAETAAAAHwAAAChpaW5mAAAAAAABAAAAGmluZmUCAAAAAAEA"
+    "AGF2MDFDb2xvcgAAAABqaXBycAAAAEtpcGNvAAAAFGlzcGUAAAAAAAAACAAAAAgAAAAQcGl4aQAAAAADCAgIAAAADGF2MUOBAAwA"
+    "AAAAE2NvbHJuY2x4AAEADQAGgAAAABdpcG1hAAAAAAAAAAEAAQQBAoMEAAAAJ21kYXQSAAoIGPe/aICGg0IyER7Hh4VZ3///4sAA"
+    "AJA1l8a0"
+)
 
 
 def encode(image: Image.Image, kind: str, **options: object) -> bytes:
@@ -72,6 +82,11 @@ def test_cut_file_is_refused_not_half_decoded(kind: str) -> None:
     content = encode(Image.fromarray(noise), kind)
     with pytest.raises(CracksegError, match="photo"):
         decode_image(content[: len(content) * 2 // 3], name="photo")
+
+
+def test_damaged_avif_is_refused_like_any_other() -> None:
+    with pytest.raises(CracksegError, match=r"photo: .*(damaged|not an image)"):
+        decode_image(DAMAGED_AVIF, name="photo")
 
 
 def test_no_image_and_empty_file_are_named() -> None:
