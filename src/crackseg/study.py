@@ -26,8 +26,8 @@ from crackseg.params import Params, change_params, load_params
 from crackseg.tracking import Store
 from crackseg.trials import prepare_images, read_result, run_trial, trial_key
 
-# Small enough that sixty trainings fit into an hour on two cores, also without bfloat16. U-Net and Modified U-Net are one architecture in two widths
-# (docs/models.md), DeepCrack is an eighth as wide as published.
+# Small enough that sixty trainings fit into an hour on two cores, also without bfloat16. U-Net and Modified U-Net are
+# one architecture in two widths (docs/models.md), DeepCrack is an eighth as wide as published.
 SYSTEMS: dict[str, dict[str, Any]] = {
     "unet": {"model.architecture": "unet", "model.width": 8},
     "modified_unet": {"model.architecture": "modified_unet", "model.width": 16},
