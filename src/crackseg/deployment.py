@@ -69,14 +69,7 @@ def run_scoring_server(
     Raises:
         CracksegError: the port is taken.
     """
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((_HOST, port))
-        except OSError as error:
-            raise CracksegError(
-                f"port {port} of {_HOST} cannot be used ({error.strerror}); choose another --port"
-            ) from error
+    check_port(_HOST, port)
     spec = importlib.util.find_spec("crackseg.scoring_server")
     assert spec
     assert spec.origin
@@ -92,6 +85,18 @@ def run_scoring_server(
         ],
         environment,
     )  # fmt: skip
+
+
+def check_port(host: str, port: int) -> None:
+    """Raise CracksegError if nothing can listen on a port of this machine."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise CracksegError(
+                f"port {port} of {host} cannot be used ({error.strerror}); choose another --port"
+            ) from error
 
 
 def renew_card(uri: str | None) -> str:

@@ -23,6 +23,7 @@ MIN_IMAGES = 10  # on both sides: fewer say nothing
 _ALPHA = 0.01 / len(FIGURES)  # so that one comparison in a hundred is a false alarm, over all five figures
 _LEAST_DISTANCE = 0.25  # thousands of photographs make any distance significant; this one matters, too
 _PSI_BINS = 10
+_REACH = 1.0  # spans of the reference beyond its ends, from where one photograph is unusual
 _BAND = 512  # rows measured at a time
 
 
@@ -78,6 +79,45 @@ class FigureDrift:
     p_value: float
     psi: float
     drifted: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Unusual:
+    """A figure of one photograph that lies far outside those of the model's own.
+
+    Attributes:
+        figure: one of ``FIGURES``.
+        value: of the photograph.
+        low, high: the smallest and the largest of the model's own.
+    """
+
+    figure: str
+    value: float
+    low: float
+    high: float
+
+
+def find_unusual(reference: ReferenceStatistics, figures: Mapping[str, float]) -> list[Unusual]:
+    """Find the figures in which one photograph is unlike all those that the model was made with.
+
+    A distribution cannot be tested with one photograph, as :func:`compare` does with ten; but one whose figure lies
+    beyond the reference's smallest or largest, by more than their whole span, is of another kind.
+
+    Args:
+        reference: the model's.
+        figures: of the photograph, by name (``FIGURES``).
+    Returns:
+        In the order of ``FIGURES``; of figures with fewer than 10 photographs in the reference nothing is said.
+    """
+    found = []
+    for name in FIGURES:
+        known = getattr(reference, name)
+        if len(known) < MIN_IMAGES:
+            continue
+        low, high, value = min(known), max(known), figures[name]
+        if not low - _REACH * (high - low) <= value <= high + _REACH * (high - low):
+            found.append(Unusual(name, value, low, high))
+    return found
 
 
 def compare(reference: ReferenceStatistics, figures: Sequence[Mapping[str, float]]) -> list[FigureDrift]:

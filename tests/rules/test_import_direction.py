@@ -76,6 +76,7 @@ ORDER = [
     "crackseg.spark_batch",
     "crackseg.deployment",
     "crackseg.demo",
+    "crackseg.app",
     "crackseg.cli",
     "crackseg.__main__",
 ]
@@ -102,6 +103,7 @@ IMPORTERS = {
     },
     "click": {"crackseg.cli"},
     "optuna": {"crackseg.search"},
+    "gradio": {"crackseg.app"},
     "matplotlib": {
         "crackseg.study_figures",
         "crackseg.plots",

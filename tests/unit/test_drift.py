@@ -5,7 +5,14 @@ import numpy as np
 import pytest
 
 from crackseg.analysis import ReferenceStatistics
-from crackseg.drift import FIGURES, compare, describe_drift, measure_photograph, population_stability_index
+from crackseg.drift import (
+    FIGURES,
+    compare,
+    describe_drift,
+    find_unusual,
+    measure_photograph,
+    population_stability_index,
+)
 
 Figures = list[dict[str, float]]
 
@@ -96,3 +103,25 @@ def test_blur_lowers_sharpness_and_a_flat_photograph_has_none() -> None:
     assert measure_photograph(np.full((1, 1, 3), 255, np.uint8)) == {
         "brightness": 1.0, "contrast": 0.0, "sharpness": 0.0,
     }  # fmt: skip
+
+
+def test_one_photograph_of_another_kind_is_unusual_in_what_differs() -> None:
+    rng = np.random.default_rng(0)
+    known = draw(rng, 50)
+    reference = make_reference(known)
+    low, high = min(reference.brightness), max(reference.brightness)
+    for value in (low - 1.5 * (high - low), high + 1.5 * (high - low)):
+        (unusual,) = find_unusual(reference, known[0] | {"brightness": value})
+        assert (unusual.figure, unusual.value, unusual.low, unusual.high) == ("brightness", value, low, high)
+
+
+def test_one_photograph_of_the_same_kind_is_not_unusual() -> None:
+    rng = np.random.default_rng(0)
+    reference = make_reference(draw(rng, 20))
+    assert not [unusual for figures in draw(rng, 1000) for unusual in find_unusual(reference, figures)]
+
+
+def test_one_photograph_is_not_judged_by_a_few() -> None:
+    rng = np.random.default_rng(0)
+    reference = make_reference(draw(rng, 9))
+    assert find_unusual(reference, draw(rng, 1, shift=99)[0]) == []

@@ -12,7 +12,7 @@ import sys
 import click
 
 from crackseg import __version__
-from crackseg.cli import data, deploy, explain, paper, predict, registry, scoring, search, stage, store, study
+from crackseg.cli import app, data, deploy, explain, paper, predict, registry, scoring, search, stage, store, study
 from crackseg.errors import CracksegError
 
 # On a busy machine OpenMP's threads spin at barriers for each other's cores: a training step measured beside one other
@@ -83,6 +83,7 @@ def ui(port: int) -> None:
 
 for _command in (
     predict.predict,
+    app.app,
     scoring.score,
     explain.explain_scores,
     explain.compare_postprocessing,

@@ -1,0 +1,70 @@
+"""The page's own pieces of HTML, and its style sheet. Whatever a user may have named is escaped."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from pathlib import Path
+
+from crackseg.app.inspection import Inspection
+from crackseg.app.pictures import as_data_uri
+from crackseg.drift import Unusual
+
+STYLE_PATH = Path(__file__).with_name("page.css")
+HEADER = "<h1>Crack inspection</h1><p>Photographs stay on this machine.</p>"
+EMPTY = "<p class='empty'>Drop a photograph to see its cracks.</p>"
+# Its value in per cent; the pictures take it from there, however often they are replaced.
+SET_OPACITY = "(percent) => { document.documentElement.style.setProperty('--crack-opacity', percent / 100); }"
+
+
+def write_notice(text: str, *, kind: str) -> str:
+    """A box that stays on the page, ``kind`` error or warning; nothing for an empty text. Lines stay lines."""
+    if not text:
+        return ""
+    return f"<div class='notice {kind}' role='alert'>{html.escape(text).replace(chr(10), '<br>')}</div>"
+
+
+def write_status(step: str) -> str:
+    """What is being done now."""
+    return f"<p class='status'>{html.escape(step)}</p>" if step else ""
+
+
+def write_no_production(name: str) -> str:
+    """What to do when nothing is in production."""
+    return write_notice(
+        f"No version of {name} is in production. Choose one below to try it, or put one into production with "
+        "`crackseg promote` and load this page again.",
+        kind="warning",
+    )
+
+
+def write_unusual(unusual: Sequence[Unusual]) -> str:
+    """The warning that a photograph is unlike the model's own; nothing if it is like them."""
+    if not unusual:
+        return ""
+    said = "; ".join(
+        f"{u.figure.replace('_', ' ')} {u.value:.3g}, theirs {u.low:.3g} to {u.high:.3g}" for u in unusual
+    )
+    return write_notice(
+        f"This photograph is unlike those that the model was made with, so what it finds may be wrong. {said}.",
+        kind="warning",
+    )
+
+
+def show_photograph(inspection: Inspection) -> str:
+    """The photograph, on which the cracks are laid."""
+    name = html.escape(inspection.name, quote=True)
+    return f"<img alt='{name}' src='{as_data_uri(inspection.view)}'>"
+
+
+def show_cracks(content: bytes) -> str:
+    """The cracks, a PNG file's content, to be laid on the photograph."""
+    return f"<img alt='cracks found' src='{as_data_uri(content)}'>"
+
+
+def show_heat(inspection: Inspection) -> str:
+    """The probability map with its scale."""
+    return (
+        f"<img alt='crack probability' src='{as_data_uri(inspection.heat)}'>"
+        "<div class='scale'><span>0</span><i></i><span>1</span></div>"
+    )

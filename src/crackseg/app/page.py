@@ -1,0 +1,210 @@
+"""The page: what stands where, and what happens when somebody drops, chooses or moves something."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from crackseg.app import markup
+from crackseg.app.desk import Desk
+from crackseg.app.findings import measure_findings
+from crackseg.app.inspection import THRESHOLD_STEP
+from crackseg.app.pictures import encode_cracks
+from crackseg.app.shelf import ModelShelf
+from crackseg.errors import CracksegError
+
+_DAY = 86_400  # seconds
+Changes = dict[Any, Any]  # by component
+
+
+def build_page(shelf: ModelShelf, folder: Path) -> tuple[gr.Blocks, dict[str, Any]]:
+    """Build the page.
+
+    Args:
+        shelf: the versions that it offers.
+        folder: for maps and downloads; gradio's own, so that it serves them.
+    Returns:
+        The page, and the arguments with which it is mounted so that it looks as it should.
+    """
+    looks = {
+        "css_paths": markup.STYLE_PATH,
+        "theme": gr.themes.Default(
+            primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
+        ),
+    }
+    return _Page(shelf, folder).blocks, looks
+
+
+class _Page:
+    def __init__(self, shelf: ModelShelf, folder: Path) -> None:
+        self.shelf = shelf
+        self.folder = folder
+        with gr.Blocks(
+            title="Crack inspection", fill_width=True, analytics_enabled=False, delete_cache=(_DAY, _DAY)
+        ) as self.blocks:
+            self.desk = gr.State(None, delete_callback=lambda desk: desk and desk.close())
+            gr.HTML(markup.HEADER)
+            with gr.Row():
+                with gr.Column(scale=1, min_width=300):
+                    self._lay_out_input()
+                with gr.Column(scale=2, min_width=300):
+                    self._lay_out_results()
+        with self.blocks:
+            self._connect()
+        self.blocks.queue(default_concurrency_limit=4)
+
+    def _lay_out_input(self) -> None:
+        self.banner = gr.HTML(elem_classes="said")
+        self.files = gr.File(  # interactive when the visit has begun
+            label="Photographs", file_count="multiple", type="filepath", height=180, interactive=False, elem_id="files"
+        )
+        self.version = gr.Dropdown(label="Model", choices=[], filterable=False, elem_id="version")
+        self.status = gr.HTML(elem_id="status", elem_classes="said")
+        self.problems = gr.HTML(elem_id="problems", elem_classes="said")
+        with gr.Column(visible=False) as self.settings:
+            self.threshold = gr.Slider(
+                0, 1, 0.5, step=THRESHOLD_STEP, label="Threshold", elem_id="threshold",
+                info="Crack is where the probability is at least this.",
+            )  # fmt: skip
+            self.own_threshold = gr.Button("The model's own threshold", size="sm")
+            self.opacity = gr.Slider(0, 100, 70, step=1, label="Opacity of the cracks, %", elem_id="opacity")
+            self.mm_per_px = gr.Number(
+                label="Millimetres per pixel", info="For lengths and widths in millimetres.", step=0.01,
+                elem_id="mm-per-px",
+            )  # fmt: skip
+
+    def _lay_out_results(self) -> None:
+        self.empty = gr.HTML(markup.EMPTY)
+        with gr.Column(visible=False) as self.results:
+            self.photograph = gr.Dropdown(label="Photograph", choices=[], filterable=False, elem_id="photograph")
+            self.unusual = gr.HTML(elem_id="unusual", elem_classes="said")
+            with gr.Tabs():
+                with gr.Tab("Cracks"), gr.Column(elem_id="picture"):
+                    self.base = gr.HTML(elem_id="base")
+                    self.cracks = gr.HTML(elem_id="cracks")
+                with gr.Tab("Probability"):
+                    self.heat = gr.HTML(elem_id="heat")
+            self.summary = gr.HTML(elem_id="summary")
+            self.table = gr.HTML(elem_id="table")
+            with gr.Row():
+                self.downloads = [
+                    gr.DownloadButton(
+                        label, size="sm", min_width=90, elem_id=f"download-{name}", interactive=False
+                    )
+                    for name, label in (("mask", "Mask"), ("csv", "Table (CSV)"), ("picture", "Annotated picture"))
+                ]
+
+    def _connect(self) -> None:
+        shown = [self.base, self.cracks, self.heat, self.unusual, self.summary, self.threshold]
+        measured = [self.summary, self.table, *self.downloads]
+        place = [self.desk, self.photograph, self.threshold]
+        quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+        self.blocks.load(self.open, outputs=[self.desk, self.files, self.version, self.banner], **quiet)
+        for event in (self.files.change, self.version.input):
+            event(
+                self.inspect,
+                [self.desk, self.files, self.version, self.threshold],
+                [
+                    self.status, self.problems, self.settings, self.results, self.empty, self.photograph, *shown,
+                    *self.downloads,
+                ],
+                trigger_mode="always_last", concurrency_limit=1, concurrency_id="model", **quiet,
+            ).then(self.measure, [*place, self.mm_per_px], measured, **quiet)  # fmt: skip
+        self.photograph.input(self.show, place, shown, trigger_mode="always_last", **quiet).then(
+            self.measure, [*place, self.mm_per_px], measured, **quiet
+        )
+        self.own_threshold.click(self.reset_threshold, place[:2], self.threshold, **quiet).then(
+            self.answer, place, self.cracks, **quiet
+        ).then(self.measure, [*place, self.mm_per_px], measured, **quiet)
+        # Two listeners: the picture follows the hand, the table comes when it is measured.
+        self.threshold.input(self.answer, place, self.cracks, trigger_mode="always_last", **quiet)
+        for event in (self.threshold.input, self.mm_per_px.input):
+            event(self.measure, [*place, self.mm_per_px], measured, trigger_mode="always_last", **quiet)
+        self.opacity.change(None, self.opacity, js=markup.SET_OPACITY)
+
+    def open(self) -> Changes:
+        """A visit begins: an empty desk, and the versions as they are now."""
+        changes: Changes = {self.desk: Desk(self.shelf, self.folder), self.files: gr.File(interactive=True)}
+        try:
+            offer = self.shelf.list_offer()
+        except CracksegError as error:
+            return changes | {self.banner: markup.write_notice(str(error), kind="error")}
+        banner = "" if offer.in_production else markup.write_no_production(self.shelf.name)
+        chosen = gr.Dropdown(choices=offer.choices, value=offer.in_production)
+        return changes | {self.version: chosen, self.banner: banner}
+
+    def inspect(
+        self, desk: Desk, paths: list[str] | None, version: str | None, threshold: float
+    ) -> Iterator[Changes]:
+        """Photographs came or went, or another version was chosen. The first one is shown as soon as it is there."""
+        yield {button: gr.DownloadButton(interactive=False) for button in self.downloads}
+        shown = ""
+        for step in desk.inspect(paths or [], version):
+            changes: Changes = {self.status: markup.write_status(step)}
+            if desk.inspections and not shown:
+                shown = next(iter(desk.inspections))
+                own = desk.inspections[shown].operating_threshold
+                changes |= self.show(desk, shown, own) | {self.threshold: own}
+            yield changes | self._list_photographs(desk, shown)
+        yield self._list_photographs(desk, shown) | {self.status: ""}
+
+    def _list_photographs(self, desk: Desk, shown: str) -> Changes:
+        names = list(desk.inspections)
+        notices = [markup.write_notice(problem, kind="error") for problem in desk.problems]
+        return {
+            self.problems: "".join([*notices, markup.write_notice(desk.drift, kind="warning")]),
+            self.photograph: gr.Dropdown(choices=names, value=shown or None, visible=len(names) > 1),
+            self.settings: gr.Column(visible=bool(names)),
+            self.results: gr.Column(visible=bool(names)),
+            self.empty: gr.HTML(visible=not names),
+        }
+
+    def show(self, desk: Desk, name: str, threshold: float) -> Changes:
+        """Another photograph, at the threshold that the slider stands at."""
+        inspection = desk.inspections.get(name)
+        if inspection is None:  # taken away meanwhile
+            return {}
+        return {
+            self.base: markup.show_photograph(inspection),
+            self.heat: markup.show_heat(inspection),
+            self.unusual: markup.write_unusual(inspection.unusual),
+            self.cracks: self.answer(desk, name, threshold),
+        }
+
+    def answer(self, desk: Desk, name: str, threshold: float) -> str:
+        """The cracks at another threshold, from the kept map."""
+        inspection = desk.inspections.get(name)
+        if inspection is None:
+            return ""
+        mask_HW = inspection.find_cracks(inspection.exact_threshold(threshold))
+        return markup.show_cracks(encode_cracks(mask_HW))
+
+    def reset_threshold(self, desk: Desk, name: str) -> float:
+        """Back to the model's own threshold."""
+        return desk.inspections[name].operating_threshold
+
+    def measure(self, desk: Desk, name: str, threshold: float, mm_per_px: float | None) -> Iterator[Changes]:
+        """The table and the downloads; there are none while they are not of what is seen."""
+        yield {button: gr.DownloadButton(interactive=False) for button in self.downloads}
+        inspection = desk.inspections.get(name)
+        if inspection is None:
+            return
+        turn = desk.begin_turn()
+        try:
+            findings = measure_findings(inspection, inspection.exact_threshold(threshold), mm_per_px, turn.folder)
+        except CracksegError as error:
+            yield {self.summary: "", self.table: markup.write_notice(str(error), kind="error")}
+            return
+        if desk.is_overtaken(turn):
+            return
+        yield {
+            self.summary: findings.summary,
+            self.table: findings.table,
+            **{
+                button: gr.DownloadButton(value=str(path), interactive=True)
+                for button, path in zip(self.downloads, findings.files, strict=True)
+            },
+        }

@@ -1,0 +1,17 @@
+"""`crackseg app`: the inspection page."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command()
+@click.option("--port", default=7860, show_default=True, type=click.IntRange(1, 65535), help="Port on 127.0.0.1.")
+def app(port: int) -> None:
+    """Show cracks in photographs on a page in the browser: drop, look, move the threshold, download.
+
+    Needs the extra [app]. Nothing leaves this machine. docs/app.md describes the page.
+    """
+    from crackseg.app.server import run_app
+
+    run_app(port, click.echo)

@@ -1,0 +1,243 @@
+"""What a person does on the inspection page, in a browser: drop, look, move the threshold, download, make mistakes."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from playwright.sync_api import BrowserContext, Download, Page, expect
+
+from crackseg.analysis import CrackAnalyzer
+from crackseg.data.image_io import decode_image, encode_png, read_image
+from crackseg.production import Production
+from tests.odd_pictures import BROKEN, HEIGHT, READABLE, WIDTH
+from tests.pipeline.app_server import browse, make_registered, open_page, serve
+from tests.pipeline.conftest import Project
+from tests.tiny_training import list_samples
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+Registered = tuple[Project, Production, CrackAnalyzer]
+
+
+@pytest.fixture(scope="module")
+def registered(tmp_path_factory: pytest.TempPathFactory) -> Registered:
+    return make_registered(tmp_path_factory.mktemp("app") / "project")
+
+
+@pytest.fixture(scope="module")
+def address(registered: Registered) -> Iterator[str]:
+    with serve(registered[0]) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def context() -> Iterator[BrowserContext]:
+    with browse() as context:
+        yield context
+
+
+@pytest.fixture
+def page(context: BrowserContext, address: str) -> Iterator[Page]:
+    page = open_page(context, address)
+    yield page
+    page.close()
+
+
+@pytest.fixture
+def photograph(registered: Registered) -> Path:
+    return list_samples(registered[0].folder / "model" / "samples")[0][0].image_path
+
+
+def drop(page: Page, *files: Path | dict) -> None:
+    page.locator("#files input[type=file]").set_input_files(list(files))  # type: ignore[arg-type]
+
+
+def as_upload(name: str, content: bytes) -> dict:
+    return {"name": name, "mimeType": "application/octet-stream", "buffer": content}
+
+
+def wait_until_measured(page: Page) -> None:
+    expect(page.locator("#download-mask")).to_be_enabled()
+
+
+def set_threshold(page: Page, value: float) -> None:
+    box = page.locator("#threshold input[type=number]")
+    box.fill(f"{value:g}")
+    box.press("Tab")
+
+
+def download(page: Page, name: str) -> Download:
+    with page.expect_download() as waiting:
+        page.locator(f"#download-{name}").click()
+    return waiting.value
+
+
+def read_picture(page: Page, place: str) -> np.ndarray:
+    """The pixels of a picture of the page, as cv2 decodes them."""
+    source = page.locator(f"{place} img").get_attribute("src") or ""
+    content = base64.b64decode(source.partition("base64,")[2])
+    return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+
+
+def test_drop_look_move_and_download(page: Page, photograph: Path, registered: Registered) -> None:
+    analyzer = registered[2]
+    image = read_image(photograph)
+    expect(page.locator("#version input")).to_have_value(re.compile("version 1 · production · unet"))
+    drop(page, photograph)
+    wait_until_measured(page)
+    own = analyzer.analyze(image)
+    assert 0 < own.crack_fraction < 0.2
+    assert np.array_equal(read_picture(page, "#cracks")[..., 3] > 0, own.crack_mask)
+    assert np.array_equal(
+        decode_image(Path(download(page, "mask").path()).read_bytes())[..., 0] > 0, own.crack_mask
+    )
+
+    stricter = analyzer.analyze(image, threshold=0.8)
+    assert 0 < stricter.crack_fraction < own.crack_fraction
+    set_threshold(page, 0.8)
+    expect(page.locator("#summary")).to_contain_text("0.8")
+    wait_until_measured(page)
+    assert np.array_equal(read_picture(page, "#cracks")[..., 3] > 0, stricter.crack_mask)
+    mask = download(page, "mask")
+    assert mask.suggested_filename == f"{photograph.stem}_mask.png"
+    values = cv2.imread(str(mask.path()), cv2.IMREAD_UNCHANGED)
+    assert np.array_equal(values, stricter.crack_mask * np.uint8(255))
+
+    table = pd.read_csv(download(page, "csv").path())
+    assert len(table) == page.locator("#table tbody tr").count() >= 1
+    picture = decode_image(Path(download(page, "picture").path()).read_bytes())
+    assert picture.shape[0] >= image.shape[0]
+    assert np.ptp(picture.astype(int), axis=2).max() > 60  # colours on a photograph that is nearly grey
+
+    page.get_by_role("button", name="The model's own threshold").click()
+    expect(page.locator("#summary")).to_contain_text("0.4567")
+
+
+def test_the_slider_moves_by_hand(page: Page, photograph: Path) -> None:
+    drop(page, photograph)
+    wait_until_measured(page)
+    before = page.locator("#cracks img").get_attribute("src")
+    slider = page.locator("#threshold input[type=range]").bounding_box()
+    assert slider
+    page.mouse.move(slider["x"] + 0.4567 * slider["width"], slider["y"] + slider["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(slider["x"] + 0.95 * slider["width"], slider["y"] + slider["height"] / 2, steps=5)
+    page.mouse.up()
+    expect(page.locator("#cracks img")).not_to_have_attribute("src", before or "")
+
+
+def test_opacity_is_the_overlays(page: Page, photograph: Path) -> None:
+    drop(page, photograph)
+    wait_until_measured(page)
+    opacity = page.locator("#opacity input[type=number]")
+    for percent in (0, 35):
+        opacity.fill(str(percent))
+        opacity.press("Tab")
+        expect(page.locator("#cracks")).to_have_css("opacity", f"{percent / 100:g}")
+
+
+def test_the_probability_map_is_shown(page: Page, photograph: Path, registered: Registered) -> None:
+    drop(page, photograph)
+    wait_until_measured(page)
+    page.get_by_role("tab", name="Probability").click()
+    expect(page.locator("#heat img")).to_be_visible()
+    shown = read_picture(page, "#heat").astype(int).sum(axis=2)
+    crack_prob = registered[2].predictor.predict_prob(read_image(photograph))
+    assert np.corrcoef(shown.ravel(), crack_prob.ravel())[0, 1] > 0.9
+
+
+def test_broken_files_are_named_and_the_page_goes_on(page: Page, photograph: Path) -> None:
+    drop(page, *(as_upload(name, content) for name, (content, _) in BROKEN.items()))
+    for _, message in BROKEN.values():
+        expect(page.locator("#problems")).to_contain_text(message)
+    expect(page.locator("#picture")).to_be_hidden()
+    page.reload()
+    drop(page, as_upload("empty.png", b""), photograph)
+    wait_until_measured(page)
+    expect(page.locator("#problems")).to_contain_text("the file is empty (0 bytes)")
+    assert len(read_picture(page, "#cracks"))
+
+
+@pytest.mark.parametrize("name", READABLE)
+def test_what_cameras_write_is_shown_upright(page: Page, name: str) -> None:
+    drop(page, as_upload(name, READABLE[name]()))
+    wait_until_measured(page)
+    assert read_picture(page, "#base").shape[:2] == (HEIGHT, WIDTH)
+    grey = read_picture(page, "#base").mean(axis=2)
+    assert grey[8:11, 8:40].mean() < 70 < 90 < grey[30:40, 8:40].mean()  # the dark line, in the upper left
+
+
+def test_several_photographs_and_versions(page: Page, registered: Registered) -> None:
+    first, second = list_samples(registered[0].folder / "model" / "samples")[0][:2]
+    drop(page, first.image_path, second.image_path)
+    wait_until_measured(page)
+    for sample in (second, first):
+        page.locator("#photograph input").click()
+        page.get_by_role("option", name=sample.image_path.name).click()
+        expect(page.locator(f"#base img[alt='{sample.image_path.name}']")).to_be_visible()
+        expect(page.locator("#download-mask")).to_have_attribute("href", re.compile(f"{sample.stem}_mask"))
+    page.locator("#version input").click()
+    page.get_by_role("option", name="version 2").click()
+    wait_until_measured(page)
+    expect(page.locator("#problems")).to_be_empty()
+
+
+def test_a_photograph_of_another_kind_is_warned_of(page: Page) -> None:
+    white = encode_png(np.full((64, 64, 3), 255, np.uint8))
+    drop(page, as_upload("white.png", white))
+    expect(page.locator("#unusual")).to_contain_text("unlike those that the model was made with")
+    expect(page.locator("#unusual")).to_contain_text("brightness 1, theirs 0.2 to 0.8")
+
+
+def test_lengths_in_millimetres_and_a_scale_of_nothing(page: Page, photograph: Path) -> None:
+    drop(page, photograph)
+    wait_until_measured(page)
+    scale = page.locator("#mm-per-px input")
+    scale.fill("0")
+    scale.press("Tab")
+    expect(page.locator("#table")).to_contain_text("0")
+    expect(page.locator("#table .notice.error")).to_be_visible()
+    expect(page.locator("#download-csv")).to_be_disabled()
+    scale.fill("0.5")
+    scale.press("Tab")
+    expect(page.locator("#table th", has_text="mm").first).to_be_visible()
+
+
+def test_nothing_is_wider_than_a_phone(page: Page, photograph: Path) -> None:
+    page.set_viewport_size({"width": 360, "height": 740})
+    drop(page, photograph)
+    wait_until_measured(page)
+    for tab in ("Probability", "Cracks"):
+        page.get_by_role("tab", name=tab).click()
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    box = page.locator("#base img").bounding_box()
+    assert box
+    assert box["width"] > 280  # the picture has the width of the screen
+
+
+def test_no_production_model_is_said(
+    context: BrowserContext, address: str, registered: Registered, photograph: Path
+) -> None:
+    production = registered[1]
+    production.client.delete_registered_model_alias("crackseg", "production")
+    try:
+        page = open_page(context, address)
+        expect(page.get_by_text("No version of crackseg is in production")).to_be_visible()
+        drop(page, photograph)
+        expect(page.locator("#problems")).to_contain_text("Choose a version of the model")
+        page.locator("#version input").click()
+        page.get_by_role("option", name="version 2").click()
+        wait_until_measured(page)
+        page.close()
+    finally:
+        production.client.set_registered_model_alias("crackseg", "production", "1")
+
+
+def test_another_sites_page_is_turned_away(context: BrowserContext, address: str) -> None:
+    assert context.request.get(address, headers={"Host": "elsewhere.example"}).status == 400
