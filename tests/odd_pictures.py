@@ -10,6 +10,12 @@ from PIL import Image
 HEIGHT, WIDTH = 70, 90
 
 
+def _encode(image: Image.Image, kind: str, **options: object) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
 def make_scene() -> np.ndarray:
     """A grey surface, brighter to the right, with a dark line in the upper left; uint8 (70, 90, 3), RGB."""
     image = np.linspace(110, 190, WIDTH).astype(np.uint8)[None].repeat(HEIGHT, axis=0)
@@ -57,9 +63,3 @@ BROKEN = {
     "letter.jpg": (b"Dear Sir or Madam,\n" * 9, "letter.jpg: not an image that can be read"),
     "cut.png": (plain_png()[:150], "cut.png: the image is damaged or cut short"),
 }
-
-
-def _encode(image: Image.Image, kind: str, **options: object) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, kind, **options)
-    return stream.getvalue()

@@ -23,7 +23,8 @@ MIN_IMAGES = 10  # on both sides: fewer say nothing
 _ALPHA = 0.01 / len(FIGURES)  # so that one comparison in a hundred is a false alarm, over all five figures
 _LEAST_DISTANCE = 0.25  # thousands of photographs make any distance significant; this one matters, too
 _PSI_BINS = 10
-_REACH = 1.0  # spans of the reference beyond its ends, from where one photograph is unusual
+_REACH = 0.25  # spans of the reference beyond its ends, from where one photograph is unusual
+_MIN_FOR_ONE = 20  # in the reference: the ends of fewer are chance
 _BAND = 512  # rows measured at a time
 
 
@@ -101,18 +102,18 @@ def find_unusual(reference: ReferenceStatistics, figures: Mapping[str, float]) -
     """Find the figures in which one photograph is unlike all those that the model was made with.
 
     A distribution cannot be tested with one photograph, as :func:`compare` does with ten; but one whose figure lies
-    beyond the reference's smallest or largest, by more than their whole span, is of another kind.
+    beyond the reference's smallest or largest, by more than a quarter of their span, is hardly of their kind.
 
     Args:
         reference: the model's.
         figures: of the photograph, by name (``FIGURES``).
     Returns:
-        In the order of ``FIGURES``; of figures with fewer than 10 photographs in the reference nothing is said.
+        In the order of ``FIGURES``; of those with fewer than 20 photographs in the reference nothing is said.
     """
     found = []
     for name in FIGURES:
         known = getattr(reference, name)
-        if len(known) < MIN_IMAGES:
+        if len(known) < _MIN_FOR_ONE:
             continue
         low, high, value = min(known), max(known), figures[name]
         if not low - _REACH * (high - low) <= value <= high + _REACH * (high - low):

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 import torch
-from playwright.sync_api import BrowserContext, Page, sync_playwright
+from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
 
 from crackseg.analysis import CrackAnalyzer, ReferenceStatistics
 from crackseg.data.image_io import read_image, read_mask
@@ -33,6 +33,7 @@ from tests.tiny_model import EXTRA, make_model
 from tests.tiny_training import list_samples
 
 NAME = "crackseg"
+_PATIENCE_MS = 120_000  # on a machine that does much else
 _CHROMIUM_FLAGS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
@@ -103,7 +104,7 @@ def serve(project: Project) -> Iterator[str]:
             ["crackseg", "app", "--port", str(port)], cwd=project.folder, env=environment, stdout=log, stderr=log
         )
     try:
-        deadline = time.monotonic() + 240
+        deadline = time.monotonic() + 900
         while not _answers(port):
             assert process.poll() is None, log_path.read_text()
             assert time.monotonic() < deadline
@@ -136,7 +137,8 @@ def browse() -> Iterator[BrowserContext]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=found, args=list(_CHROMIUM_FLAGS))
         context = browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
-        context.set_default_timeout(60_000)
+        context.set_default_timeout(_PATIENCE_MS)
+        expect.set_options(timeout=_PATIENCE_MS)
         context.on("request", lambda request: asked.append(request.url))
         yield context
         browser.close()

@@ -21,7 +21,7 @@ from tests.pipeline.app_server import browse, make_registered, open_page, serve
 from tests.pipeline.conftest import Project
 from tests.tiny_training import list_samples
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 Registered = tuple[Project, Production, CrackAnalyzer]
 
 
@@ -181,11 +181,11 @@ def test_several_photographs_and_versions(page: Page, registered: Registered) ->
         page.locator("#photograph input").click()
         page.get_by_role("option", name=sample.image_path.name).click()
         expect(page.locator(f"#base img[alt='{sample.image_path.name}']")).to_be_visible()
-        expect(page.locator("#download-mask")).to_have_attribute("href", re.compile(f"{sample.stem}_mask"))
     page.locator("#version input").click()
     page.get_by_role("option", name="version 2").click()
+    expect(page.locator("#version input")).to_have_value(re.compile("version 2"))
     wait_until_measured(page)
-    expect(page.locator("#problems")).to_be_empty()
+    assert download(page, "mask").suggested_filename == f"{first.stem}_mask.png"
 
 
 def test_a_photograph_of_another_kind_is_warned_of(page: Page) -> None:
@@ -198,14 +198,14 @@ def test_a_photograph_of_another_kind_is_warned_of(page: Page) -> None:
 def test_lengths_in_millimetres_and_a_scale_of_nothing(page: Page, photograph: Path) -> None:
     drop(page, photograph)
     wait_until_measured(page)
-    scale = page.locator("#mm-per-px input")
+    scale = page.locator("#mm-per-px textarea, #mm-per-px input")
     scale.fill("0")
     scale.press("Tab")
-    expect(page.locator("#table")).to_contain_text("0")
     expect(page.locator("#table .notice.error")).to_be_visible()
     expect(page.locator("#download-csv")).to_be_disabled()
-    scale.fill("0.5")
+    scale.fill("0,5")
     scale.press("Tab")
+    wait_until_measured(page)
     expect(page.locator("#table th", has_text="mm").first).to_be_visible()
 
 

@@ -110,18 +110,18 @@ def test_one_photograph_of_another_kind_is_unusual_in_what_differs() -> None:
     known = draw(rng, 50)
     reference = make_reference(known)
     low, high = min(reference.brightness), max(reference.brightness)
-    for value in (low - 1.5 * (high - low), high + 1.5 * (high - low)):
+    for value in (low - 0.3 * (high - low), high + 0.3 * (high - low)):
         (unusual,) = find_unusual(reference, known[0] | {"brightness": value})
         assert (unusual.figure, unusual.value, unusual.low, unusual.high) == ("brightness", value, low, high)
 
 
-def test_one_photograph_of_the_same_kind_is_not_unusual() -> None:
+def test_one_photograph_of_the_same_kind_is_rarely_unusual() -> None:
     rng = np.random.default_rng(0)
-    reference = make_reference(draw(rng, 20))
-    assert not [unusual for figures in draw(rng, 1000) for unusual in find_unusual(reference, figures)]
+    reference = make_reference(draw(rng, 50))
+    assert sum(bool(find_unusual(reference, figures)) for figures in draw(rng, 1000)) <= 20
 
 
 def test_one_photograph_is_not_judged_by_a_few() -> None:
     rng = np.random.default_rng(0)
-    reference = make_reference(draw(rng, 9))
+    reference = make_reference(draw(rng, 19))
     assert find_unusual(reference, draw(rng, 1, shift=99)[0]) == []

@@ -67,15 +67,9 @@ def measure_findings(inspection: Inspection, threshold: float, mm_per_px: float 
 
     Args:
         threshold: in [0, 1].
-        mm_per_px: the scale; None measures in pixels.
+        mm_per_px: the scale, above 0; None measures in pixels.
         folder: gets the files.
-    Raises:
-        CracksegError: the scale is no number above 0.
     """
-    if mm_per_px is not None and not 0 < mm_per_px < math.inf:
-        raise CracksegError(
-            f"Millimetres per pixel is {mm_per_px:g}; expected a number above 0, or nothing for pixels."
-        )
     crack_mask_HW = inspection.find_cracks(threshold)
     cracks = measure_cracks(crack_mask_HW)
     stem = Path(inspection.name).stem
@@ -91,6 +85,25 @@ def measure_findings(inspection: Inspection, threshold: float, mm_per_px: float 
         f"picture, at threshold {threshold:.4g}{own}.</p>"
     )
     return Findings(summary, show_table(cracks, mm_per_px), files)
+
+
+def parse_scale(text: str) -> float | None:
+    """Read millimetres per pixel, with a point or a comma; nothing for pixels.
+
+    Raises:
+        CracksegError: it is no number above 0.
+    """
+    if not text.strip():
+        return None
+    try:
+        scale = float(text.strip().replace(",", "."))
+    except ValueError:
+        scale = math.nan
+    if not 0 < scale < math.inf:
+        raise CracksegError(
+            f"Millimetres per pixel is {text.strip()!r}; expected a number above 0, or nothing for pixels."
+        )
+    return scale
 
 
 def measure_cracks(crack_mask_HW: np.ndarray) -> list[Crack]:

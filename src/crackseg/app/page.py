@@ -10,7 +10,7 @@ import gradio as gr
 
 from crackseg.app import markup
 from crackseg.app.desk import Desk
-from crackseg.app.findings import measure_findings
+from crackseg.app.findings import measure_findings, parse_scale
 from crackseg.app.inspection import THRESHOLD_STEP
 from crackseg.app.pictures import encode_cracks
 from crackseg.app.shelf import ModelShelf
@@ -59,22 +59,16 @@ class _Page:
     def _lay_out_input(self) -> None:
         self.banner = gr.HTML(elem_classes="said")
         self.files = gr.File(  # interactive when the visit has begun
-            label="Photographs", file_count="multiple", type="filepath", height=180, interactive=False, elem_id="files"
+            label="Photographs",
+            file_count="multiple",
+            type="filepath",
+            height=180,
+            interactive=False,
+            elem_id="files",
         )
         self.version = gr.Dropdown(label="Model", choices=[], filterable=False, elem_id="version")
         self.status = gr.HTML(elem_id="status", elem_classes="said")
         self.problems = gr.HTML(elem_id="problems", elem_classes="said")
-        with gr.Column(visible=False) as self.settings:
-            self.threshold = gr.Slider(
-                0, 1, 0.5, step=THRESHOLD_STEP, label="Threshold", elem_id="threshold",
-                info="Crack is where the probability is at least this.",
-            )  # fmt: skip
-            self.own_threshold = gr.Button("The model's own threshold", size="sm")
-            self.opacity = gr.Slider(0, 100, 70, step=1, label="Opacity of the cracks, %", elem_id="opacity")
-            self.mm_per_px = gr.Number(
-                label="Millimetres per pixel", info="For lengths and widths in millimetres.", step=0.01,
-                elem_id="mm-per-px",
-            )  # fmt: skip
 
     def _lay_out_results(self) -> None:
         self.empty = gr.HTML(markup.EMPTY)
@@ -87,7 +81,21 @@ class _Page:
                     self.cracks = gr.HTML(elem_id="cracks")
                 with gr.Tab("Probability"):
                     self.heat = gr.HTML(elem_id="heat")
-            self.summary = gr.HTML(elem_id="summary")
+            with gr.Row():
+                with gr.Column(min_width=280):
+                    self.threshold = gr.Slider(
+                        0, 1, 0.5, step=THRESHOLD_STEP, label="Threshold", buttons=[], elem_id="threshold",
+                        info="Crack is where the probability is at least this.",
+                    )  # fmt: skip
+                    self.own_threshold = gr.Button("The model's own threshold", size="sm")
+                with gr.Column(min_width=280):
+                    self.opacity = gr.Slider(
+                        0, 100, 70, step=1, label="Opacity of the cracks, %", buttons=[], elem_id="opacity"
+                    )
+                    self.mm_per_px = gr.Textbox(
+                        label="Millimetres per pixel", placeholder="empty: lengths in pixels", elem_id="mm-per-px"
+                    )
+            self.summary = gr.HTML(elem_id="summary", elem_classes="said")
             self.table = gr.HTML(elem_id="table")
             with gr.Row():
                 self.downloads = [
@@ -106,9 +114,9 @@ class _Page:
         for event in (self.files.change, self.version.input):
             event(
                 self.inspect,
-                [self.desk, self.files, self.version, self.threshold],
+                [self.desk, self.files, self.version],
                 [
-                    self.status, self.problems, self.settings, self.results, self.empty, self.photograph, *shown,
+                    self.status, self.problems, self.results, self.empty, self.photograph, *shown,
                     *self.downloads,
                 ],
                 trigger_mode="always_last", concurrency_limit=1, concurrency_id="model", **quiet,
@@ -136,9 +144,7 @@ class _Page:
         chosen = gr.Dropdown(choices=offer.choices, value=offer.in_production)
         return changes | {self.version: chosen, self.banner: banner}
 
-    def inspect(
-        self, desk: Desk, paths: list[str] | None, version: str | None, threshold: float
-    ) -> Iterator[Changes]:
+    def inspect(self, desk: Desk, paths: list[str] | None, version: str | None) -> Iterator[Changes]:
         """Photographs came or went, or another version was chosen. The first one is shown as soon as it is there."""
         yield {button: gr.DownloadButton(interactive=False) for button in self.downloads}
         shown = ""
@@ -146,7 +152,7 @@ class _Page:
             changes: Changes = {self.status: markup.write_status(step)}
             if desk.inspections and not shown:
                 shown = next(iter(desk.inspections))
-                own = desk.inspections[shown].operating_threshold
+                own = self.reset_threshold(desk, shown)
                 changes |= self.show(desk, shown, own) | {self.threshold: own}
             yield changes | self._list_photographs(desk, shown)
         yield self._list_photographs(desk, shown) | {self.status: ""}
@@ -157,7 +163,6 @@ class _Page:
         return {
             self.problems: "".join([*notices, markup.write_notice(desk.drift, kind="warning")]),
             self.photograph: gr.Dropdown(choices=names, value=shown or None, visible=len(names) > 1),
-            self.settings: gr.Column(visible=bool(names)),
             self.results: gr.Column(visible=bool(names)),
             self.empty: gr.HTML(visible=not names),
         }
@@ -166,7 +171,7 @@ class _Page:
         """Another photograph, at the threshold that the slider stands at."""
         inspection = desk.inspections.get(name)
         if inspection is None:  # taken away meanwhile
-            return {}
+            return {self.unusual: ""}
         return {
             self.base: markup.show_photograph(inspection),
             self.heat: markup.show_heat(inspection),
@@ -184,9 +189,9 @@ class _Page:
 
     def reset_threshold(self, desk: Desk, name: str) -> float:
         """Back to the model's own threshold."""
-        return desk.inspections[name].operating_threshold
+        return round(desk.inspections[name].operating_threshold, 3)
 
-    def measure(self, desk: Desk, name: str, threshold: float, mm_per_px: float | None) -> Iterator[Changes]:
+    def measure(self, desk: Desk, name: str, threshold: float, mm_per_px: str) -> Iterator[Changes]:
         """The table and the downloads; there are none while they are not of what is seen."""
         yield {button: gr.DownloadButton(interactive=False) for button in self.downloads}
         inspection = desk.inspections.get(name)
@@ -194,7 +199,8 @@ class _Page:
             return
         turn = desk.begin_turn()
         try:
-            findings = measure_findings(inspection, inspection.exact_threshold(threshold), mm_per_px, turn.folder)
+            scale = parse_scale(mm_per_px)
+            findings = measure_findings(inspection, inspection.exact_threshold(threshold), scale, turn.folder)
         except CracksegError as error:
             yield {self.summary: "", self.table: markup.write_notice(str(error), kind="error")}
             return

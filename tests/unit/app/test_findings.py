@@ -1,6 +1,5 @@
 """The table of cracks and the downloads: of the threshold that was asked for, in the unit that was asked for."""
 
-import math
 from pathlib import Path
 
 import cv2
@@ -8,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from crackseg.app.findings import Findings, measure_findings
+from crackseg.app.findings import Findings, measure_findings, parse_scale
 from crackseg.app.inspection import Inspection
 from crackseg.data.image_io import decode_image, write_png
 from crackseg.errors import CracksegError
@@ -63,10 +62,15 @@ def test_a_scale_gives_millimetres(inspection: Inspection) -> None:
     assert "mm" not in measure(inspection).table
 
 
-@pytest.mark.parametrize("mm_per_px", [0, -1, math.nan, math.inf])
-def test_a_scale_of_nothing_is_refused(inspection: Inspection, mm_per_px: float) -> None:
-    with pytest.raises(CracksegError, match=r"(?i)per pixel|mm.per.px"):
-        measure(inspection, mm_per_px=mm_per_px)
+@pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "1e999", "half", "0,5 mm"])
+def test_a_scale_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(CracksegError, match=r"Millimetres per pixel is .*expected a number above 0"):
+        parse_scale(text)
+
+
+@pytest.mark.parametrize(("text", "scale"), [("", None), (" ", None), ("0.5", 0.5), (" 0,25 ", 0.25), ("2", 2)])
+def test_a_scale_has_a_point_or_a_comma(text: str, scale: float | None) -> None:
+    assert parse_scale(text) == scale
 
 
 def test_the_annotated_picture_shows_the_cracks_large_enough_to_read(inspection: Inspection) -> None:

@@ -49,17 +49,25 @@ def inspections(
     }
 
 
+@pytest.fixture(scope="module")
+def crack_prob(analyzers: dict[str, CrackAnalyzer]) -> np.ndarray:
+    return analyzers["none"].predictor.predict_prob(make_scene())
+
+
 @pytest.mark.parametrize("method", METHODS)
 @settings(max_examples=20, deadline=None)
 @given(share=st.floats(-0.1, 1.1))
 def test_every_threshold_shows_what_predict_would_write(
-    method: str, share: float, analyzers: dict[str, CrackAnalyzer], inspections: dict[str, Inspection]
+    method: str,
+    share: float,
+    analyzers: dict[str, CrackAnalyzer],
+    inspections: dict[str, Inspection],
+    crack_prob: np.ndarray,
 ) -> None:
     inspection = inspections[method]
-    crack_prob = analyzers[method].predictor.predict_prob(make_scene())
     low, high = float(crack_prob.min()), float(crack_prob.max())
     threshold = float(np.clip(low + share * (high - low), 0, 1))  # an untrained model fills a small part of [0, 1]
-    expected = analyzers[method].analyze(make_scene(), threshold=threshold)
+    expected = analyzers[method].describe_map(crack_prob, threshold=threshold)
     assert np.array_equal(inspection.find_cracks(threshold), expected.crack_mask)
 
 
