@@ -155,12 +155,13 @@ def test_the_probability_map_is_shown(page: Page, photograph: Path, registered: 
 def test_broken_files_are_named_and_the_page_goes_on(page: Page, photograph: Path) -> None:
     drop(page, *(as_upload(name, content) for name, (content, _) in BROKEN.items()))
     for _, message in BROKEN.values():
-        expect(page.locator("#problems")).to_contain_text(message)
+        expect(page.locator("#problems .notice", has_text=message)).to_be_visible()
     expect(page.locator("#picture")).to_be_hidden()
     page.reload()
     drop(page, as_upload("empty.png", b""), photograph)
     wait_until_measured(page)
-    expect(page.locator("#problems")).to_contain_text("the file is empty (0 bytes)")
+    expect(page.locator("#problems .notice")).to_have_text("empty.png: the file is empty (0 bytes)")
+    expect(page.locator("#problems .notice")).to_be_visible()
     assert len(read_picture(page, "#cracks"))
 
 
@@ -191,8 +192,9 @@ def test_several_photographs_and_versions(page: Page, registered: Registered) ->
 def test_a_photograph_of_another_kind_is_warned_of(page: Page) -> None:
     white = encode_png(np.full((64, 64, 3), 255, np.uint8))
     drop(page, as_upload("white.png", white))
-    expect(page.locator("#unusual")).to_contain_text("unlike those that the model was made with")
-    expect(page.locator("#unusual")).to_contain_text("brightness 1, theirs 0.2 to 0.8")
+    warning = page.locator("#unusual .notice", has_text="unlike those that the model was made with")
+    expect(warning).to_be_visible()
+    expect(warning).to_contain_text("brightness 1, theirs 0.2 to 0.8")
 
 
 def test_lengths_in_millimetres_and_a_scale_of_nothing(page: Page, photograph: Path) -> None:
@@ -230,7 +232,7 @@ def test_no_production_model_is_said(
         page = open_page(context, address)
         expect(page.get_by_text("No version of crackseg is in production")).to_be_visible()
         drop(page, photograph)
-        expect(page.locator("#problems")).to_contain_text("Choose a version of the model")
+        expect(page.locator("#problems .notice", has_text="Choose a version of the model")).to_be_visible()
         page.locator("#version input").click()
         page.get_by_role("option", name="version 2").click()
         wait_until_measured(page)

@@ -21,12 +21,12 @@ def write_notice(text: str, *, kind: str) -> str:
     """A box that stays on the page, ``kind`` error or warning; nothing for an empty text. Lines stay lines."""
     if not text:
         return ""
-    return f"<div class='notice {kind}' role='alert'>{html.escape(text).replace(chr(10), '<br>')}</div>"
+    return f"<div class='says notice {kind}' role='alert'>{html.escape(text).replace(chr(10), '<br>')}</div>"
 
 
 def write_status(step: str) -> str:
     """What is being done now."""
-    return f"<p class='status'>{html.escape(step)}</p>" if step else ""
+    return f"<p class='says'>{html.escape(step)}</p>" if step else ""
 
 
 def write_no_production(name: str) -> str:

@@ -64,7 +64,7 @@ def test_a_scale_gives_millimetres(inspection: Inspection) -> None:
 
 @pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "1e999", "half", "0,5 mm"])
 def test_a_scale_that_is_none_is_refused(text: str) -> None:
-    with pytest.raises(CracksegError, match=r"Millimetres per pixel is .*expected a number above 0"):
+    with pytest.raises(CracksegError, match=r"the scale is .*expected millimetres per pixel, over 0"):
         parse_scale(text)
 
 

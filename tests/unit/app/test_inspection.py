@@ -55,7 +55,7 @@ def crack_prob(analyzers: dict[str, CrackAnalyzer]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("method", METHODS)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(share=st.floats(-0.1, 1.1))
 def test_every_threshold_shows_what_predict_would_write(
     method: str,
