@@ -94,6 +94,7 @@ class Store:
         self.home.mkdir(exist_ok=True)
         self.uri = os.environ.get("MLFLOW_TRACKING_URI") or local_uri(self.home)
         mlflow.set_tracking_uri(self.uri)
+        _log.debug("tracking store: %s", self.uri)
         # The first use of a fresh database migrates it and creates the experiment; two at once crash each other.
         with FileLock(self.home / "store.lock"):
             try:
