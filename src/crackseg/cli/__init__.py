@@ -13,9 +13,11 @@ import click
 
 from crackseg import __version__
 from crackseg.cli import (
+    compare,
     completion,
     data,
     deploy,
+    doctor,
     explain,
     paper,
     predict,
@@ -131,6 +133,8 @@ for _command in (
     study.study,
     search.search,
     paper.paper,
+    compare.compare,
+    doctor.doctor,
     completion.completion,
 ):
     cli.add_command(_command)
