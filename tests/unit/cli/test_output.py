@@ -20,7 +20,7 @@ def _run(*arguments: str, cwd: Path, **environment: str) -> subprocess.Completed
     known = {k: v for k, v in os.environ.items() if k not in ("CRACKSEG_QUIET", "CRACKSEG_VERBOSE", "NO_COLOR")}
     command = [sys.executable, "-m", "crackseg", *arguments]
     return subprocess.run(
-        command, cwd=cwd, env=known | environment, capture_output=True, text=True, check=False, timeout=120
+        command, cwd=cwd, env=known | environment, capture_output=True, text=True, check=False, timeout=280
     )
 
 
