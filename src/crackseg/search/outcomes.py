@@ -65,25 +65,33 @@ def show(store: Store, storage: PatientStorage, name: str | None) -> str:
 
 def list_studies(store: Store, storage: PatientStorage, name: str | None) -> list[dict[str, Any]]:
     """The same for programs: each study with its trials, in their order; of one study only if it is named."""
-    names = [name] if name else sorted(study.study_name for study in storage.get_all_studies())
-    studies = []
-    for search in (load_search(store, storage, one) for one in names):
-        best = rank(search)[:1]
-        trials = [
-            {
-                "number": trial.number,
-                "state": trial.state.name.lower(),
-                "values": trial.values,
-                "params": trial.params,
-                "cell": trial.user_attrs.get(CELL),
-                "seconds": trial.user_attrs.get(SECONDS),
-                "run_id": trial.user_attrs.get(RUN_ID),
-                "error": trial.user_attrs.get(ERROR),
-            }
-            for trial in search.study.get_trials(deepcopy=False)
-        ]
-        studies.append({"study": search.name, "best": best[0].number if best else None, "trials": trials})
+    if name is not None:
+        return [_list_trials(load_search(store, storage, name))]
+    studies: list[dict[str, Any]] = []
+    for study_name in sorted(study.study_name for study in storage.get_all_studies()):
+        try:
+            studies.append(_list_trials(load_search(store, storage, study_name)))
+        except CracksegError as error:
+            studies.append({"study": study_name, "error": str(error)})
     return studies
+
+
+def _list_trials(search: Search) -> dict[str, Any]:
+    best = rank(search)[:1]
+    trials = [
+        {
+            "number": trial.number,
+            "state": trial.state.name.lower(),
+            "values": trial.values,
+            "params": trial.params,
+            "cell": trial.user_attrs.get(CELL),
+            "seconds": trial.user_attrs.get(SECONDS),
+            "run_id": trial.user_attrs.get(RUN_ID),
+            "error": trial.user_attrs.get(ERROR),
+        }
+        for trial in search.study.get_trials(deepcopy=False)
+    ]
+    return {"study": search.name, "best": best[0].number if best else None, "trials": trials}
 
 
 def queue_best(
