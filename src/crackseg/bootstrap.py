@@ -130,6 +130,26 @@ def compare_paired(
     return overall, by_dataset
 
 
+def compare_ois(
+    champion_n: np.ndarray, challenger_n: np.ndarray, *, num_resamples: int = 2000, seed: int = 0
+) -> Difference:
+    """Compare two models' OIS from tables alone: each image's best F, on the same images with cracks.
+
+    Args:
+        champion_n: float (n,), n > 0, in [0, 1].
+        challenger_n: the same images in the same order.
+        num_resamples: R.
+        seed: of the draws.
+    Raises:
+        CracksegError: not the same number of images, or none.
+    """
+    if champion_n.shape != challenger_n.shape or not champion_n.size:
+        raise CracksegError("the two models were not scored on the same images with cracks")
+    weights = _draw(np.ones(len(champion_n), bool), num_resamples, np.random.default_rng(seed))
+    differences = weights @ (challenger_n - champion_n) / len(champion_n)
+    return _summarise(float(champion_n.mean()), float(challenger_n.mean()), differences)
+
+
 def _draw(has_crack: np.ndarray, num_resamples: int, rng: np.random.Generator) -> np.ndarray:
     """How often each draw has each image; int64 (R, n).
 

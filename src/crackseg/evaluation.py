@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from crackseg.data.image_io import (
 from crackseg.data.mask_formats import MaskReader
 from crackseg.errors import CracksegError
 from crackseg.inference import Predictor, sigmoid
-from crackseg.metrics import PROTOCOLS, ScoreAccumulator, Scores, count_image
+from crackseg.metrics import PROTOCOLS, ImageCounts, ScoreAccumulator, Scores, count_image
 from crackseg.params import EvaluateParams, PostprocessParams
 from crackseg.postprocessing import postprocess, postprocess_map
 from crackseg.records import CrackSample
@@ -54,6 +54,7 @@ def score_split(
     postprocessing: PostprocessParams,
     *,
     operating_threshold: float,
+    on_counts: Callable[[str, ImageCounts], None] | None = None,
 ) -> tuple[Scores, LineCounts]:
     """Score saved maps of a dataset, after post-processing.
 
@@ -64,6 +65,7 @@ def score_split(
         postprocessing: what is done to each map first.
         operating_threshold: raw probability at which the lines are counted; unlike the thresholds of ODS it was
             chosen without looking at these images.
+        on_counts: called with the stem and the counts of each image.
     Returns:
         The three protocols, and the pooled counts of centre lines and pieces.
     Raises:
@@ -92,6 +94,8 @@ def score_split(
             name=str(path),
         )
         scores.add(counts, sample.stem)
+        if on_counts is not None:
+            on_counts(sample.stem, counts)
         inside_HW = roi_HW if roi_HW is not None else np.ones_like(mask_HW)
         crack_mask_HW = postprocess(
             read_probability_map(path), threshold=operating_threshold, **postprocessing.model_dump()

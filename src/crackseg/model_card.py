@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 CARD_NAME = "model_card.md"
 MAX_DESCRIPTION_CHARACTERS = 5000  # the column's width in MLflow's database
-_RESULTS_TAG = "results.run_id"
+RESULTS_TAG = "results.run_id"
 _PROTOCOLS = {
     "paper": ("", "truth dilated by the tolerance, as in the paper; generous to thick predictions"),
     "symmetric": ("symmetric/", "precision and recall both within the tolerance"),
@@ -73,7 +73,7 @@ def write_card(store: Store, version: ModelVersion, results_run_id: str | None =
         CracksegError: the run is not in the store.
     """
     client = store.client
-    results_run_id = results_run_id or version.tags.get(_RESULTS_TAG) or version.run_id
+    results_run_id = results_run_id or version.tags.get(RESULTS_TAG) or version.run_id
     if results_run_id is None:
         raise CracksegError(f"version {version.version} of {version.name} has no run, and so no scores for a card")
     run, results = store.get_run(str(version.run_id)), store.get_run(results_run_id)
@@ -87,7 +87,7 @@ def write_card(store: Store, version: ModelVersion, results_run_id: str | None =
         path.write_text(card, encoding="utf-8")
         with store.record(results_run_id) as recorder:
             recorder.log_file(path)
-    client.set_model_version_tag(version.name, version.version, _RESULTS_TAG, results_run_id)
+    client.set_model_version_tag(version.name, version.version, RESULTS_TAG, results_run_id)
     client.update_model_version(version.name, version.version, shorten(title, sections, results_run_id))
     return card
 

@@ -61,7 +61,9 @@ def plot_pr_curves(axes: Axes, curves: Mapping[str, pd.DataFrame]) -> None:
         shown = curve[(curve["precision"] > 0) | (curve["recall"] > 0)]
         best = curve.loc[curve["f"].idxmax()]
         colour = _COLOURS[i % len(_COLOURS)]
-        axes.plot(shown["recall"], shown["precision"], color=colour, lw=1.8, label=f"{label}  ODS {best['f']:.3f}")
+        style = ("-", "--", ":", "-.")[i // len(_COLOURS) % 4]  # tells curves apart that share a colour
+        said = f"{label}  ODS {best['f']:.3f}"
+        axes.plot(shown["recall"], shown["precision"], color=colour, ls=style, lw=1.8, label=said)
         axes.plot(best["recall"], best["precision"], "s", color=colour, ms=8, mec="white")
     axes.set(xlim=(0, 1), ylim=(0, 1.005), xlabel="recall", ylabel="precision")
     axes.legend(loc="best", fontsize=9, framealpha=0.95)
@@ -107,9 +109,9 @@ def draw_panel_row(
     """Draw image, truth, map (float in [0, 1], in matplotlib's jet colours) and binary map into four axes."""
     row[0].imshow(image)
     # One-pixel lines vanish when a figure is scaled down; drawn dark on white and a pixel thicker they stay.
-    row[1].imshow(_thicken(mask), cmap="gray_r", vmin=0, vmax=1)
+    row[1].imshow(thicken(mask), cmap="gray_r", vmin=0, vmax=1)
     row[2].imshow(stretched, cmap="jet", vmin=0, vmax=1)
-    row[3].imshow(_thicken(crack_mask), cmap="gray_r", vmin=0, vmax=1)
+    row[3].imshow(thicken(crack_mask), cmap="gray_r", vmin=0, vmax=1)
     for axes in row:
         axes.set(xticks=[], yticks=[])
 
@@ -158,7 +160,8 @@ def _draw_iso_f(axes: Axes) -> None:
         axes.annotate(f"F {f}", (0.985, f / (2 - f)), fontsize=7, color="0.6", ha="right", va="bottom")
 
 
-def _thicken(mask: np.ndarray) -> np.ndarray:
+def thicken(mask: np.ndarray) -> np.ndarray:
+    """Make one-pixel lines survive being scaled down; uint8 (H, W)."""
     import cv2
 
     return cv2.dilate(mask.astype(np.uint8), np.ones((2, 2), np.uint8))

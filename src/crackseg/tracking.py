@@ -38,6 +38,8 @@ from crackseg.data.image_io import write_bytes
 from crackseg.data.versioning import hash_file
 from crackseg.errors import CracksegError
 from crackseg.outbox import Outbox, deliver_left_over
+from crackseg.project_folder import find_real_root
+from crackseg.project_folder import find_root as find_root  # known from here
 
 _log = logging.getLogger("crackseg")
 EXPERIMENT = "crackseg"
@@ -46,25 +48,6 @@ IMPORTED_TAG = "crackseg.imported_from"  # the id of a run or model in the store
 # when the store does not answer.
 for _name in ("mlflow", "alembic", "mlflow.system_metrics", "urllib3"):
     logging.getLogger(_name).setLevel(logging.ERROR)
-_TEMPORARY = (".dvc", "tmp", "exps")
-
-
-def find_root(start: Path | None = None) -> Path:
-    """The folder with params.yaml and dvc.yaml, at or above ``start`` (default: here); maybe DVC's clone."""
-    start = (start or Path.cwd()).resolve()
-    for folder in (start, *start.parents):
-        if (folder / "params.yaml").is_file() and (folder / "dvc.yaml").is_file():
-            return folder
-    raise CracksegError(f"no crackseg project at {start} or above it: expected params.yaml and dvc.yaml")
-
-
-def find_real_root(root: Path) -> Path:
-    """The project folder itself, also from inside a temporary clone of a DVC experiment."""
-    parts = root.parts
-    for i in range(len(parts) - 2):
-        if parts[i : i + 3] == _TEMPORARY:
-            return Path(*parts[:i])
-    return root
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +77,7 @@ class Store:
         self.home.mkdir(exist_ok=True)
         self.uri = os.environ.get("MLFLOW_TRACKING_URI") or local_uri(self.home)
         mlflow.set_tracking_uri(self.uri)
+        _log.debug("tracking store: %s", self.uri)
         # The first use of a fresh database migrates it and creates the experiment; two at once crash each other.
         with FileLock(self.home / "store.lock"):
             try:

@@ -63,6 +63,7 @@ def test_run_holds_the_figures_and_files(finished: Project) -> None:
     assert {
         "params.yaml", "dvc.lock", "report/pr_all.png", "report/CRKWH100_panels.png", "report/CRKWH100_pr.png",
         "report/report.md", "pr_curves/CrackTree260_pr.csv", "per_image/CRKWH100_images.csv",
+        "per_image/CRKWH100_counts.npz",
     } <= paths  # fmt: skip
     page = (finished.folder / "outputs" / "report" / "report.md").read_text(encoding="utf-8")
     assert "embedded synthetic sample" in page

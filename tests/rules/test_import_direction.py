@@ -7,6 +7,7 @@ from tests.rules.imports import direct_imports, list_modules
 # From the top of the house to the bottom; a name stands for the module, or for all modules of the package.
 ORDER = [
     "crackseg.errors",
+    "crackseg.project_folder",
     "crackseg.devices",
     "crackseg.params",
     "crackseg.records",
@@ -33,6 +34,7 @@ ORDER = [
     "crackseg.models",
     "crackseg.losses",
     "crackseg.metrics",
+    "crackseg.count_files",
     "crackseg.bootstrap",
     "crackseg.centerlines",
     "crackseg.postprocessing",
@@ -64,6 +66,7 @@ ORDER = [
     "crackseg.serving",
     "crackseg.registry",
     "crackseg.model_card",
+    "crackseg.compare",
     "crackseg.stages",
     "crackseg.clean_process",
     "crackseg.history",
@@ -75,6 +78,7 @@ ORDER = [
     "crackseg.export",
     "crackseg.spark_batch",
     "crackseg.deployment",
+    "crackseg.doctor",
     "crackseg.demo",
     "crackseg.app",
     "crackseg.cli",
@@ -100,6 +104,7 @@ IMPORTERS = {
         "crackseg.scoring_server",
         "crackseg.spark_batch",
         "crackseg.deployment",
+        "crackseg.compare.finding",
     },
     "click": {"crackseg.cli"},
     "optuna": {"crackseg.search"},
@@ -109,6 +114,7 @@ IMPORTERS = {
         "crackseg.plots",
         "crackseg.paper.figures",
         "crackseg.search.figures",
+        "crackseg.compare.figures",
     },
 }
 

@@ -7,9 +7,9 @@ import time
 import numpy as np
 import pytest
 
-from crackseg.bootstrap import Metric, compare_paired, parse_metric
+from crackseg.bootstrap import Metric, compare_ois, compare_paired, parse_metric
 from crackseg.errors import CracksegError
-from crackseg.metrics import ImageCounts, ScoreAccumulator, count_image
+from crackseg.metrics import ImageCounts, ScoreAccumulator, _precision_recall_f, count_image
 
 MEAN_ODS = Metric("mean", "paper", "ods")
 
@@ -121,3 +121,17 @@ def test_metrics_are_named_as_in_mlflow(text: str) -> None:
 def test_unknown_metrics_are_named(text: str) -> None:
     with pytest.raises(CracksegError, match="datasets: CRKWH100"):
         parse_metric(text, ["CRKWH100"])
+
+
+def test_ois_from_tables_is_that_from_counts() -> None:
+    ours, theirs = draw_images(0, 9, 1.0), draw_images(1, 9, 0.7)
+    from_counts, _ = compare_paired({"A": ours}, {"A": theirs}, Metric("A", "paper", "ois"), num_resamples=4000)
+    best = [
+        np.array([_precision_recall_f(counts)[2][0].max() for counts in images if counts.truth])
+        for images in (ours, theirs)
+    ]
+    from_tables = compare_ois(*best, num_resamples=4000)
+    assert from_tables.value == pytest.approx(from_counts.value, abs=1e-12)
+    assert (from_tables.low, from_tables.high) == pytest.approx((from_counts.low, from_counts.high), abs=0.01)
+    with pytest.raises(CracksegError, match="same images"):
+        compare_ois(best[0], best[1][1:])

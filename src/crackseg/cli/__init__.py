@@ -12,7 +12,24 @@ import sys
 import click
 
 from crackseg import __version__
-from crackseg.cli import app, data, deploy, explain, paper, predict, registry, scoring, search, stage, store, study
+from crackseg.cli import (
+    app,
+    compare,
+    completion,
+    data,
+    deploy,
+    doctor,
+    explain,
+    paper,
+    predict,
+    registry,
+    scoring,
+    search,
+    stage,
+    store,
+    study,
+)
+from crackseg.cli.output import QUIET, VERBOSE, set_up_output
 from crackseg.errors import CracksegError
 
 # On a busy machine OpenMP's threads spin at barriers for each other's cores: a training step measured beside one other
@@ -26,7 +43,7 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("crackseg").setLevel(logging.INFO)
     try:
-        cli(standalone_mode=False)
+        cli(prog_name="crackseg", standalone_mode=False)
     except click.exceptions.Abort as abort:
         if message := str(abort.__cause__ or ""):  # click makes an Abort of Ctrl-C; a training says how to go on
             click.echo(message, err=True)
@@ -35,6 +52,7 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except CracksegError as error:
+        logging.getLogger("crackseg").debug("how it came to that:", exc_info=error)
         click.echo(f"error: {error}", err=True)
         sys.exit(1)
     except KeyboardInterrupt as error:
@@ -49,19 +67,31 @@ def main() -> None:
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="crackseg")
-def cli() -> None:
+@click.option("-q", "--quiet", is_flag=True, envvar=QUIET, help="Only results and errors: no bars, no remarks.")
+@click.option("-v", "--verbose", is_flag=True, envvar=VERBOSE, help="What is done, how long it took, tracebacks.")
+@click.pass_context
+def cli(context: click.Context, quiet: bool, verbose: bool) -> None:
     """Find hair-thin cracks in photographs, and keep the whole experiment honest.
 
     \b
     The day:  dvc repro                     train, predict, score, report, register
               dvc exp run -S loss.gamma=4   one change, one run
               crackseg ui                   compare the runs
+
+    \b
+    crackseg -q predict photographs --out found
+    crackseg -v promote --best
     """
+    set_up_output(context, quiet=quiet, verbose=verbose)
 
 
 @cli.command()
 def demo() -> None:
-    """Run the whole pipeline on the sample data, in minutes on a CPU."""
+    """Run the whole pipeline on the sample data, in minutes on a CPU.
+
+    \b
+    crackseg demo
+    """
     from crackseg.demo import run_demo
     from crackseg.tracking import find_root
 
@@ -71,7 +101,11 @@ def demo() -> None:
 @cli.command()
 @click.option("--port", default=5000, show_default=True, help="Port on 127.0.0.1.")
 def ui(port: int) -> None:
-    """Show all runs and models in the MLflow UI."""
+    """Show all runs and models in the MLflow UI.
+
+    \b
+    crackseg ui --port 5050
+    """
     import subprocess
 
     from crackseg.tracking import Store, find_root
@@ -101,5 +135,8 @@ for _command in (
     study.study,
     search.search,
     paper.paper,
+    compare.compare,
+    doctor.doctor,
+    completion.completion,
 ):
     cli.add_command(_command)

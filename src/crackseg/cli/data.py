@@ -12,7 +12,12 @@ from crackseg.errors import CracksegError
 
 @click.group()
 def data() -> None:
-    """Bring, make and check datasets."""
+    """Bring, make and check datasets.
+
+    \b
+    crackseg data import photographs --name BRIDGE7
+    crackseg data validate
+    """
 
 
 @data.command("import")
@@ -75,7 +80,11 @@ def data_import(
 @click.option("--out", "out_dir", type=click.Path(path_type=Path), default=Path("data"), show_default=True)
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
 def data_synth(out_dir: Path, seed: int) -> None:
-    """Make the sample: four datasets of procedural crack scenes in the looks of the paper's."""
+    """Make the sample: four datasets of procedural crack scenes in the looks of the paper's.
+
+    \b
+    crackseg data synth --out sample --seed 1
+    """
     from crackseg.data.synthetic import write_sample
 
     write_sample(out_dir, seed=seed, progress=True)
@@ -85,8 +94,19 @@ def data_synth(out_dir: Path, seed: int) -> None:
 @data.command("validate")
 @click.argument("names", nargs=-1)
 @click.option("--out", type=click.Path(path_type=Path), help="Write the report as Markdown to this file.")
-def data_validate(names: tuple[str, ...], out: Path | None) -> None:
-    """Check datasets (all by default): pairs, sizes, mask values, damaged files, leakage across splits."""
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of Markdown.")
+def data_validate(names: tuple[str, ...], out: Path | None, as_json: bool) -> None:
+    """Check datasets (all by default): pairs, sizes, mask values, damaged files, leakage across splits.
+
+    Ends with 1 if a dataset has errors.
+
+    \b
+    crackseg data validate
+    crackseg data validate BRIDGE7 --json
+    """
+    import json
+    from dataclasses import asdict
+
     from crackseg.data.image_io import write_bytes
     from crackseg.data.validation import validate_datasets
     from crackseg.tracking import find_root
@@ -99,6 +119,6 @@ def data_validate(names: tuple[str, ...], out: Path | None) -> None:
     text = "\n".join(report.to_markdown() for report in reports)
     if out:
         write_bytes(out, text.encode())
-    click.echo(text)
+    click.echo(json.dumps([asdict(report) for report in reports], indent=2) if as_json else text)
     if any(report.errors for report in reports):
         sys.exit(1)

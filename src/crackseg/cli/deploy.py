@@ -25,6 +25,9 @@ def serve(uri: str | None, port: int, max_megabytes: float, max_megapixels: floa
     """Answer HTTP requests with MLflow's scoring server: the version that is in production now.
 
     docs/serving.md shows how to ask. A new promotion is picked up when it is started again.
+
+    \b
+    crackseg serve --port 5001
     """
     from crackseg.deployment import find_model, run_scoring_server
 
@@ -50,6 +53,9 @@ def batch(source: str, target: str, uri: str | None, workers: int, master: str |
     """Predict all photographs below SOURCE by Spark, and write a table into the new folder TARGET.
 
     Ends with 3 if a photograph could not be read; all others are predicted.
+
+    \b
+    crackseg batch photographs found.parquet --workers 4
     """
     import sys
 
@@ -82,7 +88,12 @@ def batch(source: str, target: str, uri: str | None, workers: int, master: str |
 def export(
     file_format: str, uri: str | None, out_path: Path | None, images_dir: Path | None, tolerance: float
 ) -> None:
-    """Export the network, prove it on photographs, and log it with its version (docs/exporting.md)."""
+    """Export the network, prove it on photographs, and log it with its version (docs/exporting.md).
+
+    \b
+    crackseg export --format onnx
+    crackseg export --format openvino --model models:/crackseg/3 --out cracks.xml
+    """
     from crackseg.deployment import find_model
     from crackseg.export import export_model
 
@@ -104,7 +115,12 @@ def export(
 @click.command()
 @click.option("--model", "uri", help="models:/NAME@ALIAS or models:/NAME/VERSION. [default: @production]")
 def card(uri: str | None) -> None:
-    """Make the model card of a version anew, and print it."""
+    """Make the model card of a version anew, and print it.
+
+    \b
+    crackseg card
+    crackseg card --model models:/crackseg/3
+    """
     from crackseg.deployment import renew_card
 
     click.echo(renew_card(uri), nl=False)

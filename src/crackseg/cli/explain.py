@@ -39,6 +39,9 @@ def explain_scores(
     """Score predictions with a known fault, and truth that was resized: what does each score see?
 
     Writes weak_points.png, .csv and .md, and resizing.png and .csv where a mask is larger than --size-px.
+
+    \b
+    crackseg explain-scores --out faults
     """
     from crackseg import weak_points
     from crackseg.data.image_io import write_bytes
@@ -103,6 +106,9 @@ def compare_postprocessing(
 
     Each method runs twice: with all pieces, and without those shorter than --min-length-px. Masks without a map are
     left out. Writes postprocessing.csv, .md and .png, and continuity.csv and .png.
+
+    \b
+    crackseg compare-postprocessing --predictions maps --masks truth --out methods
     """
     from crackseg import postprocessing_study as study
     from crackseg.data.image_io import write_bytes

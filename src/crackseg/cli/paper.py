@@ -9,7 +9,12 @@ import click
 
 @click.group()
 def paper() -> None:
-    """Reproduce the paper's tables."""
+    """Reproduce the paper's tables.
+
+    \b
+    crackseg paper queue --table3 --dry-run
+    crackseg paper report --no-timing
+    """
 
 
 @paper.command("queue")
@@ -70,6 +75,9 @@ def paper_report(architectures: str | None, no_timing: bool, repeats: int) -> No
     """Put the finished cells beside the paper's figures: Tables 3 and 4, Figures 3 and 4.
 
     Writes outputs/paper, which `dvc plots show` shows too, and makes a new run `paper-report` on each call.
+
+    \b
+    crackseg paper report --no-timing
     """
     from crackseg.paper.report import write_paper_report
     from crackseg.paper.timing import choose_architectures

@@ -33,6 +33,10 @@ def predict(
 
     Writes masks, overlays and predictions.csv into the folder --out. The same command goes on where it was stopped.
     Ends with 3 if a photograph could not be read; all others are predicted.
+
+    \b
+    crackseg predict bridge7 --out found
+    crackseg predict "walls/*.jpg" --out found --model models:/crackseg/3 --json
     """
     import json
     from dataclasses import asdict

@@ -22,7 +22,12 @@ _MARKS = {"passed": "pass", "failed": "FAIL", "warning": "WARN", "skipped": "  -
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @click.pass_context
 def models(context: click.Context, as_json: bool) -> None:
-    """Show every registered version: scores, data, alias, stage, when and by whom."""
+    """Show every registered version: scores, data, alias, stage, when and by whom.
+
+    \b
+    crackseg models
+    crackseg models --json
+    """
     if context.invoked_subcommand is not None:
         return
     from crackseg.promotion import list_versions
@@ -67,7 +72,11 @@ def models(context: click.Context, as_json: bool) -> None:
 @click.argument("version")
 @click.option("--force", is_flag=True, help="Also the version that a rollback would go back to.")
 def models_delete(version: str, force: bool) -> None:
-    """Delete VERSION, but never what is in production."""
+    """Delete VERSION, but never what is in production.
+
+    \b
+    crackseg models delete 4
+    """
     production = _open()
     production.delete(version, force=force)
     click.echo(f"version {version} of {production.name} is deleted")
@@ -144,7 +153,12 @@ def promote(
 )
 @click.option("--reason", required=True, help="Why; stays in the history.")
 def rollback(to: str | None, reason: str) -> None:
-    """Put back what was in production before, at once and without a gate."""
+    """Put back what was in production before, at once and without a gate.
+
+    \b
+    crackseg rollback --reason "misses wet stone"
+    crackseg rollback --to 3 --reason "misses wet stone"
+    """
     production = _open()
     record = production.rollback(to=to, reason=reason)
     click.echo(
@@ -156,7 +170,12 @@ def rollback(to: str | None, reason: str) -> None:
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with every figure of the gates.")
 def history(as_json: bool) -> None:
-    """Show every promotion and rollback: when, who, from, to, why, and what the gate found."""
+    """Show every promotion and rollback: when, who, from, to, why, and what the gate found.
+
+    \b
+    crackseg history
+    crackseg history --json
+    """
     production = _open()
     records = production.read().records
     if as_json:

@@ -24,7 +24,12 @@ def score(
     crack_values: tuple[int, ...],
     as_json: bool,
 ) -> None:
-    """Score anybody's probability maps: ODS, OIS and AP under three protocols."""
+    """Score anybody's probability maps: ODS, OIS and AP under three protocols.
+
+    \b
+    crackseg score --predictions maps --masks truth
+    crackseg score --predictions maps --masks truth --crack-value 255 --json
+    """
     import json
 
     from crackseg.evaluation import format_scores, score_folder

@@ -74,12 +74,23 @@ def search(
 
 @search.command("show")
 @_of_a_study
-def search_show(context: click.Context, name: str | None, storage: str | None) -> None:
-    """List the studies, or the trials of one."""
-    from crackseg.search.outcomes import show
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
+def search_show(context: click.Context, name: str | None, storage: str | None, as_json: bool) -> None:
+    """List the studies, or the trials of one.
+
+    \b
+    crackseg search show
+    crackseg search show --study night --json
+    """
+    import json
+
+    from crackseg.search.outcomes import list_studies, show
 
     store, opened, name = _open(context, name, storage)
-    click.echo(show(store, opened, name))
+    if as_json:
+        click.echo(json.dumps(list_studies(store, opened, name), indent=2, default=str))
+    else:
+        click.echo(show(store, opened, name))
 
 
 @search.command("apply")
@@ -89,7 +100,11 @@ def search_show(context: click.Context, name: str | None, storage: str | None) -
 def search_apply(
     context: click.Context, name: str | None, storage: str | None, trial: int | None, searched_only: bool
 ) -> None:
-    """Write a trial's settings into params.yaml, ready for `dvc repro`."""
+    """Write a trial's settings into params.yaml, ready for `dvc repro`.
+
+    \b
+    crackseg search apply --trial 17 --searched-only
+    """
     from crackseg.search.apply import apply_trial
     from crackseg.tracking import find_root
 
@@ -115,7 +130,11 @@ def search_queue(
     seeds: int,
     settings: tuple[str, ...],
 ) -> None:
-    """Put the best trials into DVC's queue: full trainings with several seeds, since one proves little."""
+    """Put the best trials into DVC's queue: full trainings with several seeds, since one proves little.
+
+    \b
+    crackseg search queue --top 3 --seeds 3
+    """
     from crackseg.params import parse_setting
     from crackseg.search.outcomes import queue_best
     from crackseg.tracking import find_root
@@ -131,7 +150,11 @@ def search_queue(
 @_of_a_study
 @click.option("--trial", type=click.IntRange(0), help="Its number.  [default: the best]")
 def search_register(context: click.Context, name: str | None, storage: str | None, trial: int | None) -> None:
-    """Register the weights of the best trial as they are, trained on the trial's budget."""
+    """Register the weights of the best trial as they are, trained on the trial's budget.
+
+    \b
+    crackseg search register
+    """
     from crackseg.search.outcomes import register_trial
     from crackseg.tracking import find_root
 

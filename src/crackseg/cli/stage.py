@@ -7,7 +7,11 @@ import click
 
 @click.group()
 def stage() -> None:
-    """The pipeline's stages, as dvc.yaml calls them; use `dvc repro`."""
+    """The pipeline's stages, as dvc.yaml calls them; use `dvc repro`.
+
+    \b
+    crackseg stage train
+    """
     from crackseg.stages.own_code import run_own_code
     from crackseg.tracking import find_root
 
@@ -16,7 +20,11 @@ def stage() -> None:
 
 @stage.command("prepare")
 def stage_prepare() -> None:
-    """Check and resize the data."""
+    """Check and resize the data.
+
+    \b
+    crackseg stage prepare
+    """
     from crackseg.stages import prepare
     from crackseg.tracking import find_root
 
@@ -25,7 +33,11 @@ def stage_prepare() -> None:
 
 @stage.command("train")
 def stage_train() -> None:
-    """Train, or go on with a training that was killed."""
+    """Train, or go on with a training that was killed.
+
+    \b
+    crackseg stage train
+    """
     from crackseg.stages import train
     from crackseg.tracking import find_root
 
@@ -35,7 +47,11 @@ def stage_train() -> None:
 @stage.command("predict")
 @click.argument("dataset")
 def stage_predict(dataset: str) -> None:
-    """Predict the probability maps of DATASET."""
+    """Predict the probability maps of DATASET.
+
+    \b
+    crackseg stage predict CRKWH100
+    """
     from crackseg.stages import predict
     from crackseg.tracking import find_root
 
@@ -45,7 +61,11 @@ def stage_predict(dataset: str) -> None:
 @stage.command("evaluate")
 @click.argument("dataset")
 def stage_evaluate(dataset: str) -> None:
-    """Score the maps of DATASET."""
+    """Score the maps of DATASET.
+
+    \b
+    crackseg stage evaluate CRKWH100
+    """
     from crackseg.stages import evaluate
     from crackseg.tracking import find_root
 
@@ -54,7 +74,11 @@ def stage_evaluate(dataset: str) -> None:
 
 @stage.command("report")
 def stage_report() -> None:
-    """Draw the figures and write the report."""
+    """Draw the figures and write the report.
+
+    \b
+    crackseg stage report
+    """
     from crackseg.stages import report
     from crackseg.tracking import find_root
 
@@ -63,7 +87,11 @@ def stage_report() -> None:
 
 @stage.command("register")
 def stage_register() -> None:
-    """Register the model."""
+    """Register the model.
+
+    \b
+    crackseg stage register
+    """
     from crackseg.stages import register
     from crackseg.tracking import find_root
 

@@ -10,12 +10,21 @@ import click
 
 @click.group()
 def store() -> None:
-    """Look after the tracking store, and carry it to another place."""
+    """Look after the tracking store, and carry it to another place.
+
+    \b
+    crackseg store export backup
+    crackseg store import backup
+    """
 
 
 @store.command("deliver")
 def store_deliver() -> None:
-    """Deliver records that the tracking store could not take when they were made."""
+    """Deliver records that the tracking store could not take when they were made.
+
+    \b
+    crackseg store deliver
+    """
     from crackseg.outbox import deliver_left_over
     from crackseg.tracking import Store, find_root
 
@@ -33,6 +42,10 @@ def store_export(folder: Path, experiments: tuple[str, ...], run_ids: tuple[str,
     """Write runs, figures, models and the registry to the new folder FOLDER.
 
     An export that was stopped goes on when the command is given again.
+
+    \b
+    crackseg store export backup
+    crackseg store export one --run RUN_ID
     """
     from crackseg.store_transfer.exporting import export_store
     from crackseg.tracking import Store, find_root
@@ -49,6 +62,9 @@ def store_import(folder: Path) -> None:
     """Bring what `crackseg store export` wrote to FOLDER into the store of MLFLOW_TRACKING_URI, or the local one.
 
     Every file is checked first. What is in the store already is left alone, so the command may be given twice.
+
+    \b
+    crackseg store import backup
     """
     from crackseg.store_transfer.importing import import_store
     from crackseg.tracking import Store, find_root

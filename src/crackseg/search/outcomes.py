@@ -20,10 +20,20 @@ from crackseg.paper.queue import make_plan, queue_cells
 from crackseg.params import change_params
 from crackseg.registry import CANDIDATE_ALIAS, register_model
 from crackseg.search.apply import settings_of_trial
-from crackseg.search.results import FIGURES, choose_trial, format_comparison, format_trials, rank, weights_path
+from crackseg.search.results import (
+    ERROR,
+    FIGURES,
+    RUN_ID,
+    SECONDS,
+    choose_trial,
+    format_comparison,
+    format_trials,
+    rank,
+    weights_path,
+)
 from crackseg.search.run import prepare_for
 from crackseg.search.storage import PatientStorage
-from crackseg.search.study import Search, load_search
+from crackseg.search.study import CELL, Search, load_search
 from crackseg.tracking import Store, describe_code
 
 _BUDGET = "train.epochs"  # of a trial; a full training takes params.yaml's
@@ -51,6 +61,37 @@ def show(store: Store, storage: PatientStorage, name: str | None) -> str:
         shown = f"best {best[0].values[0]:.4f} (trial {best[0].number})" if best else "no trial complete"
         lines.append(f"{search.name}: {_count_states(search)}; {shown}")
     return "\n".join([*lines, "", "--study NAME lists the trials of one"])
+
+
+def list_studies(store: Store, storage: PatientStorage, name: str | None) -> list[dict[str, Any]]:
+    """The same for programs: each study with its trials, in their order; of one study only if it is named."""
+    if name is not None:
+        return [_list_trials(load_search(store, storage, name))]
+    studies: list[dict[str, Any]] = []
+    for study_name in sorted(study.study_name for study in storage.get_all_studies()):
+        try:
+            studies.append(_list_trials(load_search(store, storage, study_name)))
+        except CracksegError as error:
+            studies.append({"study": study_name, "error": str(error)})
+    return studies
+
+
+def _list_trials(search: Search) -> dict[str, Any]:
+    best = rank(search)[:1]
+    trials = [
+        {
+            "number": trial.number,
+            "state": trial.state.name.lower(),
+            "values": trial.values,
+            "params": trial.params,
+            "cell": trial.user_attrs.get(CELL),
+            "seconds": trial.user_attrs.get(SECONDS),
+            "run_id": trial.user_attrs.get(RUN_ID),
+            "error": trial.user_attrs.get(ERROR),
+        }
+        for trial in search.study.get_trials(deepcopy=False)
+    ]
+    return {"study": search.name, "best": best[0].number if best else None, "trials": trials}
 
 
 def queue_best(

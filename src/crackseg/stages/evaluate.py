@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from crackseg.count_files import write_counts
 from crackseg.data.catalog import list_samples
 from crackseg.evaluation import flatten_scores, score_split, write_scores
+from crackseg.metrics import ImageCounts
 from crackseg.params import Params, flatten_params, load_params
 from crackseg.report import read_scores
 from crackseg.stages.layout import Layout, read_json
@@ -19,18 +21,22 @@ def run(root: Path, dataset: str) -> None:
     store = Store(root)
     version = read_json(layout.data_versions)["datasets"][dataset]
     samples = list_samples(layout.prepared, dataset, params.data.evaluate_split)
+    counts: dict[str, ImageCounts] = {}
     scores, lines = score_split(
         samples,
         layout.predictions / dataset,
         params.evaluate,
         params.postprocess,
         operating_threshold=read_json(layout.training)["train"]["operating_threshold"],
+        on_counts=counts.__setitem__,
     )
+    write_counts(counts, layout.scores / f"{dataset}_counts.npz")
     write_scores(scores, lines, dataset, layout.scores, extra={"data_source": version["source"]})
     with store.record(find_result_run(store, layout, params)) as recorder:
         recorder.log_metrics(flatten_scores(read_scores(layout.scores, [dataset]), dataset))
         recorder.log_file(layout.scores / f"{dataset}_pr.csv", "pr_curves")
         recorder.log_file(layout.scores / f"{dataset}_images.csv", "per_image")
+        recorder.log_file(layout.scores / f"{dataset}_counts.npz", "per_image")
         recorder.log_dataset(
             f"{dataset}-{params.data.evaluate_split}",
             version["md5"],

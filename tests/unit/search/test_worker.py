@@ -1,5 +1,6 @@
 """What a worker does with trials that end in all ways; the training itself is played by a function."""
 
+import json
 import math
 import os
 import re
@@ -19,7 +20,7 @@ from crackseg.errors import CracksegError
 from crackseg.params import Params, change_params, load_params
 from crackseg.search import outcomes, worker
 from crackseg.search.liveness import WORKER, Life
-from crackseg.search.outcomes import show
+from crackseg.search.outcomes import list_studies, show
 from crackseg.search.results import compare_with_paper, format_trials, rank, weights_path
 from crackseg.search.run import _announce, conclude
 from crackseg.search.storage import PatientStorage, open_storage
@@ -156,6 +157,22 @@ def test_only_the_best_weights_are_kept(bench: Bench) -> None:
     bench.work(search)
     assert [t.number for t in rank(search)] == [1, 4, 3, 0, 2]
     assert [number for number in range(5) if weights_path(search, number).exists()] == [1, 4]
+
+
+def test_a_script_reads_the_trials_that_people_see(bench: Bench) -> None:
+    def training(number: int, *_: Any) -> dict[str, float]:
+        if number == 1:
+            raise CracksegError("the training loss became nan")
+        return {"ods": 0.3 + number / 10}
+
+    bench.training = training
+    bench.work(bench.open("as-json", 3))
+    (study,) = json.loads(json.dumps(list_studies(bench.store, open_storage(bench.address), "as-json")))
+    assert (study["study"], study["best"]) == ("as-json", 2)
+    assert [t["state"] for t in study["trials"]] == ["complete", "fail", "complete"]
+    assert study["trials"][1]["error"] == "the training loss became nan"
+    assert study["trials"][2]["values"] == [0.5]
+    assert set(study["trials"][2]["params"]) == {"optimizer.lr", "loss.gamma"}
 
 
 def test_equal_seeds_give_equal_trials_also_after_a_break(bench: Bench) -> None:

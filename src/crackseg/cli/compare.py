@@ -1,0 +1,52 @@
+"""`crackseg compare`: runs side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, metavar="RUN RUN...")
+@click.option(
+    "--out", "out_dir", type=click.Path(file_okay=False, path_type=Path), help="Folder for page and figures."
+)
+@click.option("--log", is_flag=True, help="Keep page and figures in MLflow, as a run `comparison`.")
+@click.option(
+    "--images",
+    "num_images",
+    default=4,
+    show_default=True,
+    type=click.IntRange(1, 50),
+    help="Drawn of each dataset.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+def compare(runs: tuple[str, ...], out_dir: Path | None, log: bool, num_images: int, as_json: bool) -> None:
+    """Compare RUNs with the first: settings that differ, scores with paired intervals, curves, images.
+
+    A RUN is an id of MLflow's (32 digits), a version of the registered model (3, @production, models:/NAME/3), or the
+    name of a DVC experiment. docs/comparing.md says how to read the intervals.
+
+    \b
+    crackseg compare @production @candidate
+    crackseg compare 3 gamma-4 --out gamma
+    crackseg compare demo lr-0.001 lr-0.01 --log --json
+    """
+    import json
+
+    from crackseg.compare.run import compare_runs
+    from crackseg.tracking import find_root
+
+    done = compare_runs(find_root(), runs, out_dir=out_dir, log=log, num_images=num_images)
+    if as_json:
+        content = done.content | {"files": [str(path) for path in done.files], "logged_run": done.logged_run}
+        click.echo(json.dumps(content, indent=2))
+        return
+    for line in done.text.splitlines():
+        if not line.startswith("!["):
+            click.echo(line.replace("▲", click.style("▲", fg="green")).replace("▼", click.style("▼", fg="red")))
+    if done.files:
+        click.echo(f"written: {', '.join(str(path) for path in done.files)}")
+    if done.logged_run:
+        click.echo(f"logged as run {done.logged_run} (comparison); `crackseg ui` shows it")

@@ -1,0 +1,1 @@
+"""`crackseg doctor`: is everything here that the pipeline needs, and what to do where it is not?"""
