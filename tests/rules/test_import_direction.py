@@ -8,6 +8,7 @@ from tests.rules.imports import direct_imports, list_modules
 ORDER = [
     "crackseg.errors",
     "crackseg.devices",
+    "crackseg.params_problems",
     "crackseg.params",
     "crackseg.records",
     "crackseg.data.catalog",
