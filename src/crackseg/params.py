@@ -124,7 +124,9 @@ class TrainParams(_Section):
     epochs: PositiveInt
     """Passes over the training images."""
     batch_size: PositiveInt
-    """Patches in one step."""
+    """Patches in one step, over all parts and processes together."""
+    accumulate: PositiveInt
+    """Parts that a step's batch is computed in, one after another, where a GPU cannot hold it whole."""
     patches_per_image: PositiveInt
     """Random crops from each image in an epoch."""
     seed: Annotated[int, Field(ge=0, lt=2**32)]
@@ -133,10 +135,29 @@ class TrainParams(_Section):
     """``auto`` takes bfloat16 where the processor computes it fast, else float32."""
     device: Literal["auto", "cpu", "cuda", "mps"]
     """``auto`` takes cuda, else mps, else cpu."""
+    deterministic: bool
+    """On a GPU, only kernels that give the same result every time; false takes the fastest."""
+    compile: bool
+    """Let torch compile the network: some time at the beginning, then faster steps."""
     num_workers: Annotated[int, Field(ge=0, le=64)]
-    """Processes that augment images; the result does not depend on it."""
+    """Processes that augment images, for each process that trains; the result does not depend on it."""
+    cache_gb: Annotated[float, Field(ge=0)]
+    """Gigabytes of disk for decoded images, which all trainings share; 0 keeps none."""
+    num_processes: Annotated[int, Field(ge=1, le=64)]
+    """Processes of this machine that train together, one for each GPU (docs/distributed.md)."""
+    sync_batch_norm: bool
+    """Several processes normalise by the statistics of the whole batch, not of each one's share."""
     validate_every: PositiveInt
     """Epochs from one validation to the next; the last epoch is always validated."""
+
+    @model_validator(mode="after")
+    def _batch_can_be_divided(self) -> TrainParams:
+        if self.num_processes * self.accumulate > self.batch_size:
+            raise ValueError(
+                f"num_processes {self.num_processes} times accumulate {self.accumulate} is more than batch_size "
+                f"{self.batch_size}, which counts the patches of all processes together"
+            )
+        return self
 
 
 class PredictParams(_Section):

@@ -89,6 +89,7 @@ for _command in (
     data.data,
     store.store,
     stage.stage,
+    stage.train,
     registry.models,
     registry.promote,
     registry.rollback,
