@@ -1,7 +1,9 @@
 """A training small enough for a test: a few pairs of 64 px, a U-Net of width 4, four epochs."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -39,8 +41,10 @@ def list_samples(folder: Path) -> tuple[SampleList, SampleList]:
     return every[:4], every[4:]
 
 
-def make_recipe(*, seed: int = 0, num_workers: int = 0, scheduler: str = "cosine") -> TrainingRecipe:
-    """The committed settings, made small."""
+def make_recipe(
+    *, seed: int = 0, num_workers: int = 0, scheduler: str = "cosine", train: Mapping[str, Any] | None = None
+) -> TrainingRecipe:
+    """The committed settings, made small; ``train`` holds further keys of that section."""
     params = load_params(_PARAMS)
     return TrainingRecipe(
         augment=params.augment.model_copy(update={"crop_px": 48}),
@@ -52,6 +56,7 @@ def make_recipe(*, seed: int = 0, num_workers: int = 0, scheduler: str = "cosine
                 "epochs": 4, "batch_size": 2, "seed": seed, "num_workers": num_workers, "patches_per_image": 2,
                 "device": "cpu", "precision": "float32",
             }
+            | dict(train or {})
         ),
         predict=params.predict,
     )  # fmt: skip

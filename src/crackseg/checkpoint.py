@@ -10,8 +10,11 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import logging
+import math
 import pickle
 import zipfile
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +22,34 @@ import torch
 
 from crackseg.data.image_io import write_bytes
 from crackseg.errors import CracksegError
+from crackseg.processes import ALONE, Processes
 
+_log = logging.getLogger("crackseg")
 LAST_NAME = "last.pt"
 BEST_NAME = "best.pt"
 RUN_NAME = "run.json"
 
 # Modules whose text the weights follow from; training.py imports them, directly or not.
-_CODE = ("devices.py", "records.py", "losses.py", "metrics.py", "inference.py", "training.py", "checkpoint.py")
+_CODE = (
+    "devices.py", "records.py", "losses.py", "metrics.py", "inference.py", "optimizers.py", "processes.py",
+    "steps.py", "synchronized.py", "training.py", "checkpoint.py",
+)  # fmt: skip
 _CODE_FOLDERS = ("data", "models")
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a training is and what was best; saved in the checkpoint."""
+
+    epoch: int = 0  # epochs done
+    step: int = 0  # optimiser steps done
+    val_loss: float = math.inf
+    best_epoch: int = -1
+    best_ods: float = -1.0
+    best_val_loss: float = math.inf
+    operating_threshold: float = 0.5  # of the best weights: raw probability, chosen on validation images
+    seconds: float = 0.0
+    history: list[dict[str, float]] = field(default_factory=list)
 
 
 def checkpoint_key(settings: dict[str, Any], data_digest: str) -> str:
@@ -72,3 +95,59 @@ def load_state(path: Path) -> dict[str, Any]:
             f"checkpoint {path} is damaged ({str(e).splitlines()[0][:120] if str(e) else type(e).__name__}); "
             f"delete the folder {path.parent} to train from the beginning"
         ) from e
+
+
+def resume(checkpoint_dir: Path, stateful: dict[str, Any], processes: Processes = ALONE) -> Progress:
+    """Take up what was saved in the folder; a fresh Progress if nothing was.
+
+    Args:
+        checkpoint_dir: the training's own.
+        stateful: what has a state_dict, by name, as it was saved.
+        processes: the first of them reads, and all take up the same.
+    Raises:
+        CracksegError: the checkpoint is damaged or of another training.
+    """
+    path = checkpoint_dir / LAST_NAME
+    # Only the first one's machine need have the file.
+    state = processes.broadcast(load_state(path) if processes.is_first and path.exists() else None)
+    if state is None:
+        return Progress()
+    try:
+        for name, holder in stateful.items():
+            holder.load_state_dict(state[name])
+        torch.set_rng_state(state["rng"])
+        if torch.cuda.is_available() and state["cuda_rng"]:
+            torch.cuda.set_rng_state_all(state["cuda_rng"])
+        progress = Progress(**json.loads(state["progress"]))
+    except (KeyError, RuntimeError, ValueError, TypeError) as error:
+        raise CracksegError(
+            f"checkpoint {path} is of another training ({str(error).splitlines()[0][:120]}); delete the folder "
+            f"{checkpoint_dir} to train from the beginning"
+        ) from error
+    _log.info("going on after epoch %d, from %s", progress.epoch, path)
+    return progress
+
+
+def save_progress(
+    checkpoint_dir: Path, stateful: dict[str, Any], progress: Progress, processes: Processes = ALONE
+) -> None:
+    """Save all that :func:`resume` needs."""
+    state = {name: holder.state_dict() for name, holder in stateful.items()}
+    state["rng"] = torch.get_rng_state()  # dropout draws from it
+    # Of several processes each has seeded its own for the epoch, and must not touch the others' GPUs.
+    alone = processes.size == 1
+    state["cuda_rng"] = torch.cuda.get_rng_state_all() if torch.cuda.is_available() and alone else []
+    state["progress"] = json.dumps(asdict(progress))
+    save_unless_full(checkpoint_dir / LAST_NAME, state)
+
+
+def save_unless_full(path: Path, state: dict[str, Any]) -> None:
+    """Save; a full disk costs the newest checkpoint, not the training."""
+    try:
+        save_state(path, state)
+    except OSError as error:
+        if not path.exists() and path.name == BEST_NAME:
+            raise CracksegError(
+                f"{path} cannot be written ({error}); free some disk space and start again"
+            ) from error
+        _log.warning("checkpoint %s cannot be written (%s); going on with the one before", path, error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import platform
 from pathlib import Path
 
@@ -44,6 +45,23 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
     if device.type == "cpu" and getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)():
         return torch.bfloat16
     return torch.float32
+
+
+def set_determinism(device: torch.device, deterministic: bool) -> None:
+    """Choose, for this process, between repeatable and fastest kernels on CUDA; a CPU's are repeatable as they are.
+
+    Args:
+        device: that will compute; nothing happens unless it is CUDA.
+        deterministic: the same training ends with the same weights to the bit, on the same GPU and versions; an
+            operation that has no such kernel gives a warning. False takes what cuDNN measures to be fastest.
+    """
+    if device.type != "cuda":
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read with the first matrix product
+    torch.backends.cudnn.benchmark = not deterministic
+    torch.use_deterministic_algorithms(deterministic, warn_only=True)
+    # It would find bugs, and costs time.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractContextManager:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -19,8 +20,23 @@ LOSS_NAMES = ("focal", "bce")
 Loss = Callable[[ModelOutput, torch.Tensor], torch.Tensor]
 
 
+class Sums(Protocol):
+    """Brings figures of a share of a batch to those of the whole batch, where several processes have the shares."""
+
+    def add(self, sums: torch.Tensor) -> torch.Tensor:
+        """Add up over the shares; differentiable."""
+
+    def maximum(self, values: torch.Tensor) -> torch.Tensor:
+        """The greatest over the shares; without gradient."""
+
+
 def balanced_focal_loss(
-    logits_B1HW: torch.Tensor, mask_B1HW: torch.Tensor, *, gamma: float, alpha: float
+    logits_B1HW: torch.Tensor,
+    mask_B1HW: torch.Tensor,
+    *,
+    gamma: float,
+    alpha: float,
+    sums: Sums | None = None,
 ) -> torch.Tensor:
     """Compute the binary focal loss of the paper (section 3.2, equation 2) from logits.
 
@@ -37,6 +53,8 @@ def balanced_focal_loss(
         mask_B1HW: bool, uint8 or float (B, 1, H, W), 1 where there is a crack, else 0.
         gamma: focusing exponent, >= 0; 0 weighs all pixels of a class alike.
         alpha: weight of the non-crack term, > 0; 3 in the paper.
+        sums: where the batch is shared among processes; the loss is then the whole batch's in each of them, and a
+            share may be empty.
     Returns:
         Scalar, >= 0; float64 for float64 logits, else float32.
     Raises:
@@ -51,8 +69,10 @@ def balanced_focal_loss(
     # A confident model's weights all underflow (ŷ^γ = e^-200 at γ = 4 and a logit of -50). Only their ratios
     # matter, so the heaviest pixel of each class is given weight 1. The shift cancels: it needs no gradient.
     with torch.no_grad():
-        heaviest_crack = torch.where(crack_B1HW, log_weight, -torch.inf).amax()
-        heaviest_other = torch.where(crack_B1HW, -torch.inf, log_weight).amax()
+        heaviest_crack = _greatest(torch.where(crack_B1HW, log_weight, -torch.inf))
+        heaviest_other = _greatest(torch.where(crack_B1HW, -torch.inf, log_weight))
+        if sums is not None:
+            heaviest_crack, heaviest_other = sums.maximum(torch.stack([heaviest_crack, heaviest_other]))
         shift = torch.where(crack_B1HW, heaviest_crack, heaviest_other)
     weight = torch.exp(log_weight - shift)
     weighted_log_prob = weight * log_prob
@@ -60,29 +80,37 @@ def balanced_focal_loss(
     def weighted_mean(among_B1HW: torch.Tensor) -> torch.Tensor:
         total_weight = torch.where(among_B1HW, weight, 0).sum()  # at least the heaviest one's 1, if any
         weighted_sum = torch.where(among_B1HW, weighted_log_prob, 0).sum()
+        if sums is not None:
+            total_weight, weighted_sum = sums.add(torch.stack([total_weight, weighted_sum]))
         # Not clamp_min(1): it passes the wrong gradient where one pixel holds all of the weight.
         return weighted_sum / torch.where(total_weight > 0, total_weight, 1)
 
     return -weighted_mean(crack_B1HW) - alpha * weighted_mean(~crack_B1HW)
 
 
-def bce_loss(logits_B1HW: torch.Tensor, mask_B1HW: torch.Tensor) -> torch.Tensor:
+def bce_loss(logits_B1HW: torch.Tensor, mask_B1HW: torch.Tensor, *, sums: Sums | None = None) -> torch.Tensor:
     """Compute binary cross-entropy from logits, the mean over all pixels of the batch.
 
     The paper's baseline (section 3.2), which learns next to nothing on hair-thin cracks: the few crack pixels
     vanish in the mean. Arguments, result and errors as in :func:`balanced_focal_loss`.
     """
     logits_B1HW, crack_B1HW = _prepare(logits_B1HW, mask_B1HW)
-    return F.binary_cross_entropy_with_logits(logits_B1HW, crack_B1HW.to(logits_B1HW.dtype))
+    truth_B1HW = crack_B1HW.to(logits_B1HW.dtype)
+    if sums is None:
+        return F.binary_cross_entropy_with_logits(logits_B1HW, truth_B1HW)
+    total = F.binary_cross_entropy_with_logits(logits_B1HW, truth_B1HW, reduction="sum")
+    total, num_pixels = sums.add(torch.stack([total, total.new_tensor(logits_B1HW.numel())]))
+    return total / num_pixels
 
 
-def build_loss(name: str, *, gamma: float, alpha: float) -> Loss:
+def build_loss(name: str, *, gamma: float, alpha: float, sums: Sums | None = None) -> Loss:
     """Build the loss that training minimises.
 
     Args:
         name: ``focal`` (:func:`balanced_focal_loss`) or ``bce`` (:func:`bce_loss`, without gamma and alpha).
         gamma: focusing exponent of the focal loss, finite, >= 0.
         alpha: weight of its non-crack term, finite, > 0.
+        sums: see :func:`balanced_focal_loss`.
     Returns:
         A function of a ModelOutput and a mask (B, 1, H, W) in {0, 1}: the loss of ``logits`` plus the same
         loss of every one of ``side_logits`` (DeepCrack supervises each scale), a scalar.
@@ -96,9 +124,9 @@ def build_loss(name: str, *, gamma: float, alpha: float) -> Loss:
     if not (math.isfinite(alpha) and alpha > 0):
         raise CracksegError(f"loss.alpha is {alpha}; expected a number above 0 (the paper takes 3)")
 
-    loss_of: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = bce_loss
+    loss_of: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = partial(bce_loss, sums=sums)
     if name == "focal":
-        loss_of = partial(balanced_focal_loss, gamma=gamma, alpha=alpha)
+        loss_of = partial(balanced_focal_loss, gamma=gamma, alpha=alpha, sums=sums)
 
     def total_loss(output: ModelOutput, mask_B1HW: torch.Tensor) -> torch.Tensor:
         total = loss_of(output.logits, mask_B1HW)
@@ -107,6 +135,10 @@ def build_loss(name: str, *, gamma: float, alpha: float) -> Loss:
         return total
 
     return total_loss
+
+
+def _greatest(values: torch.Tensor) -> torch.Tensor:
+    return values.amax() if values.numel() else values.new_tensor(-torch.inf)
 
 
 def _prepare(logits_B1HW: torch.Tensor, mask_B1HW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

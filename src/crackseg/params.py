@@ -7,7 +7,6 @@ equal keys.
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import YAMLError
 
 from crackseg.errors import CracksegError
+from crackseg.params_problems import explain_problem
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 PositiveInt = Annotated[int, Field(ge=1)]
@@ -124,7 +124,9 @@ class TrainParams(_Section):
     epochs: PositiveInt
     """Passes over the training images."""
     batch_size: PositiveInt
-    """Patches in one step."""
+    """Patches in one step, over all parts and processes together."""
+    accumulate: PositiveInt
+    """Parts that a step's batch is computed in, one after another, where a GPU cannot hold it whole."""
     patches_per_image: PositiveInt
     """Random crops from each image in an epoch."""
     seed: Annotated[int, Field(ge=0, lt=2**32)]
@@ -133,10 +135,29 @@ class TrainParams(_Section):
     """``auto`` takes bfloat16 where the processor computes it fast, else float32."""
     device: Literal["auto", "cpu", "cuda", "mps"]
     """``auto`` takes cuda, else mps, else cpu."""
+    deterministic: bool
+    """On a GPU, only kernels that give the same result every time; false takes the fastest."""
+    compile: bool
+    """Let torch compile the network: some time at the beginning, then faster steps."""
     num_workers: Annotated[int, Field(ge=0, le=64)]
-    """Processes that augment images; the result does not depend on it."""
+    """Processes that augment images, for each process that trains; the result does not depend on it."""
+    cache_gb: Annotated[float, Field(ge=0)]
+    """Gigabytes of disk for decoded images, which all trainings share; 0 keeps none."""
+    num_processes: Annotated[int, Field(ge=1, le=64)]
+    """Processes of this machine that train together, one for each GPU (docs/distributed.md)."""
+    sync_batch_norm: bool
+    """Several processes normalise by the statistics of the whole batch, not of each one's share."""
     validate_every: PositiveInt
     """Epochs from one validation to the next; the last epoch is always validated."""
+
+    @model_validator(mode="after")
+    def _batch_can_be_divided(self) -> TrainParams:
+        if self.num_processes * self.accumulate > self.batch_size:
+            raise ValueError(
+                f"num_processes {self.num_processes} times accumulate {self.accumulate} is more than batch_size "
+                f"{self.batch_size}, which counts the patches of all processes together"
+            )
+        return self
 
 
 class PredictParams(_Section):
@@ -342,7 +363,12 @@ def _check(plain: dict, source: str) -> Params:
     except ValidationError as error:
         # Unknown keys first: a misspelt key is reported as unknown and as missing, and the former is the cause.
         problems = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-        raise CracksegError("\n".join(_explain(source, e) for e in problems)) from error
+        raise CracksegError("\n".join(explain_problem(source, e, _valid_keys()) for e in problems)) from error
+
+
+def _valid_keys() -> dict[str, list[str]]:
+    keys = {name: list(field.annotation.model_fields) for name, field in Params.model_fields.items()}  # type: ignore[union-attr]
+    return keys | {"search.space": list(SearchDimension.model_fields)}
 
 
 def flatten_params(params: BaseModel, prefix: str = "") -> dict[str, Any]:
@@ -369,37 +395,3 @@ def _jsonable(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value
-
-
-def _explain(path: str, error: Any) -> str:
-    location = tuple(error["loc"])
-    key = ".".join(str(part) for part in location) or "params"
-    if error["type"] == "extra_forbidden":
-        return f"{path}: unknown key {key}{_nearest(location)}"
-    if error["type"] == "missing":
-        return f"{path}: the key {key} is missing; restore it from the committed params.yaml"
-    message = error["msg"].removeprefix("Value error, ")
-    value = error["input"]
-    shown = "" if isinstance(value, dict) else f" = {value!r}"
-    return f"{path}: {key}{shown}: {message[0].lower()}{message[1:]}"
-
-
-def _nearest(location: tuple[Any, ...]) -> str:
-    """Suggest the valid key that looks most like the unknown one, in its section or in any other."""
-    sections = {name: set(field.annotation.model_fields) for name, field in Params.model_fields.items()}  # type: ignore[union-attr]
-    word = str(location[-1])
-    if location[:2] == ("search", "space"):
-        return f"; valid here: {', '.join(SearchDimension.model_fields)}"
-    if len(location) == 1:
-        candidates = list(sections)
-        homes = [f"{s}.{word}" for s, keys in sections.items() if word in keys]
-    else:
-        candidates = sorted(sections.get(str(location[0]), ()))
-        homes = [f"{s}.{word}" for s, keys in sections.items() if word in keys]
-    close = difflib.get_close_matches(word, candidates, n=1, cutoff=0.4)
-    if homes:
-        return f"; did you mean {homes[0]}?"
-    if close:
-        prefix = "".join(f"{part}." for part in location[:-1])
-        return f"; did you mean {prefix}{close[0]}?"
-    return f"; valid here: {', '.join(candidates)}"

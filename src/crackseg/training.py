@@ -8,29 +8,29 @@ epochs it tests; we keep those with the best validation ODS (docs/adr/0004).
 from __future__ import annotations
 
 import copy
-import json
-import logging
 import math
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from crackseg.checkpoint import BEST_NAME, LAST_NAME, load_state, save_state
-from crackseg.data.dataset import CrackDataset, build_loader
-from crackseg.data.image_io import read_image, read_mask
-from crackseg.devices import autocast, choose_device, choose_precision, describe_device
+from crackseg.checkpoint import BEST_NAME, Progress, load_state, resume, save_progress, save_unless_full
+from crackseg.data.dataset import CrackDataset, EpochSampler, build_loader
+from crackseg.data.decoded import PairReader, PixelCache
+from crackseg.devices import choose_device, choose_precision, describe_device, set_determinism
 from crackseg.errors import CracksegError
 from crackseg.inference import Predictor, sigmoid
 from crackseg.losses import build_loss
 from crackseg.metrics import ScoreAccumulator, count_image
+from crackseg.optimizers import build_optimizer, build_scheduler
 from crackseg.params import (
     AugmentParams,
     LossParams,
@@ -39,14 +39,13 @@ from crackseg.params import (
     SchedulerParams,
     TrainParams,
 )
+from crackseg.processes import ALONE, Processes
 from crackseg.records import CrackSample, ModelOutput
+from crackseg.steps import LossFunction, Stepper, compile_network, explained_step_errors
 
-_log = logging.getLogger("crackseg")
 _TOLERANCE_PX = 2  # of validation; the paper's d. Training does not follow `evaluate`: rescoring trains nothing.
 _RAW_THRESHOLDS = 1024  # for the operating threshold: raw probabilities may fill a small part of [0, 1]
 _CHECK_EVERY = 20  # steps from one look at the loss to the next: each look waits for the GPU
-
-LossFunction = Callable[[ModelOutput, torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,21 +58,6 @@ class TrainingRecipe:
     scheduler: SchedulerParams
     train: TrainParams
     predict: PredictParams
-
-
-@dataclass(slots=True)
-class Progress:
-    """How far a training is and what was best; saved in the checkpoint."""
-
-    epoch: int = 0  # epochs done
-    step: int = 0  # optimiser steps done
-    val_loss: float = math.inf
-    best_epoch: int = -1
-    best_ods: float = -1.0
-    best_val_loss: float = math.inf
-    operating_threshold: float = 0.5  # of the best weights: raw probability, chosen on validation images
-    seconds: float = 0.0
-    history: list[dict[str, float]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +79,14 @@ def fit(
     *,
     checkpoint_dir: Path,
     on_epoch: Callable[[int, dict[str, float]], None],
+    cache_dir: Path | None = None,
+    processes: Processes = ALONE,
 ) -> Progress:
     """Train ``network`` and load its best weights into it.
+
+    Several processes, each with a share of every batch and of the validation images, train as one does, up to
+    rounding (docs/distributed.md). All call this with the same arguments; the first one writes, and has the best
+    weights in the end.
 
     Args:
         network: returns ModelOutput for images in [0, 1]; only parameters that require gradients are trained.
@@ -104,7 +94,10 @@ def fit(
         recipe: how to train.
         checkpoint_dir: what was written here by a training that was killed is taken up again.
         on_epoch: called after each epoch with its number, from 0, and its metrics (MLflow names), before the
-            checkpoint is written: a resumed training may call it once more for the same epoch.
+            checkpoint is written: a resumed training may call it once more for the same epoch. Only of the first
+            process.
+        cache_dir: where decoded images are kept for all trainings; None keeps none.
+        processes: that train together.
     Returns:
         The progress at the end.
     Raises:
@@ -113,30 +106,43 @@ def fit(
     if not val_samples:
         raise CracksegError("no validation images; give some the split `val` in the dataset's manifest")
     params = recipe.train
+    _check_division(params, processes)
     device = choose_device(params.device)
     precision = choose_precision(params.precision, device)
     torch.manual_seed(params.seed)
-    torch.backends.cudnn.benchmark = True
+    set_determinism(device, params.deterministic)
 
+    cache = PixelCache(cache_dir, int(params.cache_gb * 1e9)) if cache_dir and params.cache_gb else None
     dataset = CrackDataset(
-        train_samples, recipe.augment, patches_per_image=params.patches_per_image, seed=params.seed
+        train_samples, recipe.augment, patches_per_image=params.patches_per_image, seed=params.seed, cache=cache
     )
+    val_pairs = PairReader(val_samples, cache)
     loader, sampler = build_loader(
         dataset,
         batch_size=params.batch_size,
         num_workers=params.num_workers,
         pin_memory=device.type == "cuda",
+        share=processes.rank,
+        num_shares=processes.size,
     )
     network = network.to(device).to(memory_format=torch.channels_last)
     predictor = Predictor(network, recipe.predict, device=device, precision=precision)
     loss_function = build_loss(recipe.loss.name, gamma=recipe.loss.gamma, alpha=recipe.loss.alpha)
+    batch_loss_function = build_loss(
+        recipe.loss.name, gamma=recipe.loss.gamma, alpha=recipe.loss.alpha, sums=processes.sums
+    )
     optimizer = build_optimizer(network, recipe.optimizer)
     scheduler = build_scheduler(optimizer, recipe.scheduler, num_steps=params.epochs * len(sampler))
     scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
     stateful = {"network": network, "optimizer": optimizer, "scheduler": scheduler, "scaler": scaler}
-    progress = _resume(checkpoint_dir, stateful)
-    if progress.epoch == 0 and device.type == "cpu":
-        _announce_duration(network, loader, loss_function, precision, params.epochs)
+    progress = resume(checkpoint_dir, stateful, processes)
+    stepper = Stepper(network, loss_function, device, precision, scaler)
+    if progress.epoch == 0 and device.type == "cpu" and processes.is_first:
+        _announce_duration(stepper, loader, params)
+    trained = processes.wrap(network, sync_batch_norm=params.sync_batch_norm)
+    if params.compile:
+        trained = compile_network(trained)
+    stepper = replace(stepper, network=trained, loss_function=batch_loss_function)
 
     bar = tqdm(
         total=params.epochs * len(sampler),
@@ -144,24 +150,19 @@ def fit(
         desc=f"train on {describe_device(device)}, {str(precision).removeprefix('torch.')}",
         unit="step",
         mininterval=0.5 if sys.stderr.isatty() else 10,
+        disable=not processes.is_first,
     )
-    with bar:
+    with bar, explained_step_errors(), processes.explained_losses():
         for epoch in range(progress.epoch, params.epochs):
             started = time.monotonic()
             sampler.epoch = epoch
+            if processes.size > 1:  # each drops its own units, and the same after a restart
+                numbers = np.random.default_rng([params.seed, epoch, processes.rank])
+                torch.manual_seed(int(numbers.integers(2**63)))
             train_loss = _train_one_epoch(
-                epoch,
-                network,
-                loader,
-                loss_function,
-                optimizer,
-                scheduler,
-                scaler,
-                device,
-                precision,
-                bar,
-                checkpoint_dir,
+                stepper, loader, sampler, optimizer, scheduler, bar, checkpoint_dir, params.accumulate, processes
             )
+            processes.share_buffers(network)
             progress.epoch, progress.step = epoch + 1, progress.step + len(sampler)
             train_seconds = time.monotonic() - started
             metrics = {
@@ -170,7 +171,7 @@ def fit(
                 "train/images_per_second": len(dataset) / train_seconds,
             }
             if progress.epoch % params.validate_every == 0 or progress.epoch == params.epochs:
-                validation = validate(predictor, val_samples, loss_function)
+                validation = validate(predictor, val_pairs, loss_function, processes)
                 progress.val_loss = validation.loss
                 metrics |= {
                     "val/loss": validation.loss,
@@ -182,81 +183,98 @@ def fit(
                     progress.best_epoch, progress.best_ods = epoch, validation.ods
                     progress.best_val_loss = validation.loss
                     progress.operating_threshold = validation.operating_threshold
-                    _save_unless_full(checkpoint_dir / BEST_NAME, {"network": network.state_dict()})
+                    if processes.is_first:
+                        save_unless_full(checkpoint_dir / BEST_NAME, {"network": network.state_dict()})
                 bar.set_postfix(epoch=progress.epoch, loss=f"{train_loss:.3f}", val_ods=f"{validation.ods:.3f}")
             if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau) and progress.val_loss < math.inf:
                 scheduler.step(progress.val_loss)  # every epoch, so that patience counts epochs
             progress.seconds += time.monotonic() - started
             progress.history.append({"epoch": epoch} | metrics)
-            on_epoch(epoch, metrics)
-            _checkpoint(checkpoint_dir, stateful, progress)
-    network.load_state_dict(load_state(checkpoint_dir / BEST_NAME)["network"])
+            if processes.is_first:
+                on_epoch(epoch, metrics)
+                save_progress(checkpoint_dir, stateful, progress, processes)
+    if processes.is_first:
+        network.load_state_dict(load_state(checkpoint_dir / BEST_NAME)["network"])
     return progress
 
 
+def _check_division(params: TrainParams, processes: Processes) -> None:
+    if params.accumulate * processes.size > params.batch_size:
+        raise CracksegError(
+            f"train.batch_size {params.batch_size} cannot be divided among {processes.size} processes in "
+            f"{params.accumulate} part(s) each: it counts the patches of all of them together; raise it to at least "
+            f"{params.accumulate * processes.size}"
+        )
+
+
 def _train_one_epoch(
-    epoch: int,
-    network: nn.Module,
+    stepper: Stepper,
     loader: DataLoader,
-    loss_function: LossFunction,
+    sampler: EpochSampler,
     optimizer: torch.optim.Optimizer,
     scheduler: Any,
-    scaler: torch.amp.GradScaler,
-    device: torch.device,
-    precision: torch.dtype,
     bar: tqdm,
     checkpoint_dir: Path,
+    accumulate: int,
+    processes: Processes,
 ) -> float:
     """One pass over the patches; returns the mean loss."""
-    network.train()
-    total = torch.zeros((), device=device)
+    stepper.network.train()
+    total = torch.zeros((), device=stepper.device)
     by_step = isinstance(scheduler, torch.optim.lr_scheduler.LambdaLR)
-    for step, (images_B3HW, masks_B1HW) in enumerate(loader, start=1):
-        loss = _compute_loss(network, images_B3HW, masks_B1HW, loss_function, device, precision)
+    for step, (images_B3HW, masks_B1HW) in enumerate(loader):
         optimizer.zero_grad(set_to_none=True)
-        scaler.scale(loss).backward()
-        scaler.step(optimizer)
-        scaler.update()
+        # The last batch may be smaller; all processes must have as many parts, as they exchange in each.
+        num_parts = min(accumulate, max(1, sampler.batch_length(step) // processes.size))
+        num_counted = None if sampler.share_length(step) else 0
+        total += stepper.compute_gradients(images_B3HW, masks_B1HW, num_parts=num_parts, num_counted=num_counted)
+        stepper.scaler.step(optimizer)
+        stepper.scaler.update()
         if by_step:
             scheduler.step()
-        total += loss.detach()
-        if (step % _CHECK_EVERY == 0 or step == len(loader)) and not torch.isfinite(total):
+        bar.update()
+        if (step + 1) % _CHECK_EVERY and step + 1 < len(loader):
+            continue
+        processes.check_launcher()
+        if not torch.isfinite(total):
             best = checkpoint_dir / BEST_NAME
             kept = f"the best weights so far are in {best}" if best.exists() else "no epoch was complete"
+            if not processes.is_first:
+                kept = "process 0 says what is kept"
             raise CracksegError(
-                f"the training loss became {total.item()} in epoch {epoch + 1}, step {step}, at a learning rate of "
-                f"{optimizer.param_groups[0]['lr']:g}; {kept}. Lower optimizer.lr"
-                + ("" if precision == torch.float32 else ", or set train.precision to float32")
+                f"the training loss became {total.item()} in epoch {sampler.epoch + 1}, step {step + 1}, at a learning "
+                f"rate of {optimizer.param_groups[0]['lr']:g}; {kept}. Lower optimizer.lr"
+                + ("" if stepper.precision == torch.float32 else ", or set train.precision to float32")
             )
-        bar.update()
     return total.item() / len(loader)
 
 
-def _compute_loss(
-    network: nn.Module,
-    images_B3HW: torch.Tensor,
-    masks_B1HW: torch.Tensor,
+def validate(
+    predictor: Predictor,
+    pairs: PairReader,
     loss_function: LossFunction,
-    device: torch.device,
-    precision: torch.dtype,
-) -> torch.Tensor:
-    images_B3HW = images_B3HW.to(device, non_blocking=True).contiguous(memory_format=torch.channels_last)
-    with autocast(device, precision):
-        output = network(images_B3HW.float().div_(255))
-    return loss_function(output, masks_B1HW.to(device, non_blocking=True))
+    processes: Processes = ALONE,
+) -> Validation:
+    """Score validation images with the predictor that evaluation and serving use.
 
-
-def validate(predictor: Predictor, samples: Sequence[CrackSample], loss_function: LossFunction) -> Validation:
-    """Score validation images with the predictor that evaluation and serving use."""
-    total_loss = 0.0
+    Several processes score each image once, and all return the scores of all images: to the bit those of one process
+    with the same weights, since counts are whole numbers, and each pass has the images that it would have there.
+    """
+    passes = range(0, len(pairs), predictor.params.batch_size)
+    mine = [
+        number
+        for start in passes[processes.rank :: processes.size]
+        for number in range(start, min(start + predictor.params.batch_size, len(pairs)))
+    ]
+    losses: dict[int, float] = {}
     scaled, raw = ScoreAccumulator(), ScoreAccumulator(num_thresholds=_RAW_THRESHOLDS)
-    logits = predictor.predict_logits_of(read_image(sample.image_path) for sample in samples)
-    for sample, logits_HW in zip(samples, logits, strict=True):
-        mask_HW = read_mask(sample.mask_path)
+    logits = predictor.predict_logits_of(pairs[number][0] for number in mine)
+    for number, logits_HW in zip(mine, logits, strict=True):
+        stem, mask_HW = pairs.samples[number].stem, pairs[number][1]
         as_batch = torch.from_numpy(logits_HW)[None, None]
-        total_loss += loss_function(ModelOutput(as_batch), torch.from_numpy(mask_HW)[None, None]).item()
+        losses[number] = loss_function(ModelOutput(as_batch), torch.tensor(mask_HW)[None, None]).item()
         crack_prob_HW = sigmoid(logits_HW.copy())
-        scaled.add(count_image(crack_prob_HW, mask_HW, tolerance_px=_TOLERANCE_PX), sample.stem)
+        scaled.add(count_image(crack_prob_HW, mask_HW, tolerance_px=_TOLERANCE_PX), stem)
         raw.add(
             count_image(
                 crack_prob_HW,
@@ -265,11 +283,18 @@ def validate(predictor: Predictor, samples: Sequence[CrackSample], loss_function
                 num_thresholds=_RAW_THRESHOLDS,
                 min_max=False,
             ),
-            sample.stem,
+            stem,
         )
+    if processes.size > 1:
+        shares = processes.gather((losses, scaled, raw))
+        losses, scaled, raw = {}, ScoreAccumulator(), ScoreAccumulator(num_thresholds=_RAW_THRESHOLDS)
+        for other_losses, other_scaled, other_raw in shares:
+            losses |= other_losses
+            scaled.merge(other_scaled)
+            raw.merge(other_raw)
     scores = scaled.result()
     return Validation(
-        total_loss / len(samples),
+        sum(losses[number] for number in range(len(pairs))) / len(pairs),
         scores.paper.ods,
         scores.symmetric.ods,
         scores.strict.ods,
@@ -277,72 +302,7 @@ def validate(predictor: Predictor, samples: Sequence[CrackSample], loss_function
     )
 
 
-def build_optimizer(network: nn.Module, params: OptimizerParams) -> torch.optim.Optimizer:
-    """Build the optimiser over the parameters that are trained."""
-    trained = [p for p in network.parameters() if p.requires_grad]
-    if params.name == "sgd":
-        return torch.optim.SGD(trained, lr=params.lr, momentum=params.momentum, weight_decay=params.weight_decay)
-    adam = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[params.name]
-    return adam(trained, lr=params.lr, betas=(params.momentum, 0.999), weight_decay=params.weight_decay)
-
-
-def build_scheduler(optimizer: torch.optim.Optimizer, params: SchedulerParams, *, num_steps: int) -> Any:
-    """Build the learning-rate scheduler: by epoch for plateau, by step for the others."""
-    if params.name == "plateau":
-        return torch.optim.lr_scheduler.ReduceLROnPlateau(
-            optimizer, factor=params.factor, patience=params.patience
-        )
-    if params.name == "cosine":
-        return torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * min(step, num_steps) / num_steps))
-        )
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _step: 1.0)
-
-
-def _resume(checkpoint_dir: Path, stateful: dict[str, Any]) -> Progress:
-    path = checkpoint_dir / LAST_NAME
-    if not path.exists():
-        return Progress()
-    state = load_state(path)
-    try:
-        for name, holder in stateful.items():
-            holder.load_state_dict(state[name])
-        torch.set_rng_state(state["rng"])
-        if torch.cuda.is_available() and state["cuda_rng"]:
-            torch.cuda.set_rng_state_all(state["cuda_rng"])
-        progress = Progress(**json.loads(state["progress"]))
-    except (KeyError, RuntimeError, ValueError, TypeError) as error:
-        raise CracksegError(
-            f"checkpoint {path} is of another training ({str(error).splitlines()[0][:120]}); delete the folder "
-            f"{checkpoint_dir} to train from the beginning"
-        ) from error
-    _log.info("going on after epoch %d, from %s", progress.epoch, path)
-    return progress
-
-
-def _checkpoint(checkpoint_dir: Path, stateful: dict[str, Any], progress: Progress) -> None:
-    state = {name: holder.state_dict() for name, holder in stateful.items()}
-    state["rng"] = torch.get_rng_state()  # dropout draws from it
-    state["cuda_rng"] = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    state["progress"] = json.dumps(asdict(progress))
-    _save_unless_full(checkpoint_dir / LAST_NAME, state)
-
-
-def _save_unless_full(path: Path, state: dict[str, Any]) -> None:
-    """Save; a full disk costs the newest checkpoint, not the training."""
-    try:
-        save_state(path, state)
-    except OSError as error:
-        if not path.exists() and path.name == BEST_NAME:
-            raise CracksegError(
-                f"{path} cannot be written ({error}); free some disk space and start again"
-            ) from error
-        _log.warning("checkpoint %s cannot be written (%s); going on with the one before", path, error)
-
-
-def _announce_duration(
-    network: nn.Module, loader: DataLoader, loss_function: LossFunction, precision: torch.dtype, epochs: int
-) -> None:
+def _announce_duration(stepper: Stepper, loader: DataLoader, params: TrainParams) -> None:
     """Time one step on a copy of the network and say how long the whole training will take on this CPU."""
     dataset = loader.dataset
     assert isinstance(dataset, CrackDataset)
@@ -350,21 +310,21 @@ def _announce_duration(
     addresses = next(iter(loader.batch_sampler))
     images, masks = (torch.stack(part) for part in zip(*(dataset[a] for a in addresses), strict=True))
     with torch.random.fork_rng(devices=[]):
-        trial = copy.deepcopy(network).train()
+        trial = replace(stepper, network=copy.deepcopy(stepper.network).train())
         seconds = []
         for _ in range(2):  # the first pass pays for set-up
             started = time.monotonic()
-            _compute_loss(trial, images, masks, loss_function, torch.device("cpu"), precision).backward()
+            trial.compute_gradients(images, masks, num_parts=min(params.accumulate, len(images)))
             seconds.append(time.monotonic() - started)
             if seconds[0] > 2:
                 break
-    total = min(seconds) * len(loader) * epochs
+    total = min(seconds) * len(loader) * params.epochs
     advice = "" if total < 900 else "; a GPU takes hours, and `make demo` trains a small model in minutes"
     if total < 1:
         return
     print(
-        f"training on this CPU will take about {format_duration(total)}: {epochs} epochs of {len(loader)} steps, "
-        f"{min(seconds):.2f} s each, without validation{advice}",
+        f"training on this CPU will take about {format_duration(total)}: {params.epochs} epochs of {len(loader)} "
+        f"steps, {min(seconds):.2f} s each, without validation{advice}",
         flush=True,
     )
 

@@ -15,8 +15,9 @@ from pathlib import Path
 import torch
 from filelock import FileLock
 
-from crackseg.checkpoint import RUN_NAME, checkpoint_key
+from crackseg.checkpoint import RUN_NAME, Progress, checkpoint_key
 from crackseg.data.catalog import data_source, list_samples
+from crackseg.data.decoded import CACHE_NAME
 from crackseg.data.image_io import read_image, write_bytes
 from crackseg.data.preprocessing import prepare_dataset
 from crackseg.data.versioning import hash_file
@@ -29,9 +30,14 @@ from crackseg.models.weights_file import save_weights
 from crackseg.params import Params, flatten_params
 from crackseg.records import CrackSample
 from crackseg.tracking import Store, describe_code, fetched_init
-from crackseg.training import Progress, TrainingRecipe, fit
+from crackseg.training import TrainingRecipe, fit
 
-_NO_EFFECT = ("train.num_workers", "train.device")  # on what comes out, but for rounding
+_NO_EFFECT = (
+    "train.num_workers",
+    "train.num_processes",
+    "train.cache_gb",
+    "train.device",
+)  # on what comes out, but for rounding
 _DECIDES = ("augment", "model", "loss", "optimizer", "scheduler", "train", "predict", "postprocess", "evaluate")
 _TIMED_IMAGES = 4  # of the validation images; each is timed as often, and the fastest pass counts
 
@@ -152,6 +158,7 @@ def run_trial(
                 recipe,
                 checkpoint_dir=folder,
                 on_epoch=report_epoch,
+                cache_dir=store.home / CACHE_NAME,
             )
             predictor = Predictor(
                 network,

@@ -14,6 +14,8 @@ STAGES = YAML(typ="safe", pure=True).load((ROOT / "dvc.yaml").read_text(encoding
 NOT_IN_RESULTS = {
     "crackseg",
     "crackseg.errors",
+    "crackseg.launching",
+    "crackseg.params_problems",
     "crackseg.project_folder",
     "crackseg.outbox",
     "crackseg.tracking",

@@ -63,6 +63,7 @@ def test_scientific_notation_is_a_number(tmp_path: Path) -> None:
         ("epochs: 300", "epochs: 300\n  epochs: 2", r"duplicate key \"epochs\" \(line \d+\)"),
         ("momentum: 0.9", "momentum: [1", r"not valid YAML at line"),
         ("crop_px: 448", "crop_px: 600", r"crop_px 600 is larger than data\.size_px 512"),
+        ("accumulate: 1", "accumulate: 3", r"num_processes 1 times accumulate 3 is more than batch_size 2"),
         ("overlap_px: 64", "overlap_px: 500", r"more than half of tile_size_px 512"),
         ("CRKWH100,", "CRKWH100, CRKWH100,", r"names a dataset twice"),
         ("name: focal", "name: focall", r"loss\.name = 'focall': .*'focal'"),

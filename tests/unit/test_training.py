@@ -129,16 +129,16 @@ def test_a_full_disk_costs_a_checkpoint_not_the_training(
     samples: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     straight, _ = run_fit(samples, tmp_path / "straight")
-    import crackseg.training
+    import crackseg.checkpoint
 
-    real_save = crackseg.training.save_state
+    real_save = crackseg.checkpoint.save_state
 
     def save_unless_last(path: Path, state: dict) -> None:
         if path.name == LAST_NAME:
             raise OSError(28, "No space left on device")
         real_save(path, state)
 
-    monkeypatch.setattr(crackseg.training, "save_state", save_unless_last)
+    monkeypatch.setattr(crackseg.checkpoint, "save_state", save_unless_last)
     weights, _ = run_fit(samples, tmp_path / "full")
     assert_same_weights(straight, weights)
 

@@ -124,6 +124,7 @@ for _command in (
     data.data,
     store.store,
     stage.stage,
+    stage.train,
     registry.models,
     registry.promote,
     registry.rollback,

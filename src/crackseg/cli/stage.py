@@ -44,6 +44,23 @@ def stage_train() -> None:
     train.run(find_root())
 
 
+@click.command()
+def train() -> None:
+    """Train the model of params.yaml, alone or as one process of torchrun.
+
+    \b
+    torchrun --nproc-per-node 4 -m crackseg train
+
+    On one machine `dvc repro` does the same with train.num_processes; docs/distributed.md has several machines.
+    """
+    from crackseg.stages import train as stage_of_training
+    from crackseg.stages.own_code import run_own_code
+    from crackseg.tracking import find_root
+
+    run_own_code(find_root())
+    stage_of_training.run(find_root())
+
+
 @stage.command("predict")
 @click.argument("dataset")
 def stage_predict(dataset: str) -> None:

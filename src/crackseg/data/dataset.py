@@ -16,12 +16,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from crackseg.data.augmentation import augment_pair
-from crackseg.data.image_io import read_image, read_mask
+from crackseg.data.decoded import PairReader, PixelCache
 from crackseg.errors import CracksegError
 from crackseg.params import AugmentParams
 from crackseg.records import CrackSample
-
-_CACHE_BYTES = 1 << 30  # decoded images that one process keeps
 
 
 class CrackDataset(Dataset):
@@ -32,49 +30,57 @@ class CrackDataset(Dataset):
         augment: what happens to them.
         patches_per_image: random patches that an epoch takes from each image.
         seed: see the module's head.
+        cache: where the decoded pairs are kept.
     """
 
     def __init__(
-        self, samples: Sequence[CrackSample], augment: AugmentParams, *, patches_per_image: int, seed: int
+        self,
+        samples: Sequence[CrackSample],
+        augment: AugmentParams,
+        *,
+        patches_per_image: int,
+        seed: int,
+        cache: PixelCache | None = None,
     ) -> None:
         if not samples:
             raise CracksegError("no training images; give some the split `train` in the dataset's manifest")
-        self.samples = list(samples)
+        self.pairs = PairReader(samples, cache)
         self.augment = augment
         self.patches_per_image = patches_per_image
         self.seed = seed
-        self._decoded: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-        self._decoded_bytes = 0
 
     def __len__(self) -> int:
-        return len(self.samples) * self.patches_per_image
+        return len(self.pairs) * self.patches_per_image
 
     def __getitem__(self, address: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return image uint8 (3, h, w) and mask uint8 (1, h, w) of {0, 1}."""
         epoch, index = address
         rng = np.random.default_rng([self.seed, epoch, index])
-        image, mask = augment_pair(*self._decode(index % len(self.samples)), self.augment, rng)
+        image, mask = self.pairs[index % len(self.pairs)]
+        image, mask = augment_pair(image, mask, self.augment, rng)
+        # What no operation has touched is still the cache's, which torch must not have.
+        image, mask = (np.require(array, requirements="W") for array in (image, mask))
         return torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(mask)[None]
-
-    def _decode(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        if number in self._decoded:
-            return self._decoded[number]
-        sample = self.samples[number]
-        pair = read_image(sample.image_path), read_mask(sample.mask_path)
-        size = sum(array.nbytes for array in pair)
-        if self._decoded_bytes + size <= _CACHE_BYTES:
-            self._decoded[number] = pair
-            self._decoded_bytes += size
-        return pair
 
 
 class EpochSampler(Sampler[list[tuple[int, int]]]):
-    """Batches of (epoch, index), shuffled anew each epoch; the last batch may be smaller."""
+    """Batches of (epoch, index), shuffled anew each epoch; the last batch may be smaller.
 
-    def __init__(self, num_patches: int, batch_size: int, seed: int) -> None:
+    Args:
+        num_patches: in an epoch.
+        batch_size: patches in one step, over all processes.
+        seed: see the module's head.
+        share, num_shares: which part of each batch is this process's, of how many; the batches themselves do not depend
+            on it.
+    """
+
+    def __init__(
+        self, num_patches: int, batch_size: int, seed: int, *, share: int = 0, num_shares: int = 1
+    ) -> None:
         self.num_patches = num_patches
         self.batch_size = batch_size
         self.seed = seed
+        self.share, self.num_shares = share, num_shares
         self.epoch = 0  # set before each pass
 
     def __len__(self) -> int:
@@ -83,17 +89,37 @@ class EpochSampler(Sampler[list[tuple[int, int]]]):
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.num_patches).tolist()
         for start in range(0, len(order), self.batch_size):
-            yield [(self.epoch, index) for index in order[start : start + self.batch_size]]
+            batch = order[start : start + self.batch_size]
+            # Nothing can be computed of no patch at all: who has no share takes one that counts nowhere.
+            yield [(self.epoch, index) for index in batch[self._share_of(len(batch))] or batch[:1]]
+
+    def batch_length(self, step: int) -> int:
+        """Patches in the batch of a step, from 0, over all shares."""
+        return min(self.batch_size, self.num_patches - step * self.batch_size)
+
+    def share_length(self, step: int) -> int:
+        """Patches of the batch of a step that are this share's; where there is none, 0, and the loader gives one."""
+        share = self._share_of(self.batch_length(step))
+        return share.stop - share.start
+
+    def _share_of(self, length: int) -> slice:
+        return slice(length * self.share // self.num_shares, length * (self.share + 1) // self.num_shares)
 
 
 def build_loader(
-    dataset: CrackDataset, *, batch_size: int, num_workers: int, pin_memory: bool
+    dataset: CrackDataset,
+    *,
+    batch_size: int,
+    num_workers: int,
+    pin_memory: bool,
+    share: int = 0,
+    num_shares: int = 1,
 ) -> tuple[DataLoader, EpochSampler]:
     """Build the training loader; set ``sampler.epoch`` before each pass over it.
 
-    Batches are images uint8 (B, 3, h, w) and masks uint8 (B, 1, h, w).
+    Batches are images uint8 (B, 3, h, w) and masks uint8 (B, 1, h, w), B the share of ``batch_size`` patches.
     """
-    sampler = EpochSampler(len(dataset), batch_size, dataset.seed)
+    sampler = EpochSampler(len(dataset), batch_size, dataset.seed, share=share, num_shares=num_shares)
     loader = DataLoader(
         dataset,
         batch_sampler=sampler,

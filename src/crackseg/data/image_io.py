@@ -10,7 +10,6 @@ import io
 import os
 import uuid
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -23,45 +22,6 @@ IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 MAX_PIXELS = 250_000_000  # 12,000 x 9,000 fits; 30,000 x 30,000 is refused
 
 Image.MAX_IMAGE_PIXELS = None  # our own limit below says more than Pillow's warning
-
-
-class _Kept:
-    """Decoded images and masks that this process keeps, up to a number of bytes."""
-
-    def __init__(self, max_bytes: int) -> None:
-        self._arrays: dict[tuple[str, Path, int, int], np.ndarray] = {}
-        self._free_bytes = max_bytes
-
-    def read(self, kind: str, path: Path, decode: Callable[[], np.ndarray]) -> np.ndarray:
-        """What was decoded of this file before, unless it has changed since; else decode it."""
-        try:
-            state = path.stat()
-        except OSError:
-            return decode()  # which says what is wrong with it
-        key = (kind, path, state.st_mtime_ns, state.st_size)
-        if key not in self._arrays:
-            array = decode()
-            if array.nbytes > self._free_bytes:
-                return array
-            self._arrays[key] = array
-            self._free_bytes -= array.nbytes
-        return self._arrays[key]
-
-
-_kept = _Kept(0)
-
-
-def keep_decoded(max_bytes: int) -> None:
-    """Let :func:`read_image` and :func:`read_mask` decode each file once in this process.
-
-    For processes that train on the same images again and again. What they return is then shared: nobody may write
-    into it.
-
-    Args:
-        max_bytes: of decoded pixels that are kept; what is beyond is decoded each time.
-    """
-    global _kept
-    _kept = _Kept(max_bytes)
 
 
 def _open(content: bytes, name: str, max_pixels: int) -> Image.Image:
@@ -135,9 +95,7 @@ def decode_image(content: bytes, *, name: str = "image", max_pixels: int = MAX_P
 
 def read_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Read a photograph as uint8 (H, W, 3), RGB, upright; errors as in :func:`decode_image`."""
-    return _kept.read(
-        "image", path, lambda: decode_image(_read_bytes(path), name=str(path), max_pixels=max_pixels)
-    )
+    return decode_image(_read_bytes(path), name=str(path), max_pixels=max_pixels)
 
 
 def read_raw(path: Path, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -161,10 +119,6 @@ def read_size(path: Path) -> tuple[int, int]:
 
 def read_mask(path: Path) -> np.ndarray:
     """Read a canonical mask (``data/NAME/masks``): uint8 (H, W), 0 or 1."""
-    return _kept.read("mask", path, lambda: _decode_mask(path))
-
-
-def _decode_mask(path: Path) -> np.ndarray:
     values = read_raw(path)
     if values.ndim != 2:
         raise CracksegError(f"{path}: expected a one-channel mask, got shape {values.shape}; import it again")

@@ -16,7 +16,7 @@ from crackseg.search.results import choose_trial
 from crackseg.search.study import Search
 
 # How a search runs, and nothing of what it finds.
-_OF_THE_SEARCH = ("search.", "train.num_workers", "train.device")
+_OF_THE_SEARCH = ("search.", "train.num_workers", "train.num_processes", "train.cache_gb", "train.device")
 
 
 def settings_of_trial(search: Search, number: int | None, *, searched_only: bool) -> dict[str, Any]:

@@ -70,8 +70,8 @@ def run_search(root: Path, order: Order) -> str:
     name = order.name or _default_name(change_params(params, overrides, source="-S"))
     check_name(name)
     overrides = settle_overrides(storage, name, overrides)
-    # Images are decoded once in a worker, and kept: other processes beside it would decode their own.
-    overrides = {"train.num_workers": 0, **overrides}
+    # The workers of a search share the cores already, and several GPUs have a trial each.
+    overrides = {"train.num_workers": 0, "train.num_processes": 1, **overrides}
     merged = change_params(params, overrides, source="-S")
     Space(merged)  # before anything takes time
     prepared_dir = prepare_for(root, store, merged)

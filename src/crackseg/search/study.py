@@ -29,7 +29,10 @@ from crackseg.tracking import Store
 CELL = "cell"  # user attribute of a trial: the paper's cell that it is
 _CONFIG, _READY = "crackseg", "ready"  # user attributes of a study
 _READY_WAIT_S = 30
-_FREE = ("train.num_workers", "train.device", "data.test_datasets", "data.evaluate_split", "registry.model_name")
+_FREE = (
+    "train.num_workers", "train.num_processes", "train.cache_gb", "train.device", "data.test_datasets",
+    "data.evaluate_split", "registry.model_name",
+)  # fmt: skip
 _DECIDES = ("paper", "protocol", "second_objective", "sampler", "pruner", "seed")
 # GP and grouped TPE are marked as experimental; users have chosen them by name.
 warnings.simplefilter("ignore", ExperimentalWarning)

@@ -20,7 +20,7 @@ from filelock import FileLock
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from crackseg.checkpoint import RUN_NAME
-from crackseg.data.image_io import keep_decoded, write_bytes
+from crackseg.data.image_io import write_bytes
 from crackseg.params import Params, change_params
 from crackseg.search.liveness import WORKER, Heart, Life, Watch
 from crackseg.search.results import (
@@ -40,7 +40,6 @@ from crackseg.tracking import Store
 from crackseg.trials import TrialStopped, run_trial, trial_key
 
 _IDLE_S = 1.0
-_DECODED_BYTES = 2 << 30
 _ATTEMPTS, _MAX_ATTEMPTS = "attempts", 3
 _MAX_DEATHS_ERROR = f"its worker died {_MAX_ATTEMPTS} times"
 _INTERRUPTED, _PRUNED, _TAKEN = "interrupted", "pruned", "taken over"
@@ -76,7 +75,6 @@ def work(job: Job) -> None:
     former = signal.signal(signal.SIGTERM, _interrupt)
     try:
         torch.set_num_threads(job.num_threads)
-        keep_decoded(_DECODED_BYTES)
         storage = open_storage(job.storage, patience_s=PATIENCE_S)  # the server was there a moment ago
         study = optuna.load_study(study_name=job.name, storage=storage, pruner=build_pruner(job.params))
         search = Search(study, storage, job.params, job.overrides, job.run_id, job.folder)

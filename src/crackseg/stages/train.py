@@ -13,43 +13,92 @@ import pandas as pd
 import torch
 from filelock import FileLock
 
-from crackseg.checkpoint import LAST_NAME, RUN_NAME, checkpoint_key
+from crackseg.checkpoint import LAST_NAME, RUN_NAME, Progress, checkpoint_key
 from crackseg.data.catalog import list_samples
+from crackseg.data.decoded import CACHE_NAME
 from crackseg.data.image_io import write_bytes
 from crackseg.data.versioning import hash_file
 from crackseg.devices import choose_device, describe_device
+from crackseg.launching import run_in_processes
 from crackseg.models import build_model
 from crackseg.models.weights_file import save_weights
 from crackseg.params import Params, flatten_params, load_params
+from crackseg.processes import Processes, check_gpus, is_launched, joined
+from crackseg.records import CrackSample
 from crackseg.stages.layout import Layout, read_json, write_json
-from crackseg.tracking import RunRecorder, Store, describe_code, fetched_init
-from crackseg.training import Progress, TrainingRecipe, fit
+from crackseg.tracking import RunRecorder, Store, describe_code, fetched_init, find_real_root
+from crackseg.training import TrainingRecipe, fit
 
+_Samples = tuple[list[CrackSample], list[CrackSample]]  # to train with and to validate with
 _SECTIONS = ("augment", "model", "loss", "optimizer", "scheduler", "train", "predict")
-_NO_EFFECT = ("train.num_workers",)  # on the weights
+_NO_EFFECT = ("train.num_workers", "train.num_processes", "train.cache_gb")  # on the weights, but for rounding
 
 
 def run(root: Path) -> None:
     """Train the model that params.yaml describes, or go on with a training of it that was killed.
 
+    With ``train.num_processes`` above 1 this process only starts that many and watches them; started by ``torchrun``,
+    it is one of those.
+
     Raises:
-        CracksegError: see ``fit``; also a tracking store that cannot be opened at the start.
+        CracksegError: see ``fit``; also a tracking store that cannot be opened at the start, or a process that failed.
     """
     layout = Layout(root)
     params = load_params(layout.params)
-    choose_device(params.train.device)  # before anything is written
-    store = Store(root)
-    train_dataset = params.data.train_dataset
-    train_samples = list_samples(layout.prepared, train_dataset, "train")
-    val_samples = list_samples(layout.prepared, train_dataset, "val")
+    device = choose_device(params.train.device)  # before anything is written
+    if params.train.num_processes > 1 and not is_launched():
+        if device.type == "cuda":
+            check_gpus(params.train.num_processes)
+        run_in_processes(params.train.num_processes, ["stage", "train"])
+        return
+    with joined(params.train.device) as processes:
+        dataset = params.data.train_dataset
+        samples = list_samples(layout.prepared, dataset, "train"), list_samples(layout.prepared, dataset, "val")
+        processes.check_same(_training_key(layout, params, ""), "settings, images or code")
+        if processes.is_first:
+            _train_and_record(layout, params, samples, processes)
+        else:
+            _train_along(layout, params, samples, processes)
+
+
+def _training_key(layout: Layout, params: Params, init_digest: str) -> str:
+    return checkpoint_key(
+        {k: v for k, v in flatten_params(params).items() if k.split(".")[0] in _SECTIONS and k not in _NO_EFFECT},
+        hash_file(layout.prepared / params.data.train_dataset / "manifest.csv") + init_digest,
+    )
+
+
+def _cache_dir(layout: Layout) -> Path:
+    """One for all experiments, those in DVC's temporary clones too, and for searches."""
+    return find_real_root(layout.root) / "mlruns" / CACHE_NAME
+
+
+def _describe_recipe(params: Params) -> TrainingRecipe:
+    return TrainingRecipe(
+        params.augment, params.loss, params.optimizer, params.scheduler, params.train, params.predict
+    )
+
+
+def _train_along(layout: Layout, params: Params, samples: _Samples, processes: Processes) -> None:
+    """Train as one of several processes that is not the first: its weights come from there, and it records nothing."""
+    network = build_model(**dict(params.model) | {"init": "random"})
+    fit(
+        network,
+        *samples,
+        _describe_recipe(params),
+        checkpoint_dir=layout.root,  # the first one's is used
+        on_epoch=lambda _epoch, _metrics: None,
+        cache_dir=_cache_dir(layout),
+        processes=processes,
+    )
+
+
+def _train_and_record(layout: Layout, params: Params, samples: _Samples, processes: Processes) -> None:
+    store = Store(layout.root)
     with fetched_init(params.model.init, store) as (init, init_digest):
         torch.manual_seed(params.train.seed)
         network = build_model(**dict(params.model) | {"init": init})
-    key = checkpoint_key(
-        {k: v for k, v in flatten_params(params).items() if k.split(".")[0] in _SECTIONS and k not in _NO_EFFECT},
-        hash_file(layout.prepared / train_dataset / "manifest.csv") + init_digest,
-    )
-    checkpoint_dir = store.home / "checkpoints" / key
+    checkpoint_dir = store.home / "checkpoints" / _training_key(layout, params, init_digest)
     checkpoint_dir.mkdir(parents=True, exist_ok=True)
     with FileLock(checkpoint_dir.with_suffix(".lock")):  # the same training started twice waits for the first
         run_id, resumed = store.continue_run(checkpoint_dir / RUN_NAME)
@@ -57,16 +106,15 @@ def run(root: Path) -> None:
             store.record(run_id, system_metrics=True, resumed=resumed) as recorder,
             _reported(recorder, checkpoint_dir),
         ):
-            _describe_run(recorder, params, layout, init_digest)
+            _describe_run(recorder, params, layout, init_digest, processes)
             progress = fit(
                 network,
-                train_samples,
-                val_samples,
-                TrainingRecipe(
-                    params.augment, params.loss, params.optimizer, params.scheduler, params.train, params.predict
-                ),
+                *samples,
+                _describe_recipe(params),
                 checkpoint_dir=checkpoint_dir,
                 on_epoch=lambda epoch, metrics: recorder.log_metrics(metrics, step=epoch),
+                cache_dir=_cache_dir(layout),
+                processes=processes,
             )
             _write_outputs(layout, params, network, progress, run_id)
             recorder.log_metrics(read_json(layout.training)["train"])
@@ -102,7 +150,9 @@ def _reported(recorder: RunRecorder, checkpoint_dir: Path) -> Iterator[None]:
         signal.signal(signal.SIGTERM, former)
 
 
-def _describe_run(recorder: RunRecorder, params: Params, layout: Layout, init_digest: str) -> None:
+def _describe_run(
+    recorder: RunRecorder, params: Params, layout: Layout, init_digest: str, processes: Processes
+) -> None:
     versions = read_json(layout.data_versions)
     recorder.log_params(flatten_params(params))
     tags = {f"data.{name}.{key}": value for name, v in versions["datasets"].items() for key, value in v.items()}
@@ -114,6 +164,7 @@ def _describe_run(recorder: RunRecorder, params: Params, layout: Layout, init_di
             "data.md5": versions["md5"],
             "data.source": versions["datasets"][train]["source"],
             "device": describe_device(choose_device(params.train.device)),
+            "processes": str(processes.size),
             "model.init.md5": init_digest or "none",
         }
     )

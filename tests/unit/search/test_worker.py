@@ -14,7 +14,6 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from crackseg.data.image_io import keep_decoded
 from crackseg.data.synthetic import write_sample
 from crackseg.errors import CracksegError
 from crackseg.params import Params, change_params, load_params
@@ -110,8 +109,7 @@ def bench(shared_bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Iterator[Benc
         return figures
 
     monkeypatch.setattr(worker, "run_trial", play)
-    yield shared_bench
-    keep_decoded(0)
+    return shared_bench
 
 
 def test_a_trial_that_fails_and_one_without_a_number_do_not_end_the_study(bench: Bench) -> None:

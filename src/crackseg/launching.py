@@ -1,0 +1,71 @@
+"""Starts a training in several processes with torch's elastic launcher, as ``torchrun`` does."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import tempfile
+import uuid
+from collections.abc import Sequence
+
+from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from crackseg.errors import CracksegError
+
+_GRACE_S = 30  # from asking the others to end to ending them, when one has died
+
+
+def run_in_processes(num_processes: int, arguments: Sequence[str]) -> None:
+    """Run ``crackseg ARGUMENTS`` in several processes of this machine, and wait for their end.
+
+    When one of them ends early, the launcher ends the others.
+
+    Raises:
+        CracksegError: one of them failed.
+        KeyboardInterrupt: this process was told to stop, and has stopped them.
+    """
+    # The launcher's own words are logs with time stamps and tables; what failed is said below.
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    # Each would start a thread for every core.
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // num_processes)))
+    with tempfile.TemporaryDirectory() as scratch:
+        _launch(num_processes, arguments, DefaultLogsSpecs(log_dir=scratch))
+
+
+def _launch(num_processes: int, arguments: Sequence[str], logs: DefaultLogsSpecs) -> None:
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=num_processes,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="127.0.0.1:0",
+        local_addr="127.0.0.1",
+        max_restarts=0,  # the checkpoint is what a training restarts from, by the same command
+        shutdown_timeout=_GRACE_S,
+        logs_specs=logs,
+    )
+    try:
+        elastic_launch(config, sys.executable)("-m", "crackseg", *arguments)
+    except ChildFailedError as error:
+        # Where several ended at about the same time, the others did for want of the one that was killed.
+        rank, failure = min(error.failures.items(), key=lambda item: (item[1].exitcode >= 0, item[1].timestamp))
+        raise CracksegError(
+            f"process {rank} of {num_processes} ended {_describe_exit(failure.exitcode)}, so the training ended; what "
+            "it said is above. The same command goes on from the last checkpoint"
+        ) from error
+    except SignalException as stopped:
+        raise KeyboardInterrupt("training stopped; the same command goes on from the last checkpoint") from stopped
+
+
+def _describe_exit(exit_code: int) -> str:
+    if exit_code >= 0:
+        return f"with exit code {exit_code}"
+    try:
+        return f"by signal {signal.Signals(-exit_code).name}"
+    except ValueError:
+        return f"by signal {-exit_code}"

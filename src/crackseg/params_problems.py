@@ -1,0 +1,44 @@
+"""What is wrong with a params.yaml, in words: the key, the value, what was expected, the nearest valid key."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Mapping
+from typing import Any
+
+
+def explain_problem(source: str, error: Any, valid_keys: Mapping[str, Collection[str]]) -> str:
+    """Say in one line what pydantic found.
+
+    Args:
+        source: where the settings come from, e.g. a path.
+        error: an entry of pydantic's ``ValidationError.errors()``.
+        valid_keys: the keys of each section; those of a searched key under ``search.space``.
+    """
+    location = tuple(error["loc"])
+    key = ".".join(str(part) for part in location) or "params"
+    if error["type"] == "extra_forbidden":
+        return f"{source}: unknown key {key}{_nearest(location, valid_keys)}"
+    if error["type"] == "missing":
+        return f"{source}: the key {key} is missing; restore it from the committed params.yaml"
+    message = error["msg"].removeprefix("Value error, ")
+    value = error["input"]
+    shown = "" if isinstance(value, dict) else f" = {value!r}"
+    return f"{source}: {key}{shown}: {message[0].lower()}{message[1:]}"
+
+
+def _nearest(location: tuple[Any, ...], valid_keys: Mapping[str, Collection[str]]) -> str:
+    """Suggest the valid key that looks most like the unknown one, in its section or in any other."""
+    sections = {name: keys for name, keys in valid_keys.items() if "." not in name}
+    word = str(location[-1])
+    if location[:2] == ("search", "space"):
+        return f"; valid here: {', '.join(valid_keys['search.space'])}"
+    homes = [f"{s}.{word}" for s, keys in sections.items() if word in keys]
+    candidates = list(sections) if len(location) == 1 else sorted(sections.get(str(location[0]), ()))
+    close = difflib.get_close_matches(word, candidates, n=1, cutoff=0.4)
+    if homes:
+        return f"; did you mean {homes[0]}?"
+    if close:
+        prefix = "".join(f"{part}." for part in location[:-1])
+        return f"; did you mean {prefix}{close[0]}?"
+    return f"; valid here: {', '.join(candidates)}"
