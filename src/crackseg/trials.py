@@ -31,7 +31,7 @@ from crackseg.records import CrackSample
 from crackseg.tracking import Store, describe_code, fetched_init
 from crackseg.training import Progress, TrainingRecipe, fit
 
-_NO_EFFECT = ("train.num_workers", "train.device")  # on what comes out, but for rounding
+_NO_EFFECT = ("train.num_workers", "train.device", "predict.engine")  # on what comes out, but for rounding
 _DECIDES = ("augment", "model", "loss", "optimizer", "scheduler", "train", "predict", "postprocess", "evaluate")
 _TIMED_IMAGES = 4  # of the validation images; each is timed as often, and the fastest pass counts
 

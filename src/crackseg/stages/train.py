@@ -26,7 +26,7 @@ from crackseg.tracking import RunRecorder, Store, describe_code, fetched_init
 from crackseg.training import Progress, TrainingRecipe, fit
 
 _SECTIONS = ("augment", "model", "loss", "optimizer", "scheduler", "train", "predict")
-_NO_EFFECT = ("train.num_workers",)  # on the weights
+_NO_EFFECT = ("train.num_workers", "predict.engine")  # on the weights
 
 
 def run(root: Path) -> None:
