@@ -19,7 +19,7 @@ _MOST_HELP_S = 0.5
 
 def run(effort: Effort) -> list[Row]:
     """Rows ``startup`` and ``startup-dvc``."""
-    repeats = effort.pick(7, 3)
+    repeats = effort.pick(7, 2)
     help_s, mlflow_s = measure_in_turn(
         [lambda: _call("-m", "crackseg", "--help"), lambda: _call("-m", "mlflow", "--version")], repeats=repeats
     )

@@ -22,10 +22,10 @@ _MOST_GB = 2.0
 
 def run(effort: Effort) -> list[Row]:
     """Rows ``tiled``, ``tiled-pixels`` and ``tiled-memory``, of the U-Net."""
-    side = effort.pick(8192, 4096)
+    side = effort.pick(8192, _UNTILED_PX)
     found = run_apart("tiled", side, _TILE_PX)
     whole = run_apart("tiled", _UNTILED_PX, _UNTILED_PX)
-    small = run_apart("tiled", _UNTILED_PX, _TILE_PX)
+    small = found if side == _UNTILED_PX else run_apart("tiled", _UNTILED_PX, _TILE_PX)
     assert found["finite"], "a pixel of the map is no number"
     count = len(tile_windows(side, _TILE_PX, _OVERLAP_PX)) ** 2
     ideal_s = count * found["tile_s"]
