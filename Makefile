@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo study test test-slow lint format hooks docs screenshots
+.PHONY: help setup demo study bench bench-quick test test-slow lint format hooks docs screenshots
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -22,6 +22,16 @@ demo: setup ## the whole pipeline on the sample data, in minutes on a CPU
 
 study: setup ## the paper's claims, asked of small models; about an hour on 2 cores (DATA=photographs, CRACK_VALUE=255)
 	$(BIN)/crackseg study $(if $(DATA),--photographs '$(DATA)' --out docs $(if $(CRACK_VALUE),--crack-value $(CRACK_VALUE)))
+
+bench: setup $(VENV)/.bench-installed ## speed and scale against what a user would use instead; 15 minutes on 2 cores
+	$(BIN)/python -m benchmarks
+
+bench-quick: setup $(VENV)/.bench-installed ## the same rows with fewer repeats, 3 minutes
+	$(BIN)/python -m benchmarks --quick
+
+$(VENV)/.bench-installed: pyproject.toml constraints.txt $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	@touch $@
 
 test: setup lint ## lint, then all tests but the slow ones
 	$(BIN)/python -m pytest -m 'not slow' -n 2

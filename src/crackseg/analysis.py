@@ -13,13 +13,11 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from crackseg.centerlines import skeleton_length_px
-from crackseg.devices import choose_device, choose_precision
 from crackseg.errors import CracksegError
-from crackseg.inference import Predictor
+from crackseg.inference import Predictor, build_predictor
 from crackseg.models.weights_file import load_network
 from crackseg.params import PostprocessParams, PredictParams
 from crackseg.postprocessing import postprocess
@@ -120,11 +118,7 @@ class CrackAnalyzer:
         """
         settings = ModelSettings.read(settings_path)
         network, _ = load_network(weights_path)
-        chosen: torch.device = choose_device(device)
-        predictor = Predictor(
-            network, settings.predict, device=chosen, precision=choose_precision(precision, chosen)
-        )
-        return cls(predictor, settings)
+        return cls(build_predictor(network, settings.predict, device=device, precision=precision), settings)
 
     def analyze(self, image_HW3: np.ndarray, *, threshold: float | None = None) -> CrackPrediction:
         """Find the cracks of one photograph of any size.

@@ -31,9 +31,11 @@ from crackseg.postprocessing import postprocess, postprocess_map
 from crackseg.records import CrackSample
 from crackseg.tables import write_csv
 
+PLAN_NAME = "computed_by.json"
+
 
 def predict_split(predictor: Predictor, samples: Sequence[CrackSample], out_dir: Path) -> None:
-    """Write the probability map of each sample as ``out_dir/STEM.png``, 16 bits.
+    """Write the probability map of each sample as ``out_dir/STEM.png``, 16 bits, and how they were computed.
 
     Sixteen bits, since scoring stretches each map to its own minimum and maximum: eight would leave a flat map with
     a few levels.
@@ -41,6 +43,10 @@ def predict_split(predictor: Predictor, samples: Sequence[CrackSample], out_dir:
     if out_dir.exists():
         shutil.rmtree(out_dir)
     out_dir.mkdir(parents=True)
+    if samples:
+        predictor.settle(read_image(samples[0].image_path), len(samples))
+    plan = json.dumps(predictor.plan.to_dict(), indent=2, sort_keys=True)
+    write_bytes(out_dir / PLAN_NAME, f"{plan}\n".encode())
     images = (read_image(sample.image_path) for sample in samples)
     results = zip(samples, predictor.predict_logits_of(images), strict=True)
     for sample, logits_HW in tqdm(results, total=len(samples), desc=f"predict {out_dir.name}", unit="image"):

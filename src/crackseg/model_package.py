@@ -12,15 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from crackseg.analysis import CrackAnalyzer, ModelSettings, ReferenceStatistics
 from crackseg.data.image_io import encode_png, read_image, read_mask, write_bytes, write_mask
-from crackseg.devices import choose_device, choose_precision
 from crackseg.drift import measure_photograph
 from crackseg.errors import CracksegError
 from crackseg.evaluation import changes_maps, stretch_map
-from crackseg.inference import Predictor, sigmoid
+from crackseg.inference import Predictor, build_predictor, sigmoid
 from crackseg.metrics import ScoreAccumulator, count_image
 from crackseg.models.weights_file import load_network
 from crackseg.params import PostprocessParams, PredictParams
@@ -67,13 +65,7 @@ def build_analyzer(
             f"{dataset}: no training or no validation images; see `crackseg data validate {dataset}`"
         )
     network, extra = load_network(weights_path)
-    chosen: torch.device = choose_device(device)
-    predictor = Predictor(
-        network,
-        PredictParams(**extra["predict"]),
-        device=chosen,
-        precision=choose_precision(precision, chosen),
-    )
+    predictor = build_predictor(network, PredictParams(**extra["predict"]), device=device, precision=precision)
     val_samples = _spread(val_samples, _MOST_IMAGES)
     threshold = float(extra["operating_threshold"])
     if changes_maps(postprocessing):

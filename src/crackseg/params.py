@@ -166,7 +166,9 @@ class PredictParams(_Section):
     overlap_px: Annotated[int, Field(ge=0)]
     """Overlap of neighbouring tiles, blended."""
     batch_size: PositiveInt
-    """Tiles in one pass."""
+    """Most tiles in one pass."""
+    engine: Literal["auto", "torch", "openvino"] = "auto"  # models that were registered before it existed lack it
+    """What computes a long prediction: ``auto`` takes what was measured to be fastest (crackseg.calibration)."""
 
     @model_validator(mode="after")
     def _overlap_fits(self) -> PredictParams:

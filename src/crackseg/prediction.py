@@ -14,6 +14,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from crackseg.analysis import CrackAnalyzer
 from crackseg.data.image_io import IMAGE_EXTENSIONS, read_image, write_bytes, write_mask
 from crackseg.drift import measure_photograph
 from crackseg.errors import CracksegError
+from crackseg.models.network import MIN_SIDE_PX
 
 TABLE_NAME = "predictions.csv"
 COLUMNS = (
@@ -147,6 +149,7 @@ def predict_files(
                 tqdm(total=len(photographs), desc="predict", unit="image", disable=None) as bar,
             ):
                 writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
+                _settle(analyzer, [p for p in photographs if str(p.path) not in kept])
                 for photograph in photographs:
                     row = kept.get(str(photograph.path))
                     if row is not None:
@@ -171,6 +174,15 @@ def predict_files(
         ) from None
     summary.seconds = time.monotonic() - started
     return summary, figures
+
+
+def _settle(analyzer: CrackAnalyzer, photographs: Sequence[Photograph]) -> None:
+    """Choose how to compute by the first photograph; one that cannot be read says so in its row."""
+    if photographs:
+        with suppress(CracksegError):
+            image_HW3 = read_image(photographs[0].path)
+            if min(image_HW3.shape[:2]) >= MIN_SIDE_PX:
+                analyzer.predictor.settle(image_HW3, len(photographs))
 
 
 def _list_images(folder: Path, left_out: Sequence[Path]) -> list[Path]:

@@ -37,6 +37,7 @@ _NO_EFFECT = (
     "train.num_processes",
     "train.cache_gb",
     "train.device",
+    "predict.engine",
 )  # on what comes out, but for rounding
 _DECIDES = ("augment", "model", "loss", "optimizer", "scheduler", "train", "predict", "postprocess", "evaluate")
 _TIMED_IMAGES = 4  # of the validation images; each is timed as often, and the fastest pass counts

@@ -49,6 +49,7 @@ def test_run_shows_settings_data_code_and_scores(finished: Project) -> None:
     assert tags["data.md5"] in (finished.folder / "data.dvc").read_text()
     assert tags["data.CRKWH100.md5"].endswith(".dir")
     assert tags["device"].startswith("cpu")
+    assert tags["predict.CRKWH100.engine"] == "torch"
     names = {d.dataset.name for d in run.inputs.dataset_inputs}
     assert names == {"CrackTree260-train", "CrackTree260-val", "CrackTree260-test", "CRKWH100-test"}
 

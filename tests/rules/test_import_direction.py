@@ -40,6 +40,8 @@ ORDER = [
     "crackseg.bootstrap",
     "crackseg.centerlines",
     "crackseg.postprocessing",
+    "crackseg.engines",
+    "crackseg.calibration",
     "crackseg.inference",
     "crackseg.analysis",
     "crackseg.drift",

@@ -26,16 +26,24 @@ def augment_pair(
     chance = rng.random(3)
     strength = rng.uniform(-1, 1, 4)
     sigma_px = rng.uniform(0, params.blur_sigma_px)
-    if chance[0] < params.flip_horizontal:
-        image, mask = image[:, ::-1], mask[:, ::-1]
-    if chance[1] < params.flip_vertical:
-        image, mask = image[::-1], mask[::-1]
-    image = np.ascontiguousarray(image)
+    image, mask = _flip(
+        image, mask, horizontal=chance[0] < params.flip_horizontal, vertical=chance[1] < params.flip_vertical
+    )
     if chance[2] < params.blur and sigma_px > 0.1:  # below, the kernel is a single pixel
         image = cv2.GaussianBlur(image, (0, 0), sigma_px)
     image = shift_hue_saturation(image, strength[0] * params.hue, 1 + strength[1] * params.saturation)
     image = shift_brightness_contrast(image, strength[2] * params.brightness, 1 + strength[3] * params.contrast)
-    return image, np.ascontiguousarray(mask)
+    return np.ascontiguousarray(image), np.ascontiguousarray(mask)
+
+
+def _flip(
+    image: np.ndarray, mask: np.ndarray, *, horizontal: bool, vertical: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Flip both. OpenCV copies as it flips; NumPy's reversed view, copied, took half of all augmentation's time."""
+    if not (horizontal or vertical):
+        return image, mask
+    code = -1 if horizontal and vertical else int(horizontal)
+    return cv2.flip(image, code), cv2.flip(mask, code)
 
 
 def crop_pair(

@@ -13,10 +13,9 @@ import pandas as pd
 from crackseg.data.catalog import list_samples
 from crackseg.data.image_io import read_image, read_mask
 from crackseg.data.preprocessing import PreparedPair, prepare_pair
-from crackseg.devices import choose_device, choose_precision
 from crackseg.errors import CracksegError
 from crackseg.evaluation import changes_maps, stretch_map
-from crackseg.inference import Predictor
+from crackseg.inference import Predictor, build_predictor
 from crackseg.models.weights_file import load_network
 from crackseg.paper.comparison import DATASETS, CellResult
 from crackseg.params import Params, change_params, load_params, parse_setting
@@ -102,9 +101,7 @@ def _load_predictor(result: CellResult, params: Params) -> Predictor:
     with tempfile.TemporaryDirectory() as scratch:
         weights_path = fetch_weights(f"runs:/{result.training_id}/model", Path(scratch))
         network, _ = load_network(weights_path, expected_architecture=result.cell.system)
-    device = choose_device("auto")
-    precision = choose_precision(params.train.precision, device)
-    return Predictor(network, params.predict, device=device, precision=precision)
+    return build_predictor(network, params.predict, device="auto", precision=params.train.precision)
 
 
 def _find_sample(root: Path, dataset: str, images: pd.DataFrame | None) -> CrackSample | None:

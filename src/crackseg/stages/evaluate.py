@@ -6,7 +6,7 @@ from pathlib import Path
 
 from crackseg.count_files import write_counts
 from crackseg.data.catalog import list_samples
-from crackseg.evaluation import flatten_scores, score_split, write_scores
+from crackseg.evaluation import PLAN_NAME, flatten_scores, score_split, write_scores
 from crackseg.metrics import ImageCounts
 from crackseg.params import Params, flatten_params, load_params
 from crackseg.report import read_scores
@@ -31,9 +31,11 @@ def run(root: Path, dataset: str) -> None:
         on_counts=counts.__setitem__,
     )
     write_counts(counts, layout.scores / f"{dataset}_counts.npz")
+    plan = read_json(layout.predictions / dataset / PLAN_NAME)
     write_scores(scores, lines, dataset, layout.scores, extra={"data_source": version["source"]})
     with store.record(find_result_run(store, layout, params)) as recorder:
         recorder.log_metrics(flatten_scores(read_scores(layout.scores, [dataset]), dataset))
+        recorder.set_tags({f"predict.{dataset}.{key}": value for key, value in plan.items()})
         recorder.log_file(layout.scores / f"{dataset}_pr.csv", "pr_curves")
         recorder.log_file(layout.scores / f"{dataset}_images.csv", "per_image")
         recorder.log_file(layout.scores / f"{dataset}_counts.npz", "per_image")
@@ -56,6 +58,7 @@ def find_result_run(store: Store, layout: Layout, params: Params) -> str:
     """The run that results under the present settings belong to: the training's, or a child of it."""
     flat = flatten_params(params)
     settings = {k: v for k, v in flat.items() if k.split(".")[0] in ("predict", "postprocess", "evaluate")}
+    del settings["predict.engine"]  # engines must agree, or are not used
     settings |= {k: flat[k] for k in ("data.evaluate_split", "data.test_datasets")}
     settings["data.md5"] = read_json(layout.data_versions)["md5"]
     return store.run_for_settings(read_json(layout.run)["run_id"], settings)

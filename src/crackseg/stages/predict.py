@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from crackseg.data.catalog import list_samples
-from crackseg.devices import choose_device, choose_precision
 from crackseg.evaluation import predict_split
-from crackseg.inference import Predictor
+from crackseg.inference import build_predictor
 from crackseg.models.weights_file import load_network
 from crackseg.params import load_params
 from crackseg.stages.layout import Layout
@@ -17,9 +16,9 @@ def run(root: Path, dataset: str) -> None:
     """Predict the evaluated split of one dataset."""
     layout = Layout(root)
     params = load_params(layout.params)
-    device = choose_device(params.train.device)
     network, _ = load_network(layout.weights)
-    precision = choose_precision(params.train.precision, device)
-    predictor = Predictor(network, params.predict, device=device, precision=precision)
+    predictor = build_predictor(
+        network, params.predict, device=params.train.device, precision=params.train.precision
+    )
     samples = list_samples(layout.prepared, dataset, params.data.evaluate_split)
     predict_split(predictor, samples, layout.predictions / dataset)

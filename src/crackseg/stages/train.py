@@ -31,7 +31,8 @@ from crackseg.training import TrainingRecipe, fit
 
 _Samples = tuple[list[CrackSample], list[CrackSample]]  # to train with and to validate with
 _SECTIONS = ("augment", "model", "loss", "optimizer", "scheduler", "train", "predict")
-_NO_EFFECT = ("train.num_workers", "train.num_processes", "train.cache_gb")  # on the weights, but for rounding
+# On the weights, but for rounding.
+_NO_EFFECT = ("train.num_workers", "train.num_processes", "train.cache_gb", "predict.engine")
 
 
 def run(root: Path) -> None:

@@ -46,6 +46,17 @@ def test_mask_stays_on_its_image(seed: int, crop_px: int) -> None:
     assert mask.shape == ((crop_px, crop_px) if crop_px else (40, 48))
 
 
+def test_flips_mirror_both_ways() -> None:
+    image, mask = make_pair()
+    for horizontal, vertical, window in (
+        (1.0, 0.0, np.s_[:, ::-1]), (0.0, 1.0, np.s_[::-1]), (1.0, 1.0, np.s_[::-1, ::-1]),
+    ):  # fmt: skip
+        params = make_params(flip_horizontal=horizontal, flip_vertical=vertical)
+        flipped, flipped_mask = augment_pair(image, mask, params, np.random.default_rng(0))
+        np.testing.assert_array_equal(flipped, image[window])
+        np.testing.assert_array_equal(flipped_mask, mask[window])
+
+
 def test_without_any_operation_nothing_changes() -> None:
     image, mask = make_pair()
     result = augment_pair(image, mask, make_params(), np.random.default_rng(0))

@@ -1,0 +1,146 @@
+"""A photograph through each model as `auto` computes it, against the network as torch runs it by itself."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torchvision.models import segmentation
+
+from benchmarks.measure import Effort, Row, measure_in_turn
+from benchmarks.scenes import draw_pair
+from crackseg.calibration import CACHE_VARIABLE
+from crackseg.inference import Predictor, build_predictor, sigmoid
+from crackseg.metrics import ScoreAccumulator, count_image
+from crackseg.models import CrackNetwork, build_model
+from crackseg.params import PredictParams
+
+SIZE_PX = 512
+MOST_ODS_DIFFERENCE = 0.002
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A row, and the models to compare.
+
+    Attributes:
+        row: its name.
+        architecture: of ours; the peer has the same weights.
+        target: the least ratio asked for.
+        repeats: of a full and of a quick run.
+        num_images: that `auto` is told of, likewise: enough for a trial, and in a full run for torch.compile, too.
+    """
+
+    row: str
+    architecture: str
+    target: float
+    repeats: tuple[int, int]
+    num_images: tuple[int, int]
+
+
+_CASES = (
+    Case("inference-r101", "deeplabv3_resnet101", 3.2, (7, 3), (2000, 100)),
+    Case("inference-unet", "unet", 4.0, (25, 9), (10_000, 1000)),
+    Case("inference-mnv3", "deeplabv3_mobilenet_v3_large", 4.0, (25, 9), (20_000, 2000)),
+)
+
+
+def run(effort: Effort) -> list[Row]:
+    """Rows ``inference-r101``, ``inference-unet`` and ``inference-mnv3``."""
+    return [_compare(case, effort) for case in _CASES]
+
+
+def make_network(architecture: str) -> CrackNetwork:
+    """Seeded random weights: how long a pass takes does not depend on them."""
+    torch.manual_seed(0)
+    network = build_model(architecture).eval()
+    with torch.no_grad():  # batch statistics of a real photograph, so that activations are of a usual size
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.reset_running_stats()
+                module.momentum = None
+        network.train()
+        image, _ = draw_pair(0, 128)
+        tile = torch.from_numpy(np.stack([image, image[::-1]])).permute(0, 3, 1, 2).float() / 255
+        network(tile)
+    return network.eval()
+
+
+def _compare(case: Case, effort: Effort) -> Row:
+    network = make_network(case.architecture)
+    peer, peer_name = _peer(case.architecture, network)
+    params = PredictParams(tile_size_px=SIZE_PX, overlap_px=64, batch_size=4)
+    predictor = build_predictor(make_network(case.architecture), params, device="cpu", precision="auto")
+    images = [draw_pair(seed) for seed in range(2)]
+    with tempfile.TemporaryDirectory() as cache:
+        former = os.environ.get(CACHE_VARIABLE)
+        os.environ[CACHE_VARIABLE] = cache
+        try:
+            predictor.settle(images[0][0], effort.pick(*case.num_images))
+        finally:
+            os.environ.pop(CACHE_VARIABLE) if former is None else os.environ.update({CACHE_VARIABLE: former})
+    difference = _ods_difference(predictor, peer, images)
+    assert difference < MOST_ODS_DIFFERENCE, f"{case.row}: ODS differs by {difference:.4f}"
+    image = images[0][0]
+    ours, theirs = measure_in_turn(
+        [lambda: predictor.predict_logits(image), lambda: _predict_peer(peer, image)],
+        repeats=effort.pick(*case.repeats),
+    )
+    note = f"auto chose: {predictor.plan}; ODS differs by {difference:.5f}"
+    return Row(case.row, ours, theirs, peer_name, "s/image", note, target=case.target)
+
+
+def _peer(architecture: str, network: CrackNetwork) -> tuple[nn.Module, str]:
+    """torchvision's own model with the same weights; torchvision has no U-Net, which stands for itself."""
+    if not architecture.startswith("deeplabv3"):
+        return network.body, "eager float32"
+    build = getattr(segmentation, architecture)
+    model = build(weights=None, weights_backbone=None, num_classes=1)
+    model.load_state_dict(network.body.state_dict(), strict=True)
+    return model.eval(), "torchvision eager float32"
+
+
+@torch.inference_mode()
+def _predict_peer(peer: nn.Module, image_HW3: np.ndarray) -> np.ndarray:
+    output = peer(torch.from_numpy(image_HW3).permute(2, 0, 1)[None].float() / 255)
+    logits = output["out"] if isinstance(output, dict) else output[0]
+    return logits[0, 0].numpy()
+
+
+def _ods_difference(predictor: Predictor, peer: nn.Module, pairs: list[tuple[np.ndarray, np.ndarray]]) -> float:
+    found, expected = ScoreAccumulator(), ScoreAccumulator()
+    for number, (image, mask) in enumerate(pairs):
+        found.add(count_image(predictor.predict_prob(image), mask), str(number))
+        expected.add(count_image(sigmoid(_predict_peer(peer, image).copy()), mask), str(number))
+    return abs(found.result().paper.ods - expected.result().paper.ods)
+
+
+def model_folder(folder: Path, architecture: str) -> Path:
+    """A finished model as `crackseg export` takes it: weights, settings, and photographs to compare on."""
+    from crackseg.analysis import SETTINGS_NAME, WEIGHTS_NAME, ModelSettings, ReferenceStatistics
+    from crackseg.data.image_io import write_png
+    from crackseg.model_package import PROBE_NAME
+    from crackseg.models.weights_file import save_weights
+    from crackseg.params import PostprocessParams
+
+    nothing: dict[str, tuple[float, ...]] = dict.fromkeys(
+        ("brightness", "contrast", "sharpness", "crack_fraction", "confidence"), ()
+    )
+    settings = ModelSettings(
+        operating_threshold=0.5,
+        predict=PredictParams(tile_size_px=SIZE_PX, overlap_px=64, batch_size=1),
+        postprocess=PostprocessParams(method="none", low_ratio=0.6, max_gap_px=10, min_length_px=0, floor=0.25),
+        reference=ReferenceStatistics(num_images=0, **nothing),
+        data_source="sample",
+        dataset="synthetic",
+        run_id="0" * 32,
+    )
+    save_weights(folder / WEIGHTS_NAME, make_network(architecture), spec={"architecture": architecture}, extra={})
+    (folder / SETTINGS_NAME).write_text(settings.to_json(), encoding="utf-8")
+    write_png(folder / PROBE_NAME / "images" / "0.png", draw_pair(0)[0])
+    return folder

@@ -1,0 +1,86 @@
+"""How soon the command line answers, and what `dvc repro` costs when there is nothing to do."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+from benchmarks.measure import ROOT, Effort, Row, measure_in_turn
+
+_MOST_HELP_S = 0.5
+
+
+def run(effort: Effort) -> list[Row]:
+    """Rows ``startup`` and ``startup-dvc``."""
+    repeats = effort.pick(7, 2)
+    help_s, mlflow_s = measure_in_turn(
+        [lambda: _call("-m", "crackseg", "--help"), lambda: _call("-m", "mlflow", "--version")], repeats=repeats
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        project = Path(scratch)
+        _make_project(project)
+        repro_s, status_s = measure_in_turn(
+            [lambda: _call("-m", "dvc", "repro", cwd=project), lambda: _call("-m", "dvc", "status", cwd=project)],
+            repeats=repeats,
+        )
+        assert "up to date" in _call("-m", "dvc", "status", cwd=project)
+    note = f"asked: ours < {_MOST_HELP_S} s"
+    dvc_note = "nothing to do, all stages of dvc.yaml; asked: repro at most 1.3 times status"
+    return [
+        Row("startup", help_s, mlflow_s, "mlflow --version", "s", note, target=mlflow_s / _MOST_HELP_S),
+        Row("startup-dvc", repro_s, status_s, "dvc status", "s", dvc_note, target=1 / 1.3),
+    ]
+
+
+def _make_project(folder: Path) -> None:
+    """A project in which every stage is up to date: its outputs are stand-ins, committed to DVC as they are."""
+    for name in ("dvc.yaml", "params.yaml", ".dvcignore"):
+        shutil.copy(ROOT / name, folder / name)
+    shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    params = YAML(typ="safe", pure=True).load(folder / "params.yaml")
+    datasets = {params["data"]["train_dataset"], *params["data"]["test_datasets"]}
+    _git(folder, "init", "-q", "-b", "main")
+    _call("-m", "dvc", "init", "-q", cwd=folder)
+    for name in datasets:
+        for number in range(20):
+            _write(folder / "data" / name / "images" / f"{number}.png", f"{name} {number}")
+            _write(folder / "outputs" / "prepared" / name / "images" / f"{number}.png", f"{name} {number}")
+            _write(folder / "outputs" / "predictions" / name / f"{number}.png", f"{name} {number}")
+        for name_out in (f"{name}.json", f"{name}_images.csv", f"{name}_pr.csv"):
+            _write(folder / "outputs" / "scores" / name_out, "{}")
+    for name in ("model/weights.pt", "model/run.json", "model/history.csv", "data_versions.json", "training.json"):
+        _write(folder / "outputs" / name, "{}")
+    for name in ("report/summary.json", "registered.json"):
+        _write(folder / "outputs" / name, "{}")
+    _call("-m", "dvc", "add", "-q", "data", cwd=folder)
+    _call("-m", "dvc", "commit", "-q", "-f", cwd=folder)
+    _git(folder, "add", "-A")
+    _git(folder, "-c", "user.name=bench", "-c", "user.email=bench@example.org", "commit", "-qm", "stand-ins")
+
+
+def _write(path: Path, content: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content, encoding="utf-8")
+
+
+def _call(*arguments: str, cwd: Path = ROOT) -> str:
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "DVC_NO_ANALYTICS": "1"}
+    return _run([sys.executable, *arguments], cwd, environment)
+
+
+def _git(folder: Path, *arguments: str) -> None:
+    _run(["git", *arguments], folder, dict(os.environ))
+
+
+def _run(command: Sequence[str], folder: Path, environment: dict[str, str]) -> str:
+    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed: {(result.stdout + result.stderr)[-2000:]}")
+    return result.stdout
