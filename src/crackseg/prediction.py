@@ -66,29 +66,32 @@ def find_photographs(patterns: Sequence[str], out_dir: Path) -> list[Photograph]
     their extension alone, it stays in the name.
 
     Args:
-        patterns: at least one. Folders give files with an image's extension; hidden ones are left out.
-        out_dir: the masks and overlays in it are no input.
+        patterns: at least one. Folders and patterns give files with an image's extension; hidden ones below a folder
+            are left out.
+        out_dir: what an earlier run wrote there is no input.
     Raises:
         CracksegError: nothing is there, or it holds no image.
     """
-    made = tuple(out_dir.resolve() / name for name in ("masks", "overlays"))
+    out_dir = out_dir.resolve()
+    made = tuple(out_dir / name for name in ("masks", "overlays", TABLE_NAME))
     found: set[Path] = set()
     holders = []
     for pattern in patterns:
         matches = [pattern] if os.path.lexists(pattern) else sorted(glob.glob(pattern, recursive=True))
         if not matches:
             raise CracksegError(f"{pattern}: no such file or folder")
-        for match in map(Path, matches):
+        for match in matches:
             path = Path(os.path.abspath(match))
-            if any(path.resolve().is_relative_to(folder) for folder in made):
-                continue  # a pattern that finds what an earlier run wrote
+            if any(path.resolve().is_relative_to(written) for written in made):
+                continue  # by an earlier run
             if not path.is_dir():
-                found.add(path)
-                holders.append(path.parent)
+                if match == pattern or path.suffix.lower() in IMAGE_EXTENSIONS:
+                    found.add(path)
+                    holders.append(path.parent)
             elif files := _list_images(path, made):
                 found.update(files)
                 holders.append(path)
-            elif len(matches) == 1:
+            elif len(matches) == 1 and path.resolve() != out_dir:
                 raise CracksegError(f"{pattern}: no file in it or below ends in {', '.join(IMAGE_EXTENSIONS)}")
     if not found:
         raise CracksegError(f"{', '.join(patterns)}: no photograph among what matches")

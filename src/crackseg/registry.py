@@ -16,7 +16,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 import crackseg
-from crackseg.analysis import ModelSettings
+from crackseg.analysis import SETTINGS_NAME, WEIGHTS_NAME, ModelSettings
 from crackseg.errors import CracksegError
 from crackseg.models import ENCODERS
 from crackseg.models.state_dicts import read_weights
@@ -59,8 +59,8 @@ def register_model(
     Args:
         store: where to.
         run_id: the training's run; the model is logged there.
-        weights_path: written by ``save_weights``.
-        settings_path: ``settings.json`` (``crackseg.analysis.ModelSettings``).
+        weights_path: written by ``save_weights``, under any name; the version carries it as ``weights.pt``.
+        settings_path: holds ``crackseg.analysis.ModelSettings``; carried as ``settings.json``.
         probe_dir: written by ``crackseg.model_package.write_probe``.
         tags: what to show with the version.
     Raises:
@@ -108,6 +108,10 @@ def _log_model(store: Store, run_id: str, artifacts: Mapping[str, Path], name: s
         mlflow.start_run(run_id=run_id),
         warnings.catch_warnings(),
     ):
+        # Whoever loads a version finds its files by their names.
+        weights = shutil.copyfile(artifacts["weights"], Path(scratch) / WEIGHTS_NAME)
+        settings = shutil.copyfile(artifacts["settings"], Path(scratch) / SETTINGS_NAME)
+        carried = dict(artifacts) | {"weights": weights, "settings": settings}
         # MLflow asks for type hints and an input example, from which it would derive a signature; we give ours.
         warnings.simplefilter("ignore", UserWarning)
         from crackseg.serving import SIGNATURE
@@ -115,7 +119,7 @@ def _log_model(store: Store, run_id: str, artifacts: Mapping[str, Path], name: s
         logged = mlflow.pyfunc.log_model(
             name="model",
             python_model=str(package / "serving.py"),
-            artifacts={key: str(path) for key, path in artifacts.items()},
+            artifacts={key: str(path) for key, path in carried.items()},
             code_paths=[str(_copy_package(package, Path(scratch)))],
             signature=SIGNATURE,
             pip_requirements=[f"{r}=={version(r)}" for r in requirements],

@@ -273,7 +273,8 @@ def test_whoever_uses_what_is_in_production_finishes_a_killed_promotion_first(
     (root / "params.yaml").write_text(params.replace("model_name: crackseg", f"model_name: {NAME}"))
     process = PROCESSES.Process(target=die_before_write, args=(root, 3, "promote", "2"))  # its record is written
     process.start()
-    process.join(60)
+    process.join()
+    assert process.exitcode == -9
     assert describe(production)["production"] == "1"
     uri = find_production(root)
     assert pin_alias(uri, production.store) == f"models:/{NAME}/2"
