@@ -18,9 +18,7 @@ def test_weights_under_any_name_become_a_version_that_predicts_and_initialises(
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     analyzer = make_model(tmp_path / "files")
-    weights_path = (tmp_path / "files" / "weights.pt").rename(
-        tmp_path / "files" / "0030.pt"
-    )  # as a search keeps it
+    weights_path = (tmp_path / "files" / "weights.pt").rename(tmp_path / "0030.pt")  # as a search keeps it
     store = Store(tmp_path)
     version = register_model(
         store,
