@@ -10,6 +10,9 @@ import click
 def app(port: int) -> None:
     """Show cracks in photographs on a page in the browser: drop, look, move the threshold, download.
 
+    \b
+    crackseg app --port 8000
+
     Needs the extra [app]. Nothing leaves this machine. docs/app.md describes the page.
     """
     from crackseg.app.server import run_app

@@ -49,6 +49,7 @@ def train() -> None:
     """Train the model of params.yaml, alone or as one process of torchrun.
 
     \b
+    crackseg train
     torchrun --nproc-per-node 4 -m crackseg train
 
     On one machine `dvc repro` does the same with train.num_processes; docs/distributed.md has several machines.
