@@ -48,7 +48,7 @@ def test_the_threshold_decides_what_is_found(inspection: Inspection) -> None:
 
 def test_lengths_and_widths_are_those_of_what_was_drawn(inspection: Inspection) -> None:
     table = pd.read_csv(measure(inspection).files[1])
-    assert table.length_px.tolist() == pytest.approx([200, 60], rel=0.05)
+    assert table.length_px.tolist() == pytest.approx([200, 60], rel=0.03)
     assert table.mean_width_px.tolist() == pytest.approx([4, 2], abs=0.5)
     assert table.max_width_px.tolist() == pytest.approx([4, 2], abs=1)
 
@@ -56,7 +56,7 @@ def test_lengths_and_widths_are_those_of_what_was_drawn(inspection: Inspection) 
 def test_a_scale_gives_millimetres(inspection: Inspection) -> None:
     findings = measure(inspection, mm_per_px=0.25)
     table = pd.read_csv(findings.files[1])
-    assert table.length_mm.tolist() == pytest.approx([50, 15], rel=0.05)
+    assert table.length_mm.tolist() == pytest.approx([50, 15], rel=0.03)
     assert "mm" in findings.table
     assert "mm" in findings.summary
     assert "mm" not in measure(inspection).table
