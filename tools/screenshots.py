@@ -1,7 +1,7 @@
 """Make the screenshots in docs/images again: `make screenshots`.
 
-Trains a few very small models in a clone of the repository (see small_project.py), starts `crackseg ui` there, and
-photographs its pages with an installed Chromium. Takes some minutes on an idle machine. With a folder as its argument,
+Trains a few very small models in a clone of the repository (see small_project.py), starts `crackseg ui` and
+`crackseg app` there, and photographs their pages with an installed Chromium. Takes some minutes on an idle machine. With a folder as its argument,
 it works there and leaves it, so that a second time nothing is trained:
 
     .venv/bin/python tools/screenshots.py ~/small-project
@@ -33,6 +33,7 @@ from tools.small_project import environment_of, make_small_project  # noqa: E402
 
 IMAGES = ROOT / "docs" / "images"
 SIZE = {"width": 1400, "height": 760}
+PHOTOGRAPH = "6209.jpg"  # a test image of the sample
 MOST_BYTES = 200_000
 CHROMIUM_FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -43,12 +44,18 @@ CHROMIUM_FLAGS = [
 def main(folder: Path) -> None:
     """Make the project in ``folder`` and write every picture."""
     make_small_project(folder)
-    with start_ui(folder) as address, open_page() as page:
+    with start_server(folder, "ui") as address, open_page() as page:
         for name, path, wait_for in list_pages(address):
             page.goto(f"{address}/#{path}")
-            page.get_by_text(wait_for).first.wait_for(timeout=60_000)
+            page.get_by_text(wait_for).first.wait_for()
             page.wait_for_load_state("networkidle")
             write_picture(page.screenshot(), IMAGES / f"screenshot_{name}.png")
+    with start_server(folder, "app") as address, open_page() as page:
+        page.goto(address)
+        page.locator("#files input[type=file]").set_input_files(folder / "data" / "CrackTree260" / "images" / PHOTOGRAPH)
+        page.locator("#download-mask:enabled").wait_for()
+        page.wait_for_load_state("networkidle")
+        write_picture(page.screenshot(), IMAGES / "screenshot_app.png")
     report = folder / "outputs" / "report" / "pr_all.png"
     write_picture(report.read_bytes(), IMAGES / "report_pr.png")
 
@@ -69,18 +76,20 @@ def ask(url: str, content: dict[str, Any] | None = None) -> dict[str, Any]:
     """Ask MLflow's REST API."""
     data = json.dumps(content).encode() if content else None
     request = urllib.request.Request(url, data=data, headers={"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=60) as answer:
+    with urllib.request.urlopen(request, timeout=300) as answer:
         return json.load(answer)
 
 
 @contextmanager
-def start_ui(folder: Path) -> Iterator[str]:
-    """Run `crackseg ui` in ``folder`` on a free port; gives its address."""
+def start_server(folder: Path, name: str) -> Iterator[str]:
+    """Run `crackseg ui` or `crackseg app` in ``folder`` on a free port; gives its address."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
-    command = ["crackseg", "ui", "--port", str(port)]
-    server = subprocess.Popen(command, cwd=folder, env=environment_of(folder), start_new_session=True)
+    command = ["crackseg", name, "--port", str(port)]
+    # On a busy machine, MLflow's several workers are taken for dead while they start.
+    environment = environment_of(folder) | {"MLFLOW_WORKERS": "1"}
+    server = subprocess.Popen(command, cwd=folder, env=environment, start_new_session=True)
     try:
         while True:
             if server.poll() is not None:
@@ -105,7 +114,9 @@ def open_page() -> Iterator[Any]:
         sys.exit("no Chromium on the PATH; on Debian: apt install chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=CHROMIUM_FLAGS)
-        yield browser.new_page(viewport=SIZE)
+        page = browser.new_page(viewport=SIZE)
+        page.set_default_timeout(300_000)  # on a busy machine
+        yield page
         browser.close()
 
 

@@ -11,11 +11,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ruamel.yaml import YAML
-
-from crackseg.params import change_params, load_params
-from crackseg.stages import evaluate, predict, prepare, register, report, train
-
 ROOT = Path(__file__).parents[1]
 DATASETS = ["CrackTree260", "CRKWH100"]
 SETTINGS = {
@@ -61,6 +56,10 @@ def make_small_project(folder: Path) -> None:
     """
     if (folder / ".git").exists():
         return
+    from ruamel.yaml import YAML
+
+    from crackseg.params import change_params, load_params
+    from crackseg.stages import evaluate, predict, prepare, register, report, train
 
     def run(*command: str) -> None:
         subprocess.run(command, cwd=folder, env=environment_of(folder), check=True)

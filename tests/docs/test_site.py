@@ -63,3 +63,9 @@ def test_every_link_to_elsewhere_is_well_formed() -> None:
         text = (ROOT / page).read_text(encoding="utf-8")
         for address in re.findall(r"\]\((https?:[^)\s]*)\)", text):
             assert re.fullmatch(r"https?://[\w-]+(\.[\w-]+)+(/[^\s<>\"]*)?", address), f"{page}: {address}"
+
+
+def test_pictures_are_small() -> None:
+    pictures = list((ROOT / "docs" / "images").iterdir())
+    assert pictures
+    assert [path.name for path in pictures if path.stat().st_size >= 200_000] == []
