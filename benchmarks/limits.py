@@ -26,8 +26,8 @@ from crackseg.data.image_io import read_image, read_mask, write_mask, write_png,
 from crackseg.inference import Predictor, sigmoid
 from crackseg.losses import build_loss
 from crackseg.metrics import count_image
+from crackseg.optimizers import build_optimizer
 from crackseg.params import PredictParams, load_params
-from crackseg.training import build_optimizer
 
 _CPU = torch.device("cpu")
 _MODELS = {"deeplabv3_resnet101": 1, "deeplabv3_mobilenet_v3_large": 5, "unet": 5}  # and repeats

@@ -11,9 +11,9 @@ from benchmarks.scenes import draw_pair
 from crackseg.devices import autocast, choose_precision
 from crackseg.losses import build_loss
 from crackseg.models import build_model
+from crackseg.optimizers import build_optimizer
 from crackseg.params import load_params
 from crackseg.records import ModelOutput
-from crackseg.training import build_optimizer
 
 _BATCH = 2
 _SIZE_PX = 512

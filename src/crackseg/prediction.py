@@ -14,7 +14,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -177,12 +176,15 @@ def predict_files(
 
 
 def _settle(analyzer: CrackAnalyzer, photographs: Sequence[Photograph]) -> None:
-    """Choose how to compute by the first photograph; one that cannot be read says so in its row."""
-    if photographs:
-        with suppress(CracksegError):
-            image_HW3 = read_image(photographs[0].path)
-            if min(image_HW3.shape[:2]) >= MIN_SIDE_PX:
-                analyzer.predictor.settle(image_HW3, len(photographs))
+    """Choose how to compute by the first photograph; one that cannot be read or is too small says so in its row."""
+    if not photographs:
+        return
+    try:
+        image_HW3 = read_image(photographs[0].path)
+    except CracksegError:
+        return
+    if min(image_HW3.shape[:2]) >= MIN_SIDE_PX:
+        analyzer.predictor.settle(image_HW3, len(photographs))
 
 
 def _list_images(folder: Path, left_out: Sequence[Path]) -> list[Path]:
