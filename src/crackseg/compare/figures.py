@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from crackseg.plots import draw_pr_curves, save_axes, thicken
+from crackseg.plots import draw_pr_curves, thicken
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,4 +68,6 @@ def draw_images(rows: Sequence[ImageRow], labels: Sequence[str], path: Path, *, 
     for axes, name in zip(grid[0], ("image", "truth", *labels), strict=True):
         axes.set_title(name, fontsize=10)
     figure.suptitle(title, fontsize=12)
-    save_axes(grid, path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
