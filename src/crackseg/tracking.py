@@ -230,7 +230,7 @@ class Store:
         try:
             if stage:  # not by MLflow's own look-up, which warns that stages are deprecated
                 found = self.client.search_model_versions(f"name = '{name}'")
-                staged = [v for v in found if v.current_stage.lower() == stage.lower()]
+                staged = [v for v in found if (v.current_stage or "").lower() == stage.lower()]
                 return max((str(v.version) for v in staged), key=int, default=None)
             return str(self.client.get_model_version_by_alias(name, alias).version)
         except MlflowException as error:
