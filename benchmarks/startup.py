@@ -10,11 +10,12 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from ruamel.yaml import YAML
+from dvc.repo import Repo
 
 from benchmarks.measure import ROOT, Effort, Row, measure_in_turn
 
 _MOST_HELP_S = 0.5
+_FILES = 20  # in each folder
 
 
 def run(effort: Effort) -> list[Row]:
@@ -44,22 +45,21 @@ def _make_project(folder: Path) -> None:
     for name in ("dvc.yaml", "params.yaml", ".dvcignore"):
         shutil.copy(ROOT / name, folder / name)
     shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-    params = YAML(typ="safe", pure=True).load(folder / "params.yaml")
-    datasets = {params["data"]["train_dataset"], *params["data"]["test_datasets"]}
     _git(folder, "init", "-q", "-b", "main")
     _call("-m", "dvc", "init", "-q", cwd=folder)
-    for name in datasets:
-        for number in range(20):
-            _write(folder / "data" / name / "images" / f"{number}.png", f"{name} {number}")
-            _write(folder / "outputs" / "prepared" / name / "images" / f"{number}.png", f"{name} {number}")
-            _write(folder / "outputs" / "predictions" / name / f"{number}.png", f"{name} {number}")
-        for name_out in (f"{name}.json", f"{name}_images.csv", f"{name}_pr.csv"):
-            _write(folder / "outputs" / "scores" / name_out, "{}")
-    for name in ("model/weights.pt", "model/run.json", "model/history.csv", "data_versions.json", "training.json"):
-        _write(folder / "outputs" / name, "{}")
-    for name in ("report/summary.json", "registered.json"):
-        _write(folder / "outputs" / name, "{}")
+    for number in range(_FILES):
+        _write(folder / "data" / f"{number}.png", str(number))
     _call("-m", "dvc", "add", "-q", "data", cwd=folder)
+    with Repo(str(folder)) as repo:
+        places = {Path(item.fs_path) for item in (*repo.index.deps, *repo.index.outs)}
+    for place in sorted(places, reverse=True):  # what lies in a folder before the folder
+        if place.exists():
+            continue
+        if place.suffix:
+            _write(place, "{}")
+        else:
+            for number in range(_FILES):
+                _write(place / f"{number}.png", f"{place.name} {number}")
     _call("-m", "dvc", "commit", "-q", "-f", cwd=folder)
     _git(folder, "add", "-A")
     _git(folder, "-c", "user.name=bench", "-c", "user.email=bench@example.org", "commit", "-qm", "stand-ins")
