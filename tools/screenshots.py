@@ -1,8 +1,8 @@
 """Make the screenshots in docs/images again: `make screenshots`.
 
 Trains a few very small models in a clone of the repository (see small_project.py), starts `crackseg ui` and
-`crackseg app` there, and photographs their pages with an installed Chromium. Takes some minutes on an idle machine. With a folder as its argument,
-it works there and leaves it, so that a second time nothing is trained:
+`crackseg app` there, and photographs their pages with an installed Chromium. Takes some minutes on an idle machine.
+With a folder as its argument, it works there and leaves it, so that a second time nothing is trained:
 
     .venv/bin/python tools/screenshots.py ~/small-project
 """
@@ -34,6 +34,12 @@ from tools.small_project import environment_of, make_small_project  # noqa: E402
 IMAGES = ROOT / "docs" / "images"
 SIZE = {"width": 1400, "height": 760}
 PHOTOGRAPH = "6209.jpg"  # a test image of the sample
+BESIDE_ASSISTANT = {
+    "x": 0,
+    "y": 0,
+    "width": 1036,
+    "height": 760,
+}  # MLflow opens a panel for questions on the right
 MOST_BYTES = 200_000
 CHROMIUM_FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -47,12 +53,14 @@ def main(folder: Path) -> None:
     with start_server(folder, "ui") as address, open_page() as page:
         for name, path, wait_for in list_pages(address):
             page.goto(f"{address}/#{path}")
-            page.get_by_text(wait_for).first.wait_for()
+            page.locator(wait_for).first.wait_for()
             page.wait_for_load_state("networkidle")
-            write_picture(page.screenshot(), IMAGES / f"screenshot_{name}.png")
+            write_picture(page.screenshot(clip=BESIDE_ASSISTANT), IMAGES / f"screenshot_{name}.png")
     with start_server(folder, "app") as address, open_page() as page:
         page.goto(address)
-        page.locator("#files input[type=file]").set_input_files(folder / "data" / "CrackTree260" / "images" / PHOTOGRAPH)
+        page.locator("#files input[type=file]").set_input_files(
+            folder / "data" / "CrackTree260" / "images" / PHOTOGRAPH
+        )
         page.locator("#download-mask:enabled").wait_for()
         page.wait_for_load_state("networkidle")
         write_picture(page.screenshot(), IMAGES / "screenshot_app.png")
@@ -61,15 +69,16 @@ def main(folder: Path) -> None:
 
 
 def list_pages(address: str) -> Iterator[tuple[str, str, str]]:
-    """Yield name, path and a text to wait for of each page to photograph."""
+    """Yield name, path and what to wait for, as a selector, of each page to photograph."""
     experiment = ask(f"{address}/api/2.0/mlflow/experiments/get-by-name?experiment_name=crackseg")["experiment"]
     number = experiment["experiment_id"]
     found = ask(f"{address}/api/2.0/mlflow/runs/search", {"experiment_ids": [number]})["runs"]
     runs = json.dumps([run["info"]["run_id"] for run in found])
-    yield "runs", f"/experiments/{number}/runs", "gamma-2"
-    yield "compare", f"/compare-runs?runs={quote(runs)}&experiments={quote(json.dumps([number]))}", "Parallel"
-    yield "registry", "/models/crackseg", "Version 1"
-    yield "version", "/models/crackseg/versions/1", "operating_threshold"
+    yield "version", "/models/crackseg/versions/1", "text=Intended use"
+    yield "registry", "/models/crackseg", "text=Version 1"
+    yield "runs", f"/experiments/{number}/runs?workflowType=machine_learning", "text=/gamma-2/"
+    compared = f"runs={quote(runs)}&experiments={quote(json.dumps([number]))}"
+    yield "compare", f"/compare-runs?{compared}", ".js-plotly-plot .main-svg"
 
 
 def ask(url: str, content: dict[str, Any] | None = None) -> dict[str, Any]:

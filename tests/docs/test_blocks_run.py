@@ -33,10 +33,11 @@ trap 'for pid in $servers; do kill -- -$pid; done' EXIT
 serve() {
   local port=$1; shift
   "$@" > server.log 2>&1 &
-  servers="$servers $!"
+  local pid=$!
+  servers="$servers $pid"
   until (exec 3<> /dev/tcp/127.0.0.1/$port) 2> /dev/null; do
-    kill -0 $! 2> /dev/null || { cat server.log; exit 1; }
-    read -t 0.5 <> <(:) || true
+    kill -0 $pid 2> /dev/null || { cat server.log; exit 1; }
+    sleep 0.2
   done
 }
 gate() {
