@@ -23,10 +23,10 @@ demo: setup ## the whole pipeline on the sample data, in minutes on a CPU
 study: setup ## the paper's claims, asked of small models; about an hour on 2 cores (DATA=photographs, CRACK_VALUE=255)
 	$(BIN)/crackseg study $(if $(DATA),--photographs '$(DATA)' --out docs $(if $(CRACK_VALUE),--crack-value $(CRACK_VALUE)))
 
-bench: setup $(VENV)/.bench-installed ## speed and scale against what a user would use instead; 15 minutes on 2 cores
+bench: setup $(VENV)/.bench-installed ## speed and scale against what a user would use instead (docs/performance.md)
 	$(BIN)/python -m benchmarks
 
-bench-quick: setup $(VENV)/.bench-installed ## the same rows with fewer repeats, 3 minutes
+bench-quick: setup $(VENV)/.bench-installed ## the same rows with fewer repeats
 	$(BIN)/python -m benchmarks --quick
 
 $(VENV)/.bench-installed: pyproject.toml constraints.txt $(VENV)/.installed

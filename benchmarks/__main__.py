@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument(
         "families", nargs="*", metavar="FAMILY", help=f"some of {', '.join(_FAMILIES)}; all if none"
     )
-    parser.add_argument("--quick", action="store_true", help="the same rows with fewer repeats, in 3 minutes")
+    parser.add_argument("--quick", action="store_true", help="the same rows with fewer repeats")
     parser.add_argument(
         "--out", type=Path, default=ROOT / "benchmarks", help="folder of results.json and results.png"
     )
