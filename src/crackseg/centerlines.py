@@ -7,6 +7,7 @@ Shape legend: H rows, W columns.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
 import cv2
@@ -107,20 +108,9 @@ def skeleton_length_px(crack_mask_HW: np.ndarray) -> float:
     Args:
         crack_mask_HW: bool (H, W), or uint8 {0, 1}.
     """
-    mask_HW = _as_bool(crack_mask_HW)
     length = 0.0
-    height, width = mask_HW.shape
-    rows = max(4 * _HALO, _BAND // width)
-    for start in range(0, height, rows):
-        top = max(0, start - _HALO)
-        stop = min(start + rows, height)
-        band_HW = mask_HW[top : stop + _HALO]
-        columns = np.flatnonzero(band_HW.any(axis=0))
-        if not columns.size:
-            continue
-        line_HW = thin(band_HW[:, columns[0] : columns[-1] + 1])
+    for start, stop, _, line_HW in _thin_bands(_as_bool(crack_mask_HW)):
         # A step belongs to the band of its upper pixel; one row more to look at the lower one.
-        line_HW = line_HW[start - top : stop - top + 1]
         upper_HW, lower_HW = line_HW[: stop - start], line_HW[1:]
         beside = np.count_nonzero(upper_HW[:, :-1] & upper_HW[:, 1:])
         upper_HW = upper_HW[: len(lower_HW)]
@@ -132,6 +122,39 @@ def skeleton_length_px(crack_mask_HW: np.ndarray) -> float:
         diagonal += np.count_nonzero(right_HW & low_left_HW & ~left_HW & ~low_right_HW)
         length += beside + below + 2**0.5 * diagonal
     return float(length)
+
+
+def find_centerlines(crack_mask_HW: np.ndarray) -> np.ndarray:
+    """Thin a mask (Guo and Hall's method), in parts, so that a large one needs little more memory than it takes itself.
+
+    Args:
+        crack_mask_HW: bool (H, W), or uint8 {0, 1}.
+    Returns:
+        bool (H, W).
+    """
+    mask_HW = _as_bool(crack_mask_HW)
+    thin_HW = np.zeros_like(mask_HW)
+    for start, stop, columns, line_HW in _thin_bands(mask_HW):
+        thin_HW[start:stop, columns] = line_HW[: stop - start]
+    return thin_HW
+
+
+def _thin_bands(mask_HW: np.ndarray) -> Iterator[tuple[int, int, slice, np.ndarray]]:
+    """Thin a mask band by band: first and last row, the columns in which there is something, and the thin lines there.
+
+    With one row more where there is one.
+    """
+    height, width = mask_HW.shape
+    rows = max(4 * _HALO, _BAND // width)
+    for start in range(0, height, rows):
+        top = max(0, start - _HALO)
+        stop = min(start + rows, height)
+        band_HW = mask_HW[top : stop + _HALO]
+        found = np.flatnonzero(band_HW.any(axis=0))
+        if found.size:
+            columns = slice(int(found[0]), int(found[-1]) + 1)
+            line_HW = thin(band_HW[:, columns])
+            yield start, stop, columns, line_HW[start - top : stop - top + 1]
 
 
 def count_pieces(crack_mask_HW: np.ndarray) -> int:

@@ -6,13 +6,10 @@ Each photograph's row is written when its pictures are, so a run that was stoppe
 from __future__ import annotations
 
 import csv
-import glob
 import io
 import logging
-import os
 import sys
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,10 +20,12 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from crackseg.analysis import CrackAnalyzer
-from crackseg.data.image_io import IMAGE_EXTENSIONS, read_image, write_bytes, write_mask
+from crackseg.data.image_io import read_image, write_bytes, write_mask
 from crackseg.drift import measure_photograph
 from crackseg.errors import CracksegError
+from crackseg.measurement.files import MeasureOptions, MeasureSummary, measure_files
 from crackseg.models.network import MIN_SIDE_PX
+from crackseg.photographs import Photograph
 
 TABLE_NAME = "predictions.csv"
 COLUMNS = (
@@ -41,14 +40,6 @@ _log = logging.getLogger("crackseg")
 Row = dict[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Photograph:
-    """A file to predict, and the name of what comes out: ``masks/NAME.png``, ``overlays/NAME.jpg``."""
-
-    path: Path
-    name: str
-
-
 @dataclass(slots=True)
 class Summary:
     """What a run over files did."""
@@ -58,54 +49,6 @@ class Summary:
     num_kept: int = 0  # from an earlier run
     failed: list[str] = field(default_factory=list)  # what was wrong with each, with its path
     seconds: float = 0.0
-
-
-def find_photographs(patterns: Sequence[str], out_dir: Path) -> list[Photograph]:
-    """List the photographs that files, folders (with all below them) and glob patterns name, sorted, each once.
-
-    Names mirror the sub-folders below the deepest folder that holds everything asked for. Where two files differ by
-    their extension alone, it stays in the name.
-
-    Args:
-        patterns: at least one. Folders and patterns give files with an image's extension; hidden ones below a folder
-            are left out.
-        out_dir: what an earlier run wrote there is no input.
-    Raises:
-        CracksegError: nothing is there, or it holds no image.
-    """
-    out_dir = out_dir.resolve()
-    made = tuple(out_dir / name for name in ("masks", "overlays", TABLE_NAME))
-    found: set[Path] = set()
-    holders = []
-    for pattern in patterns:
-        matches = [pattern] if os.path.lexists(pattern) else sorted(glob.glob(pattern, recursive=True))
-        if not matches:
-            raise CracksegError(f"{pattern}: no such file or folder")
-        for match in matches:
-            path = Path(os.path.abspath(match))
-            if any(path.resolve().is_relative_to(written) for written in made):
-                continue  # by an earlier run
-            if not path.is_dir():
-                if match == pattern or path.suffix.lower() in IMAGE_EXTENSIONS:
-                    found.add(path)
-                    holders.append(path.parent)
-            elif files := _list_images(path, made):
-                found.update(files)
-                holders.append(path)
-            elif len(matches) == 1 and path.resolve() != out_dir:
-                raise CracksegError(f"{pattern}: no file in it or below ends in {', '.join(IMAGE_EXTENSIONS)}")
-    if not found:
-        raise CracksegError(f"{', '.join(patterns)}: no photograph among what matches")
-    base = Path(os.path.commonpath(holders))
-    relatives = {path: path.relative_to(base) for path in sorted(found)}
-    taken = Counter(relative.as_posix().lower() for relative in relatives.values())  # some disks know no case
-    taken.update(relative.with_suffix("").as_posix().lower() for relative in relatives.values())
-    photographs = []
-    for path, relative in relatives.items():
-        short = relative.with_suffix("")
-        alone = taken[short.as_posix().lower()] == 1
-        photographs.append(Photograph(path, (short if alone else relative).as_posix()))
-    return photographs
 
 
 def predict_files(
@@ -124,7 +67,7 @@ def predict_files(
 
     Args:
         analyzer: the model.
-        photographs: from :func:`find_photographs`.
+        photographs: from :func:`crackseg.photographs.find_photographs`.
         out_dir: gets ``masks/``, ``overlays/`` and ``predictions.csv``; rows of other photographs in it stay.
         model: what identifies the weights and settings.
         threshold: in [0, 1]; None takes the model's.
@@ -185,18 +128,6 @@ def _settle(analyzer: CrackAnalyzer, photographs: Sequence[Photograph]) -> None:
         return
     if min(image_HW3.shape[:2]) >= MIN_SIDE_PX:
         analyzer.predictor.settle(image_HW3, len(photographs))
-
-
-def _list_images(folder: Path, left_out: Sequence[Path]) -> list[Path]:
-    files = []
-    for parent, folders, names in os.walk(folder):
-        folders[:] = [f for f in folders if not f.startswith(".") and Path(parent, f).resolve() not in left_out]
-        files += [
-            Path(parent, name)
-            for name in names
-            if Path(name).suffix.lower() in IMAGE_EXTENSIONS and not name.startswith(".")
-        ]
-    return files
 
 
 def _take_up(
@@ -301,6 +232,25 @@ def _predict_file(
         write_bytes(out_dir / overlay_path, draw_overlay(background_hw3, crack_mask_HW))
     row |= {name: f"{value:.6g}" for name, value in measured.items()}
     return row | {"width": str(width), "height": str(height), "mask": mask_path, "overlay": overlay_path}
+
+
+def measure_masks(
+    photographs: Sequence[Photograph], out_dir: Path, *, mm_per_px: float | None = None
+) -> MeasureSummary:
+    """Measure the cracks of what :func:`predict_files` found, into the same folder, drawn on the photographs.
+
+    In constant memory; what was measured before is kept, and nothing is predicted again.
+
+    Args:
+        photographs: those that were predicted; of one that could not be read there is no mask and no measurement.
+        mm_per_px: scale, or None.
+    """
+    path_of = {photograph.name: photograph.path for photograph in photographs}
+    masks = [Photograph(out_dir / "masks" / f"{name}.png", name) for name in path_of]
+    failed = {row["image"] for row in _read_table(out_dir / TABLE_NAME) if row["error"]}
+    masks = [mask for mask in masks if str(path_of[mask.name]) not in failed]
+    options = MeasureOptions(mm_per_px, crack_values=(255,))
+    return measure_files(masks, out_dir, options, find_photograph=lambda mask: path_of[mask.name])
 
 
 def draw_overlay(image_hw3: np.ndarray, crack_mask_HW: np.ndarray) -> bytes:

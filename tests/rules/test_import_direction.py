@@ -45,6 +45,8 @@ ORDER = [
     "crackseg.inference",
     "crackseg.analysis",
     "crackseg.drift",
+    "crackseg.photographs",
+    "crackseg.measurement",
     "crackseg.prediction",
     "crackseg.artifact_places",
     "crackseg.outbox",

@@ -20,7 +20,8 @@ from crackseg.data.image_io import encode_png, read_image, write_bytes
 from crackseg.errors import CracksegError
 from crackseg.model_loading import load_model
 from crackseg.params import PredictParams
-from crackseg.prediction import COLUMNS, Summary, draw_overlay, find_photographs, predict_files
+from crackseg.photographs import find_photographs
+from crackseg.prediction import COLUMNS, Summary, draw_overlay, measure_masks, predict_files
 from tests.model_folder import write_model_folder
 from tests.tiny_model import make_model
 
@@ -255,3 +256,21 @@ def test_a_photograph_of_108_megapixels_needs_less_than_two_gigabytes(tmp_path: 
     assert status == 0, (tmp_path / "log").read_text()
     assert usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) < 2 * 1024**3
     assert cv2.imread(str(tmp_path / "out" / "masks" / "large.png"), cv2.IMREAD_UNCHANGED).shape == (9000, 12000)
+
+
+def test_measuring_predicts_nothing_anew_and_leaves_out_what_could_not_be_read(
+    analyzer: CrackAnalyzer, photos: Path
+) -> None:
+    out = photos.parent / "out"
+    write_bytes(photos / "empty.jpg", b"")
+    found = find_photographs([str(photos)], out)
+    predict_files(analyzer, found, out, model="m1")
+    before = (out / "predictions.csv").read_bytes()
+    measured = measure_masks(found, out, mm_per_px=0.5)
+    assert (measured.num_measured, measured.num_kept, measured.failed) == (3, 0, [])
+    with (out / "crack_totals.csv").open(encoding="utf-8", newline="") as table:
+        assert [row["mm_per_px"] for row in csv.DictReader(table)] == ["0.5"] * 3
+    assert Image.open(out / "annotated" / "a" / "2.jpg").size[0] == 1400
+    assert (out / "predictions.csv").read_bytes() == before
+    assert measure_masks(found, out, mm_per_px=0.5).num_kept == 3
+    assert measure_masks(found, out, mm_per_px=0.25).num_measured == 3

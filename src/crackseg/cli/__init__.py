@@ -3,7 +3,6 @@
 Heavy imports happen inside the commands, so that `--help` answers at once.
 """
 
-from __future__ import annotations
 
 import logging
 import os
@@ -20,6 +19,7 @@ from crackseg.cli import (
     deploy,
     doctor,
     explain,
+    measure,
     paper,
     predict,
     registry,
@@ -118,6 +118,7 @@ def ui(port: int) -> None:
 for _command in (
     predict.predict,
     app.app,
+    measure.measure,
     scoring.score,
     explain.explain_scores,
     explain.compare_postprocessing,

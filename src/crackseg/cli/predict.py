@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from crackseg.errors import CracksegError
+
 
 @click.command()
 @click.argument("paths", nargs=-1, required=True)
@@ -18,6 +20,8 @@ import click
 @click.option(
     "--overlays/--no-overlays", default=True, show_default=True, help="Draw the cracks on the photographs."
 )
+@click.option("--measure", is_flag=True, help="Measure each crack: measurements, polylines, annotated pictures.")
+@click.option("--mm-per-px", type=float, help="Millimetres per pixel, for --measure.")
 @click.option("--report-drift", is_flag=True, help="Record the comparison with the training data in MLflow.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 def predict(
@@ -26,12 +30,15 @@ def predict(
     uri: str | None,
     threshold: float | None,
     overlays: bool,
+    measure: bool,
+    mm_per_px: float | None,
     report_drift: bool,
     as_json: bool,
 ) -> None:
     """Find the cracks in photographs: files, folders (with all below) and "quoted*globs".
 
-    Writes masks, overlays and predictions.csv into the folder --out. The same command goes on where it was stopped.
+    Writes masks, overlays and predictions.csv into the folder --out; with --measure also the length and width
+    of each crack. The same command goes on where it was stopped.
     Ends with 3 if a photograph could not be read; all others are predicted.
 
     \b
@@ -43,10 +50,15 @@ def predict(
 
     from crackseg.deployment import find_production
     from crackseg.drift import compare, describe_drift
+    from crackseg.measurement.scale import choose_scale
     from crackseg.model_loading import load_model
-    from crackseg.prediction import describe_summary, find_photographs, predict_files
+    from crackseg.photographs import find_photographs
+    from crackseg.prediction import describe_summary, measure_masks, predict_files
     from crackseg.tracking import find_root
 
+    scale = choose_scale(mm_per_px, None)
+    if scale is not None and not measure:
+        raise CracksegError("--mm-per-px is the scale of --measure; give both")
     photographs = find_photographs(paths, out_dir)
     root = find_root() if report_drift or uri is None or not Path(uri).is_dir() else None
     if uri is None:
@@ -56,6 +68,7 @@ def predict(
     summary, figures = predict_files(
         model.analyzer, photographs, out_dir, model=model.digest, threshold=threshold, overlays=overlays
     )
+    measured = measure_masks(photographs, out_dir, mm_per_px=scale) if measure else None
     drifts = compare(model.analyzer.settings.reference, figures)
     run_id = None
     if report_drift:
@@ -67,10 +80,14 @@ def predict(
     if as_json:
         content = {"model": model.uri, "out": str(out_dir)} | asdict(summary)
         content |= {"drift": [asdict(d) for d in drifts], "monitoring_run": run_id}
+        if measured:
+            content["measured"] = asdict(measured)
         click.echo(json.dumps(content, indent=2))
     else:
         click.echo(f"{describe_summary(summary, out_dir)}\nmodel: {model.uri}")
+        if measured:
+            click.echo(f"cracks: {out_dir / 'cracks.csv'}, with pictures in {out_dir / 'annotated'}")
         click.echo(describe_drift(drifts), err=any(d.drifted for d in drifts))
         if run_id:
             click.echo(f"recorded as run {run_id}; `crackseg ui` shows it")
-    sys.exit(3 if summary.failed else 0)
+    sys.exit(3 if summary.failed or (measured and measured.failed) else 0)

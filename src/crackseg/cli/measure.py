@@ -1,0 +1,80 @@
+"""`crackseg measure`: length, width and direction of each crack."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from crackseg.errors import CracksegError
+
+
+@click.command()
+@click.argument("masks", nargs=-1, required=True)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+@click.option("--mm-per-px", type=float, help="Millimetres per pixel: figures in mm, too.")
+@click.option("--scale", "points", metavar="x1,y1,x2,y2,MM", help="The same, from two points and their distance.")
+@click.option(
+    "--out", "out_dir", type=click.Path(file_okay=False, path_type=Path), help="Folder for tables, pictures."
+)
+@click.option("--photographs", type=click.Path(path_type=Path), help="Their folder: backgrounds of the pictures.")
+@click.option("--min-length-px", type=click.FloatRange(0), default=0.0, help="Leave out shorter cracks.")
+@click.option("--crack-value", "crack_values", type=int, multiple=True, help="Mask value that means crack.")
+def measure(
+    masks: tuple[str, ...],
+    as_json: bool,
+    mm_per_px: float | None,
+    points: str | None,
+    out_dir: Path | None,
+    photographs: Path | None,
+    min_length_px: float,
+    crack_values: tuple[int, ...],
+) -> None:
+    """Measure the cracks of MASKS: files, folders (with all below) and "quoted*globs".
+
+    \b
+    crackseg measure found/masks --mm-per-px 0.25 --out measured
+    crackseg measure found/masks/bridge.png --scale 120,80,620,80,500 --json
+
+    Ends with 3 if a mask could not be read; all others are measured.
+    """
+    import json
+
+    from crackseg.measurement.files import (
+        MeasureOptions,
+        find_beside,
+        measure_files,
+        read_reports,
+        report_each,
+    )
+    from crackseg.measurement.reports import to_text
+    from crackseg.measurement.scale import choose_scale
+    from crackseg.photographs import find_photographs
+
+    options = MeasureOptions(choose_scale(mm_per_px, points), min_length_px, crack_values or None)
+    if photographs is not None and out_dir is None:
+        raise CracksegError("--photographs are the backgrounds of the annotated pictures; say where to with --out")
+    found = find_photographs(masks, out_dir)
+    failed: list[str] = []
+    if out_dir is None:
+        reports = report_each(found, options, failed)
+    else:
+        find = find_beside(photographs) if photographs is not None else lambda mask: None
+        failed += measure_files(found, out_dir, options, find_photograph=find).failed
+        reports = read_reports(found, out_dir)
+    if as_json:
+        separator = "["
+        for report in reports:  # one at a time: thousands of masks do not fit in memory
+            click.echo(separator + json.dumps(report, indent=1))
+            separator = ","
+        click.echo("[]" if separator == "[" else "]")
+    else:
+        for report in reports:
+            click.echo(to_text(report))
+        if out_dir is not None:
+            click.echo(f"tables, lines and pictures: {out_dir}")
+    if out_dir is None:
+        for message in failed:
+            click.echo(f"left out: {message}", err=True)
+    sys.exit(3 if failed else 0)
