@@ -3,7 +3,6 @@
 Heavy imports happen inside the commands, so that `--help` answers at once.
 """
 
-
 import logging
 import os
 import sys
