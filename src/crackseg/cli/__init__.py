@@ -11,6 +11,7 @@ import click
 
 from crackseg import __version__
 from crackseg.cli import (
+    annotations,
     app,
     compare,
     completion,
@@ -118,6 +119,7 @@ for _command in (
     predict.predict,
     app.app,
     measure.measure,
+    annotations.annotations,
     scoring.score,
     explain.explain_scores,
     explain.compare_postprocessing,

@@ -24,6 +24,14 @@ def data() -> None:
 @click.argument("source", type=click.Path(path_type=Path))
 @click.option("--name", help="Name of the dataset; known ones are recognised by their folders.")
 @click.option("--crack-value", "crack_values", type=int, multiple=True, help="Mask value that means crack.")
+@click.option("--crack-label", "crack_labels", multiple=True, help="Label that means crack, in annotation files.")
+@click.option(
+    "--line-width-px",
+    type=click.FloatRange(1),
+    default=1.0,
+    show_default=True,
+    help="Of annotated lines without one.",
+)
 @click.option("--split-seed", default=0, show_default=True, type=click.IntRange(0))
 @click.option("--split-counts", nargs=3, type=click.IntRange(0), help="Shares of train, val, test.")
 @click.option("--train-list", type=click.Path(path_type=Path), help="Stems of the training images, a line each.")
@@ -34,6 +42,8 @@ def data_import(
     source: Path,
     name: str | None,
     crack_values: tuple[int, ...],
+    crack_labels: tuple[str, ...],
+    line_width_px: float,
     split_seed: int,
     split_counts: tuple[int, int, int] | None,
     train_list: Path | None,
@@ -68,6 +78,8 @@ def data_import(
         split_counts=split_counts,
         split_lists={split: path for split, path in lists.items() if path} or None,
         allow_unpaired=allow_unpaired,
+        crack_labels=crack_labels or None,
+        line_width_px=line_width_px,
     )
     version_data(root)
     for summary in summaries:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from crackseg.data.annotated_pairs import pair_annotations, read_annotation_files
 from crackseg.data.catalog import KNOWN_DATASETS, check_dataset_name
 from crackseg.data.image_io import IMAGE_EXTENSIONS
 from crackseg.data.index_files import IndexedPair, read_index_file
@@ -19,13 +20,20 @@ from crackseg.data.wording import count_of, join_some
 from crackseg.errors import CracksegError
 
 
-def find_datasets(source: Path, *, name: str | None = None, allow_unpaired: bool = False) -> list[RawDataset]:
+def find_datasets(
+    source: Path,
+    *,
+    name: str | None = None,
+    allow_unpaired: bool = False,
+    crack_labels: tuple[str, ...] | None = None,
+) -> list[RawDataset]:
     """Find the datasets below a folder, and the pairs of each.
 
     Args:
         source: an existing folder.
         name: take everything as this dataset (or, in a bundle, only the dataset of that name).
         allow_unpaired: leave out images without ground truth and the reverse, instead of reporting a problem.
+        crack_labels: of annotation files, the labels that mean crack; None for those whose name says so.
     Returns:
         At least one dataset; each may hold problems.
     Raises:
@@ -44,10 +52,25 @@ def find_datasets(source: Path, *, name: str | None = None, allow_unpaired: bool
         split = split_of_name(path.stem)
         if split and not pairs and not problems:
             lists[split] = path
+    annotated, unknown, annotation_problems = read_annotation_files(listing.annotation_files)
+    index_problems += annotation_problems
+    if crack_labels and not annotated:
+        index_problems.append(f"--crack-label was given, but {source} holds no annotation file")
     divided, strangers = _divide(source, listing.files, name)
+    if annotated and len(divided) > 1:
+        raise CracksegError(
+            f"{source} holds annotations and several datasets; import one dataset's folder at a time"
+        )
     datasets = []
     for dataset_name, files in divided.items():
-        dataset = pair_files(dataset_name, files, indexed, allow_unpaired=allow_unpaired)
+        if annotated:
+            dataset = pair_annotations(
+                dataset_name, files, annotated, crack_labels=crack_labels, allow_unpaired=allow_unpaired
+            )
+        else:
+            dataset = pair_files(dataset_name, files, indexed, allow_unpaired=allow_unpaired)
+            if not dataset.pairs:
+                dataset.problems += unknown
         manifests = [listing.manifests[f] for f in listing.manifests if any(f in x.path.parents for x in files)]
         if manifests:
             _follow_manifest(dataset, pd.concat(manifests), allow_unpaired=allow_unpaired)

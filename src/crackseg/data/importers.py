@@ -25,6 +25,7 @@ from crackseg.data.image_io import decode_image, encode_png, write_bytes, write_
 from crackseg.data.layouts import fold
 from crackseg.data.mask_formats import MaskReader, has_shape_of
 from crackseg.data.pairing import RawDataset, RawPair
+from crackseg.data.shapes import draw_shapes
 from crackseg.data.splits import decide_splits
 from crackseg.data.staging import open_staging_area
 from crackseg.data.wording import count_of, join_some
@@ -80,6 +81,8 @@ def import_datasets(
     split_counts: tuple[int, int, int] | None = None,
     split_lists: Mapping[str, Path] | None = None,
     allow_unpaired: bool = False,
+    crack_labels: tuple[str, ...] | None = None,
+    line_width_px: float = 1.0,
     progress: bool = True,
 ) -> list[ImportSummary]:
     """Import one dataset, or all known ones of a bundle, as ``data_dir/NAME``; a former one is replaced.
@@ -95,6 +98,8 @@ def import_datasets(
         split_lists: text files that list the images of each split; they win over folders and counts. In a bundle
             they are for the dataset to train on.
         allow_unpaired: leave out images without ground truth and the reverse.
+        crack_labels: of annotation files, the labels that mean crack; None for those whose name says so.
+        line_width_px: of drawn lines that have no width of their own.
         progress: show bars on stderr.
     Returns:
         A summary for each dataset. Running it again gives the same files, byte by byte.
@@ -104,7 +109,7 @@ def import_datasets(
     source = _check_source(source, data_dir)
     start = time.perf_counter()
     with open_staging_area(data_dir) as (staging, finished):
-        datasets = find_datasets(source, name=name, allow_unpaired=allow_unpaired)
+        datasets = find_datasets(source, name=name, allow_unpaired=allow_unpaired, crack_labels=crack_labels)
         _check_targets(datasets, source, data_dir)
         divided = _name_of_divided(datasets, wanted=bool(split_counts or split_lists))
         summaries = []
@@ -113,7 +118,7 @@ def import_datasets(
                 counts, lists = (split_counts, split_lists) if dataset.name == divided else (None, None)
                 decide_splits(dataset, seed=split_seed, counts=counts, lists=lists)
             # Read the files even if there are problems already, so that the user learns of all of them at once.
-            table = _write_files(dataset, staging.new(dataset.name), source, crack_values, progress)
+            table = _write_files(dataset, staging.new(dataset.name), source, crack_values, line_width_px, progress)
             summaries.append(_summarise(dataset, table, data_dir, time.perf_counter() - start))
             start = time.perf_counter()
         _raise_problems(source, datasets)
@@ -173,6 +178,7 @@ def _write_files(
     folder: Path,
     source: Path,
     crack_values: tuple[int, ...] | None,
+    line_width_px: float,
     progress: bool,
 ) -> pd.DataFrame:
     """Write images, masks, regions of interest and the manifest; add problems and notes to ``dataset``."""
@@ -184,7 +190,11 @@ def _write_files(
     for pair in tqdm(dataset.pairs, desc=f"import {dataset.name}", unit="image", disable=not progress):
         try:
             image_name, (width, height), why = _write_image(pair, folder)
-            mask = truth_reader.read(pair.mask_path)
+            mask = (
+                truth_reader.read(pair.mask_path)
+                if pair.drawn is None
+                else _draw(pair, (width, height), line_width_px)
+            )
             _check_shape(pair.image_path, (width, height), pair.mask_path, mask)
             write_mask(folder / "masks" / f"{pair.stem}.png", mask)
             if pair.roi_path:
@@ -216,7 +226,8 @@ def _write_files(
                 "source": label,
             }
         )
-    dataset.problems += truth_reader.find_problems()
+    if any(pair.drawn is None for pair in dataset.pairs):
+        dataset.problems += truth_reader.find_problems()
     if crack_pixels_in_roi < _ROI_MIN_CRACK_SHARE * crack_pixels:
         dataset.problems.append(
             f"only {crack_pixels_in_roi / crack_pixels:.0%} of the crack pixels lie in the regions of interest, "
@@ -231,6 +242,21 @@ def _write_files(
     content = table.to_csv(index=False, lineterminator="\n", float_format="%.9g")
     write_bytes(folder / "manifest.csv", content.encode())
     return table
+
+
+def _draw(pair: RawPair, image_size: tuple[int, int], line_width_px: float) -> np.ndarray:
+    """The mask of what was drawn on a photograph."""
+    assert pair.drawn is not None
+    size, shapes = pair.drawn
+    if size is not None and size != image_size:
+        raise CracksegError(
+            f"{pair.mask_path}: says {size[0]} x {size[1]} pixels, but {pair.image_path.name} has {image_size[0]} x "
+            f"{image_size[1]}; expected annotations of this very photograph"
+        )
+    try:
+        return draw_shapes(list(shapes), image_size, line_width_px)
+    except CracksegError as error:
+        raise CracksegError(f"{pair.mask_path}: {pair.image_path.name}: {error}") from error
 
 
 def _write_image(pair: RawPair, folder: Path) -> tuple[str, tuple[int, int], str | None]:

@@ -22,6 +22,7 @@ from crackseg.errors import CracksegError
 
 MASK_EXTENSIONS = (*IMAGE_EXTENSIONS, ".mat")
 INDEX_EXTENSIONS = (".txt", ".lst")
+ANNOTATION_EXTENSIONS = (".json", ".xml")
 
 
 class Role(Enum):
@@ -105,12 +106,14 @@ class SourceListing:
         index_files: text files that may list pairs or splits.
         manifests: manifest.csv of each folder that is already in the canonical layout, by folder.
         archives: .zip and the like, which nobody unpacked yet.
+        annotation_files: that may come from an annotation tool.
     """
 
     files: list[FoundFile]
     index_files: list[Path]
     manifests: dict[Path, pd.DataFrame]
     archives: list[Path]
+    annotation_files: list[Path]
 
 
 def fold(text: str) -> str:
@@ -149,7 +152,7 @@ def list_source(source: Path, *, name: str | None) -> SourceListing:
     """
     neutral = frozenset(_words(source.name) + _words(name or ""))
     meanings: dict[Path, FolderMeaning] = {}
-    listing = SourceListing([], [], {}, [])
+    listing = SourceListing([], [], {}, [], [])
     for path in _walk(source):
         suffix = path.suffix.lower()
         folder = path.parent
@@ -163,6 +166,8 @@ def list_source(source: Path, *, name: str | None) -> SourceListing:
             listing.files.append(FoundFile(path, shown, m.role, m.split, m.dataset, m.foreign))
         elif suffix in INDEX_EXTENSIONS and not path.stem.lower().startswith(("readme", "license", "licence")):
             listing.index_files.append(path)
+        elif suffix in ANNOTATION_EXTENSIONS:
+            listing.annotation_files.append(path)
         elif suffix in (".zip", ".rar", ".7z", ".tar", ".gz", ".tgz"):
             listing.archives.append(path)
     for number, file in enumerate(listing.files):

@@ -10,6 +10,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from crackseg.data.annotations import Shape
 from crackseg.data.catalog import KNOWN_DATASETS
 from crackseg.data.index_files import IndexedPair
 from crackseg.data.layouts import FoundFile, Role, fold, original_of_crop, truth_stem
@@ -23,9 +24,10 @@ class RawPair:
     Attributes:
         stem: name in the manifest.
         image_path: the photograph.
-        mask_path: the ground truth, in any format.
+        mask_path: the ground truth, in any format, or the annotation file.
         roi_path: the region of interest, or None.
         split: said by folder, index file or manifest; None where nothing says it.
+        drawn: of an annotation file, width and height as it says them (or None) and the cracks; else None.
     """
 
     stem: str
@@ -33,6 +35,7 @@ class RawPair:
     mask_path: Path
     roi_path: Path | None = None
     split: str | None = None
+    drawn: tuple[tuple[int, int] | None, tuple[Shape, ...]] | None = None
 
 
 @dataclass(slots=True)
