@@ -127,7 +127,7 @@ def _write_coco(out_dir: Path, images: Iterator[_Outlined]) -> tuple[int, int]:
 def _write_labelme(out_dir: Path, images: Iterator[_Outlined]) -> tuple[int, int]:
     num_images = num_cracks = 0
     for image in images:
-        content = {
+        content: dict[str, object] = {
             "version": "5.5.0",
             "flags": {},
             "shapes": [

@@ -119,7 +119,7 @@ for _command in (
     predict.predict,
     app.app,
     measure.measure,
-    annotations.annotations,
+    annotations.annotation_forms,
     scoring.score,
     explain.explain_scores,
     explain.compare_postprocessing,

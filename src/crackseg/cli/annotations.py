@@ -7,12 +7,16 @@ from pathlib import Path
 import click
 
 
-@click.group()
-def annotations() -> None:
-    """Correct predictions in an annotation tool; `crackseg data import` reads the corrections."""
+@click.group("annotations")
+def annotation_forms() -> None:
+    """Correct predictions in an annotation tool; `crackseg data import` reads the corrections.
+
+    \b
+    crackseg annotations export found --format coco --out to-correct
+    """
 
 
-@annotations.command("export")
+@annotation_forms.command("export")
 @click.argument("predicted_dir", type=click.Path(file_okay=False, path_type=Path))
 @click.option(
     "--format", "form", type=click.Choice(["coco", "labelme", "cvat"]), required=True, help="Of the tool."

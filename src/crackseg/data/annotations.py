@@ -186,11 +186,11 @@ def _read_labelme(path: Path, data: dict[str, Any]) -> AnnotatedImage:
         kind = {"polygon": "polygon", "linestrip": "polyline", "line": "polyline"}.get(
             shape.get("shape_type") or "polygon", str(shape.get("shape_type"))
         )
-        width = shape.get("width_px")
+        line_px = shape.get("width_px")
         points = _as_points(shape["points"])
-        shapes.append(Shape(str(shape["label"]), kind, points, None if width is None else float(width)))
-    size = (data.get("imageWidth"), data.get("imageHeight"))
-    known = None if None in size else (int(size[0]), int(size[1]))
+        shapes.append(Shape(str(shape["label"]), kind, points, None if line_px is None else float(line_px)))
+    width, height = data.get("imageWidth"), data.get("imageHeight")
+    known = None if width is None or height is None else (int(width), int(height))
     return AnnotatedImage(str(data["imagePath"]), path, known, tuple(shapes))
 
 
