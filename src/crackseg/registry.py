@@ -28,6 +28,7 @@ _SETTINGS_TAG = "settings_sha256"
 _REQUIREMENTS = (
     "torch",
     "torchvision",
+    "filelock",
     "mlflow",
     "numpy",
     "opencv-python-headless",

