@@ -12,7 +12,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
 _STEPS = ((0, 1), (1, -1), (1, 0), (1, 1))  # row, column; the other four are these backwards
-_SPUR_RADII = 1.5  # a branch that ends within half a width of its junction's disc is a bump of the outline
+_SPUR_RADII, _SPUR_PX = 2.0, 2.0  # a branch that reaches no further from its junction is a bump of the outline
 
 
 def build_skeleton_graph(pixels: np.ndarray, half_widths: np.ndarray) -> nx.MultiGraph:
@@ -147,7 +147,7 @@ def _drop_spurs(graph: nx.MultiGraph) -> None:
                 spurs.append((path_length(points), node, junction))
         dropped = False
         for length, node, junction in sorted(spurs):
-            limit = _SPUR_RADII * graph.nodes[junction]["half_width"] + 1
+            limit = _SPUR_RADII * graph.nodes[junction]["half_width"] + _SPUR_PX
             if length <= limit and graph.degree(junction) >= 3:
                 graph.remove_node(node)
                 dropped = True
