@@ -107,7 +107,8 @@ def test_registered_version_works_without_the_repository(finished: Project, tmp_
     assert row["crack_fraction"] == pytest.approx((mask > 0).mean())
     assert 0 <= row["score"] <= 1
     assert row["crack_length_px"] > 0
-    (probe_path,) = (finished.folder / "mlruns" / "artifacts").rglob("probe.json")
+    found = (finished.folder / "mlruns" / "artifacts").rglob("probe.json")
+    (probe_path,) = (path for path in found if version.source.rpartition("/")[2] in path.parts)
     settings = json.loads((probe_path.parents[1] / "settings.json").read_text())
     assert settings["run_id"] == version.run_id
     counts = {name: len(values) for name, values in settings["reference"].items() if name != "num_images"}
