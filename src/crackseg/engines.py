@@ -104,7 +104,7 @@ class OpenVinoEngine:
         import openvino
 
         example = torch.zeros(1, 3, *shape_hw, dtype=torch.uint8)
-        with _quiet(), torch.inference_mode():
+        with without_advice(), torch.inference_mode():
             model = openvino.convert_model(
                 _LogitsNetwork(network).eval(), example_input=example, input=[1, 3, *shape_hw]
             )
@@ -171,8 +171,8 @@ def _threads(number: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The conversion traces the network, and says much of its own steps."""
+def without_advice() -> Iterator[None]:
+    """Keep what exporters and converters say of their own steps out of the terminal."""
     former = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -12,12 +12,9 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-import logging
 import re
 import tempfile
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +25,7 @@ from torch import Tensor, nn
 
 from crackseg.analysis import SETTINGS_NAME, WEIGHTS_NAME, ModelSettings
 from crackseg.data.image_io import IMAGE_EXTENSIONS, read_image, write_bytes
+from crackseg.engines import without_advice
 from crackseg.errors import CracksegError
 from crackseg.model_package import PROBE_NAME
 from crackseg.models.network import MIN_SIDE_PX
@@ -228,7 +226,7 @@ def _write_onnx(network: ProbabilityNetwork, path: Path, metadata: dict[str, str
     example = torch.zeros(2, 3, 64, 96, dtype=torch.uint8)
     height, width = (torch.export.Dim(side, min=MIN_SIDE_PX, max=_LARGEST_SIDE) for side in ("height", "width"))
     free = {0: torch.export.Dim("batch", min=1, max=1024), 2: height, 3: width}
-    with _quiet():
+    with without_advice():
         program = torch.onnx.export(
             network,
             (example,),
@@ -283,16 +281,3 @@ def _log(store: Store, uri: str, file_format: str, paths: Sequence[Path], parity
         "num_images": parity.num_images,
     }
     store.client.set_model_version_tag(name, version, f"export.{file_format}", json.dumps(content))
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter says much of its own steps."""
-    former = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(former)
