@@ -1,10 +1,9 @@
-"""Predict a split and save its maps; score saved maps. Two steps, so that a new metric needs no GPU."""
+"""Score saved maps: apart from predicting them, so that a new metric needs no GPU, nor torch."""
 
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,42 +14,18 @@ from tqdm import tqdm
 from crackseg.centerlines import LineCounts, count_lines
 from crackseg.data.image_io import (
     IMAGE_EXTENSIONS,
-    read_image,
     read_mask,
     read_probability_map,
     read_stored_map,
     write_bytes,
-    write_probability_map,
 )
 from crackseg.data.mask_formats import MaskReader
 from crackseg.errors import CracksegError
-from crackseg.inference import Predictor, sigmoid
 from crackseg.metrics import PROTOCOLS, ImageCounts, ScoreAccumulator, Scores, count_image
 from crackseg.params import EvaluateParams, PostprocessParams
 from crackseg.postprocessing import postprocess, postprocess_map
 from crackseg.records import CrackSample
 from crackseg.tables import write_csv
-
-PLAN_NAME = "computed_by.json"
-
-
-def predict_split(predictor: Predictor, samples: Sequence[CrackSample], out_dir: Path) -> None:
-    """Write the probability map of each sample as ``out_dir/STEM.png``, 16 bits, and how they were computed.
-
-    Sixteen bits, since scoring stretches each map to its own minimum and maximum: eight would leave a flat map with
-    a few levels.
-    """
-    if out_dir.exists():
-        shutil.rmtree(out_dir)
-    out_dir.mkdir(parents=True)
-    if samples:
-        predictor.settle(read_image(samples[0].image_path), len(samples))
-    plan = json.dumps(predictor.plan.to_dict(), indent=2, sort_keys=True)
-    write_bytes(out_dir / PLAN_NAME, f"{plan}\n".encode())
-    images = (read_image(sample.image_path) for sample in samples)
-    results = zip(samples, predictor.predict_logits_of(images), strict=True)
-    for sample, logits_HW in tqdm(results, total=len(samples), desc=f"predict {out_dir.name}", unit="image"):
-        write_probability_map(out_dir / f"{sample.stem}.png", sigmoid(logits_HW))
 
 
 def score_split(

@@ -13,6 +13,8 @@ if TYPE_CHECKING:  # numpy and torch are slow to import and only named here
     import numpy as np
     import torch
 
+PLAN_NAME = "computed_by.json"  # beside a folder of predicted maps: engine, precision, threads
+
 
 @dataclass(frozen=True, slots=True)
 class CrackSample:

@@ -22,12 +22,13 @@ from crackseg.data.image_io import read_image, write_bytes
 from crackseg.data.preprocessing import prepare_dataset
 from crackseg.data.versioning import hash_file
 from crackseg.devices import choose_device, choose_precision, describe_device
-from crackseg.evaluation import predict_split, score_split
+from crackseg.evaluation import score_split
 from crackseg.inference import Predictor
 from crackseg.models import build_model
 from crackseg.models.network import CrackNetwork
 from crackseg.models.weights_file import save_weights
 from crackseg.params import Params, flatten_params
+from crackseg.predicted_maps import predict_split
 from crackseg.records import CrackSample
 from crackseg.tracking import Store, describe_code, fetched_init
 from crackseg.training import TrainingRecipe, fit

@@ -1,5 +1,8 @@
 """The rooms stand in pipeline order, and imports point only upwards."""
 
+import subprocess
+import sys
+
 import pytest
 
 from tests.rules.imports import direct_imports, list_modules
@@ -46,6 +49,7 @@ ORDER = [
     "crackseg.engines",
     "crackseg.calibration",
     "crackseg.inference",
+    "crackseg.predicted_maps",
     "crackseg.analysis",
     "crackseg.drift",
     "crackseg.photographs",
@@ -159,3 +163,21 @@ def test_library_stays_in_its_room(library: str) -> None:
 def test_every_place_in_the_order_is_taken() -> None:
     modules = set(list_modules())
     assert [name for name in ORDER if name not in modules] == []
+
+
+@pytest.mark.parametrize(
+    ("module", "without"),
+    [
+        ("crackseg.stages.prepare", ("torch", "mlflow")),
+        ("crackseg.stages.predict", ("torchvision", "mlflow", "matplotlib")),
+        ("crackseg.stages.train", ("torchvision", "matplotlib")),
+        ("crackseg.stages.evaluate", ("torch",)),
+        ("crackseg.stages.report", ("torch",)),
+        ("crackseg.prediction", ("torchvision", "mlflow")),
+    ],
+)
+def test_a_process_does_not_wait_for_libraries_it_does_not_use(module: str, without: tuple[str, ...]) -> None:
+    """torch, torchvision and MLflow take 3 to 5 s of a laptop's processor each, and `dvc repro` starts a dozen."""
+    code = f"import sys, {module}; print([name for name in {without!r} if name in sys.modules])"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "[]"

@@ -12,8 +12,8 @@ def stage() -> None:
     \b
     crackseg stage train
     """
+    from crackseg.project_folder import find_root
     from crackseg.stages.own_code import run_own_code
-    from crackseg.tracking import find_root
 
     run_own_code(find_root())
 
@@ -25,8 +25,8 @@ def stage_prepare() -> None:
     \b
     crackseg stage prepare
     """
+    from crackseg.project_folder import find_root
     from crackseg.stages import prepare
-    from crackseg.tracking import find_root
 
     prepare.run(find_root())
 
@@ -38,8 +38,8 @@ def stage_train() -> None:
     \b
     crackseg stage train
     """
+    from crackseg.project_folder import find_root
     from crackseg.stages import train
-    from crackseg.tracking import find_root
 
     train.run(find_root())
 
@@ -54,9 +54,9 @@ def train() -> None:
 
     On one machine `dvc repro` does the same with train.num_processes; docs/distributed.md has several machines.
     """
+    from crackseg.project_folder import find_root
     from crackseg.stages import train as stage_of_training
     from crackseg.stages.own_code import run_own_code
-    from crackseg.tracking import find_root
 
     run_own_code(find_root())
     stage_of_training.run(find_root())
@@ -70,8 +70,8 @@ def stage_predict(dataset: str) -> None:
     \b
     crackseg stage predict CRKWH100
     """
+    from crackseg.project_folder import find_root
     from crackseg.stages import predict
-    from crackseg.tracking import find_root
 
     predict.run(find_root(), dataset)
 
@@ -84,8 +84,8 @@ def stage_evaluate(dataset: str) -> None:
     \b
     crackseg stage evaluate CRKWH100
     """
+    from crackseg.project_folder import find_root
     from crackseg.stages import evaluate
-    from crackseg.tracking import find_root
 
     evaluate.run(find_root(), dataset)
 
@@ -97,8 +97,8 @@ def stage_report() -> None:
     \b
     crackseg stage report
     """
+    from crackseg.project_folder import find_root
     from crackseg.stages import report
-    from crackseg.tracking import find_root
 
     report.run(find_root())
 
@@ -110,7 +110,7 @@ def stage_register() -> None:
     \b
     crackseg stage register
     """
+    from crackseg.project_folder import find_root
     from crackseg.stages import register
-    from crackseg.tracking import find_root
 
     register.run(find_root())

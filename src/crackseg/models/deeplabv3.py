@@ -5,13 +5,8 @@ Paper section 3.1. torchvision's auxiliary classifier is left out, as the paper 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models import segmentation
-from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 
 from crackseg.models.network import NetworkBody
 
@@ -23,14 +18,18 @@ class DeepLabV3(NetworkBody):
     size, is brought to full size bilinearly, as torchvision does. Keys of the state dict are torchvision's.
 
     Args:
-        torchvision_builder: ``torchvision.models.segmentation.deeplabv3_*``.
+        builder: name of the function in ``torchvision.models.segmentation``.
         num_classes: maps to return.
     """
 
-    def __init__(self, torchvision_builder: Callable[..., Any], num_classes: int) -> None:
+    def __init__(self, builder: str, num_classes: int) -> None:
+        from torchvision.models import segmentation  # takes seconds to import; the other networks do without
+        from torchvision.models.segmentation.deeplabv3 import DeepLabHead
+
         super().__init__()
         # With num_classes given, the builder ends in the very DeepLabHead that the paper puts in afterwards.
-        model = torchvision_builder(weights=None, weights_backbone=None, num_classes=num_classes, aux_loss=False)
+        build = getattr(segmentation, builder)
+        model = build(weights=None, weights_backbone=None, num_classes=num_classes, aux_loss=False)
         self.backbone: nn.Module = model.backbone
         self.classifier: nn.Module = model.classifier
         assert isinstance(model.classifier, DeepLabHead), type(model.classifier)
@@ -64,14 +63,14 @@ class PooledBatchNorm2d(nn.BatchNorm2d):
 
 def deeplabv3_resnet101(num_classes: int) -> DeepLabV3:
     """The paper's base model."""
-    return DeepLabV3(segmentation.deeplabv3_resnet101, num_classes)
+    return DeepLabV3("deeplabv3_resnet101", num_classes)
 
 
 def deeplabv3_resnet50(num_classes: int) -> DeepLabV3:
     """The same with half of the backbone."""
-    return DeepLabV3(segmentation.deeplabv3_resnet50, num_classes)
+    return DeepLabV3("deeplabv3_resnet50", num_classes)
 
 
 def deeplabv3_mobilenet_v3_large(num_classes: int) -> DeepLabV3:
     """The same head on a small, fast backbone, at output stride 16."""
-    return DeepLabV3(segmentation.deeplabv3_mobilenet_v3_large, num_classes)
+    return DeepLabV3("deeplabv3_mobilenet_v3_large", num_classes)

@@ -18,8 +18,6 @@ from urllib.parse import urlparse
 
 import torch
 from torch import Tensor
-from torchvision import models
-from torchvision.models import segmentation
 
 from crackseg.errors import CracksegError
 from crackseg.models.deepcrack import CONVS_PER_STAGE, DeepCrack
@@ -32,18 +30,19 @@ DOWNLOAD_TIMEOUT_S = 30  # of silence on the line; torch.hub itself would wait f
 
 StateDict = Mapping[str, Tensor]
 
-_IMAGENET: dict[str, tuple[Any, Callable[[StateDict], dict[str, Tensor]]]] = {
-    "deeplabv3_resnet101": (models.ResNet101_Weights.IMAGENET1K_V1, lambda state: _without(state, "fc.")),
-    "deeplabv3_resnet50": (models.ResNet50_Weights.IMAGENET1K_V1, lambda state: _without(state, "fc.")),
+# Weights by torchvision's names, and for a backbone what to keep of them.
+_IMAGENET: dict[str, tuple[str, Callable[[StateDict], dict[str, Tensor]]]] = {
+    "deeplabv3_resnet101": ("ResNet101_Weights.IMAGENET1K_V1", lambda state: _without(state, "fc.")),
+    "deeplabv3_resnet50": ("ResNet50_Weights.IMAGENET1K_V1", lambda state: _without(state, "fc.")),
     "deeplabv3_mobilenet_v3_large": (
-        models.MobileNet_V3_Large_Weights.IMAGENET1K_V1,
+        "MobileNet_V3_Large_Weights.IMAGENET1K_V1",
         lambda state: _below(state, "features."),
     ),
 }
 _COCO = {
-    "deeplabv3_resnet101": segmentation.DeepLabV3_ResNet101_Weights.COCO_WITH_VOC_LABELS_V1,
-    "deeplabv3_resnet50": segmentation.DeepLabV3_ResNet50_Weights.COCO_WITH_VOC_LABELS_V1,
-    "deeplabv3_mobilenet_v3_large": segmentation.DeepLabV3_MobileNet_V3_Large_Weights.COCO_WITH_VOC_LABELS_V1,
+    "deeplabv3_resnet101": "DeepLabV3_ResNet101_Weights.COCO_WITH_VOC_LABELS_V1",
+    "deeplabv3_resnet50": "DeepLabV3_ResNet50_Weights.COCO_WITH_VOC_LABELS_V1",
+    "deeplabv3_mobilenet_v3_large": "DeepLabV3_MobileNet_V3_Large_Weights.COCO_WITH_VOC_LABELS_V1",
 }
 
 
@@ -72,7 +71,7 @@ def initialize(body: NetworkBody, architecture: str, init: str, *, num_classes: 
     elif init == "coco":
         if architecture not in _COCO:
             raise _no_weights(architecture, init, [*_COCO])
-        weights = _COCO[architecture]
+        weights = _get_weights(_COCO[architecture])
         _load_part(body, "backbone", _below(fetch(weights), "backbone."), weights, architecture)
     else:
         _initialize_from_file(body, architecture, init, num_classes)
@@ -121,16 +120,21 @@ def _initialize_from_imagenet(body: NetworkBody, architecture: str) -> None:
         body.load_pretrained_encoder()
         return
     if isinstance(body, DeepCrack):
-        weights: Any = (
-            models.VGG16_BN_Weights.IMAGENET1K_V1 if body.batch_norm else models.VGG16_Weights.IMAGENET1K_V1
-        )
+        weights = _get_weights(f"{'VGG16_BN' if body.batch_norm else 'VGG16'}_Weights.IMAGENET1K_V1")
         part, state = "encoder", _vgg16_as_encoder(fetch(weights))
     elif architecture in _IMAGENET:
-        weights, convert = _IMAGENET[architecture]
+        name, convert = _IMAGENET[architecture]
+        weights = _get_weights(name)
         part, state = "backbone", convert(fetch(weights))
     else:
         raise _no_weights(architecture, "imagenet", [*_IMAGENET, "deepcrack", "the architectures with an encoder"])
     _load_part(body, part, state, weights, architecture)
+
+
+def _get_weights(name: str) -> Any:
+    from torchvision.models import get_weight  # takes seconds to import, and most networks need none of it
+
+    return get_weight(name)
 
 
 def _load_part(body: NetworkBody, part: str, state: StateDict, weights: Any, architecture: str) -> None:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from crackseg.count_files import write_counts
 from crackseg.data.catalog import list_samples
-from crackseg.evaluation import PLAN_NAME, flatten_scores, score_split, write_scores
+from crackseg.evaluation import flatten_scores, score_split, write_scores
 from crackseg.metrics import ImageCounts
 from crackseg.params import Params, flatten_params, load_params
+from crackseg.records import PLAN_NAME
 from crackseg.report import read_scores
 from crackseg.stages.layout import Layout, read_json
 from crackseg.tracking import Store

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from crackseg.data.catalog import list_samples
-from crackseg.evaluation import predict_split
 from crackseg.inference import build_predictor
 from crackseg.models.weights_file import load_network
 from crackseg.params import load_params
+from crackseg.predicted_maps import predict_split
 from crackseg.stages.layout import Layout
 
 

@@ -11,8 +11,8 @@ from crackseg.data.validation import validate_datasets
 from crackseg.data.versioning import check_data_is_committed, hash_dataset, hash_listing
 from crackseg.errors import CracksegError
 from crackseg.params import load_params
+from crackseg.project_folder import find_real_root
 from crackseg.stages.layout import Layout, write_json
-from crackseg.tracking import find_real_root
 
 
 def run(root: Path) -> None:
