@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import numpy as np
 
@@ -17,10 +19,11 @@ from crackseg.models.network import MIN_SIDE_PX
 
 if TYPE_CHECKING:
     import pandas as pd
-    from pyspark.sql import SparkSession
+    from pyspark.sql import DataFrame, SparkSession
 
 RESULT_TYPE = "mask string, crack_fraction double, crack_length_px double, score double"
 _IMAGES_IN_A_PASS = 8  # decoded at once by a worker
+_EMPTY = "the file is empty (0 bytes)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +134,13 @@ def _score(
     scored = checked.select("path", "error", predict(sql.struct(usable.alias("image"))).alias("answer"))
     names = [column.split()[0] for column in RESULT_TYPE.split(", ")]
     answers = [sql.when(sql.col("error").isNull(), sql.col(f"answer.{name}")).alias(name) for name in names]
-    writer = scored.select("path", *answers, "error").write.mode("error")
+    table = scored.select("path", *answers, "error")
+    if empty := _list_empty_files(files, endings):
+        rows = [(path, _EMPTY) for path in empty]
+        table = table.unionByName(
+            spark.createDataFrame(rows, "path string, error string"), allowMissingColumns=True
+        )
+    writer = table.write.mode("error")
     if file_format == "csv":
         writer.option("header", "true").csv(target)
         written = spark.read.option("header", "true").csv(target)
@@ -140,6 +149,13 @@ def _score(
         written = spark.read.parquet(target)
     failed = written.filter(sql.col("error").isNotNull()).select("path", "error").orderBy("path").collect()
     return BatchSummary(written.count(), [(row["path"], row["error"]) for row in failed])
+
+
+def _list_empty_files(files: DataFrame, endings: str) -> list[str]:
+    """The photographs of 0 bytes: Spark's reader passes them over without a word."""
+    read = {row["path"] for row in files.select("path").toLocalIterator()}  # names alone; no content is read
+    named = (unquote(path).replace("file:///", "file:/") for path in files.inputFiles())  # as the column has them
+    return sorted(path for path in named if re.search(rf"(?i)\.({endings})$", path) and path not in read)
 
 
 def _make_check() -> Any:
@@ -161,8 +177,6 @@ def _make_check() -> Any:
         Image.MAX_IMAGE_PIXELS = None
 
         def check(content: bytes) -> str | None:
-            if not content:
-                return "the file is empty (0 bytes)"
             try:
                 with Image.open(io.BytesIO(content)) as image:
                     width, height = image.size

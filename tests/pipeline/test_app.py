@@ -125,6 +125,7 @@ def test_the_slider_moves_by_hand(page: Page, photograph: Path) -> None:
     before = page.locator("#cracks img").get_attribute("src")
     slider = page.locator("#threshold input[type=range]").bounding_box()
     assert slider
+    assert slider["y"] < 900  # in sight below the picture, without scrolling
     page.mouse.move(slider["x"] + 0.4567 * slider["width"], slider["y"] + slider["height"] / 2)
     page.mouse.down()
     page.mouse.move(slider["x"] + 0.95 * slider["width"], slider["y"] + slider["height"] / 2, steps=5)
@@ -158,7 +159,7 @@ def test_broken_files_are_named_and_the_page_goes_on(page: Page, photograph: Pat
         expect(page.locator("#problems .notice", has_text=message)).to_be_visible()
     expect(page.locator("#picture")).to_be_hidden()
     page.reload()
-    drop(page, as_upload("empty.png", b""), photograph)
+    drop(page, as_upload("empty.png", b""), as_upload("whole.png", photograph.read_bytes()))
     wait_until_measured(page)
     expect(page.locator("#problems .notice")).to_have_text("empty.png: the file is empty (0 bytes)")
     expect(page.locator("#problems .notice")).to_be_visible()

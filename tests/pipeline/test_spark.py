@@ -74,7 +74,7 @@ def test_broken_files_have_their_reason_and_cost_no_other_image_its_answer(
     contents = {"good": good, "empty": b"", "words": b"no image", "cut": good[: len(good) // 2]}
     contents["small"] = cv2.imencode(".png", image_HW3[:5, :5])[1].tobytes()
     for name, content in contents.items():
-        (source / f"{name}.png").write_bytes(content)
+        (source / f"{name} é%.png").write_bytes(content)
     said = finished.run(
         "crackseg",
         "batch",
@@ -89,13 +89,15 @@ def test_broken_files_have_their_reason_and_cost_no_other_image_its_answer(
     assert "1 of 5 photographs predicted" in said
     parts = [pd.read_csv(part) for part in (tmp_path / "out").glob("part-*.csv") if part.stat().st_size]
     table = pd.concat(parts)
-    errors = {Path(row.path).stem: row.error for row in table.itertuples() if isinstance(row.error, str)}
+    errors = {
+        Path(row.path).stem.split()[0]: row.error for row in table.itertuples() if isinstance(row.error, str)
+    }
     assert "empty" in errors["empty"]
     assert "not an image" in errors["words"]
     assert "damaged" in errors["cut"]
     assert "too small" in errors["small"]
     answered = table[table["error"].isna()]
-    assert [Path(path).stem for path in answered["path"]] == ["good"]
+    assert [Path(path).stem for path in answered["path"]] == ["good é%"]
     assert table.loc[table["error"].notna(), "mask"].isna().all()
 
 

@@ -73,7 +73,10 @@ class _Page:
     def _lay_out_results(self) -> None:
         self.empty = gr.HTML(markup.EMPTY)
         with gr.Column(visible=False) as self.results:
-            self.photograph = gr.Dropdown(label="Photograph", choices=[], filterable=False, elem_id="photograph")
+            # Any value: gradio refuses what is not among the choices, and hears of new ones when an event has ended.
+            self.photograph = gr.Dropdown(
+                label="Photograph", choices=[], allow_custom_value=True, elem_id="photograph"
+            )
             self.unusual = gr.HTML(elem_id="unusual", elem_classes="said")
             with gr.Tabs():
                 with gr.Tab("Cracks"), gr.Column(elem_id="picture"):
@@ -129,7 +132,7 @@ class _Page:
         ).then(self.measure, [*place, self.mm_per_px], measured, **quiet)
         # Two listeners: the picture follows the hand, the table comes when it is measured.
         self.threshold.input(self.answer, place, self.cracks, trigger_mode="always_last", **quiet)
-        for event in (self.threshold.input, self.mm_per_px.input):
+        for event in (self.threshold.input, self.mm_per_px.change):  # what is pasted is no input to gradio
             event(self.measure, [*place, self.mm_per_px], measured, trigger_mode="always_last", **quiet)
         self.opacity.change(None, self.opacity, js=markup.SET_OPACITY)
 
