@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from crackseg.errors import CracksegError
+from crackseg.models import ENCODERS, WIDTHS
 from crackseg.params import Params, change_params, flatten_params
 
 Setting = str | int | float | bool
@@ -157,7 +158,19 @@ def apply_cell(params: Params, cell: Cell, overrides: Mapping[str, Any] | None =
     Raises:
         CracksegError: an override that params.yaml cannot have.
     """
-    return change_params(params, {**(overrides or {}), **dict(cell.settings)}, source="-S")
+    return change_params(params, settings_of(cell, overrides or {}), source="-S")
+
+
+def settings_of(cell: Cell, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The user's settings and the cell's own, and nothing that belongs to another architecture of params.yaml."""
+    left_over: dict[str, Any] = {}
+    if cell.system not in WIDTHS:
+        left_over["model.width"] = None
+    if cell.system not in ENCODERS:
+        left_over["model.encoder"] = ""
+    if cell.system != "deepcrack":
+        left_over["model.batch_norm"] = True
+    return {**left_over, **overrides, **dict(cell.settings)}
 
 
 def matches(cell: Cell, run_params: Mapping[str, str]) -> bool:

@@ -27,7 +27,7 @@ from ruamel.yaml import YAML
 from crackseg.data.catalog import list_samples
 from crackseg.errors import CracksegError
 from crackseg.models import build_model
-from crackseg.paper.cells import Cell, apply_cell, find_departures, runs_alike
+from crackseg.paper.cells import Cell, apply_cell, find_departures, runs_alike, settings_of
 from crackseg.paper.durations import Duration, describe_durations, describe_machine, estimate_duration
 from crackseg.params import Params, flatten_params, load_params
 from crackseg.tracking import FinishedRun, Store
@@ -133,7 +133,7 @@ def queue_cells(root: Path, plan: Plan) -> Iterator[str]:
             if cell.name not in plan.to_queue:
                 continue
             name = plan.to_queue[cell.name]
-            settings = {**plan.overrides, **dict(cell.settings)}
+            settings = settings_of(cell, plan.overrides)
             # JSON is what both YAML and Hydra, which DVC reads settings with, take for the value it is.
             params = [f"{key}={dumps(value, ensure_ascii=False)}" for key, value in settings.items()]
             with _interrupts_held_back(), redirect_stdout(StringIO()):

@@ -76,6 +76,14 @@ def test_baselines_are_built_as_the_cells_say(architecture: str) -> None:
     assert build_model(**dict(model)) is not None
 
 
+def test_a_width_or_encoder_of_another_architecture_does_not_stop_a_cell() -> None:
+    small = change_params(COMMITTED, {"model.architecture": "unet", "model.width": 8}, source="-S")
+    for cell in TABLE3:
+        expected = 8 if cell.system == "modified_unet" else None
+        if cell.system != "deepcrack":
+            assert apply_cell(small, cell).model.width == expected
+
+
 def test_a_run_matches_its_own_cell_only() -> None:
     for cell in TABLE3:
         assert [other for other in TABLE3 if matches(other, record(cell))] == [cell]
