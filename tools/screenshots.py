@@ -33,6 +33,7 @@ from tools.small_project import environment_of, make_small_project  # noqa: E402
 
 IMAGES = ROOT / "docs" / "images"
 SIZE = {"width": 1400, "height": 760}
+SETTLE_MS = 4000  # MLflow asks for news all the time, so the network is never idle
 PHOTOGRAPH = "6209.jpg"  # a test image of the sample
 BESIDE_ASSISTANT = {
     "x": 0,
@@ -54,7 +55,8 @@ def main(folder: Path) -> None:
         for name, path, wait_for in list_pages(address):
             page.goto(f"{address}/#{path}")
             page.locator(wait_for).first.wait_for()
-            page.wait_for_load_state("networkidle")
+            page.wait_for_timeout(SETTLE_MS)
+            page.locator(wait_for).first.scroll_into_view_if_needed()
             write_picture(page.screenshot(clip=BESIDE_ASSISTANT), IMAGES / f"screenshot_{name}.png")
     with start_server(folder, "app") as address, open_page() as page:
         page.goto(address)
@@ -62,7 +64,7 @@ def main(folder: Path) -> None:
             folder / "data" / "CrackTree260" / "images" / PHOTOGRAPH
         )
         page.locator("#download-mask:enabled").wait_for()
-        page.wait_for_load_state("networkidle")
+        page.wait_for_timeout(SETTLE_MS)
         write_picture(page.screenshot(), IMAGES / "screenshot_app.png")
     report = folder / "outputs" / "report" / "pr_all.png"
     write_picture(report.read_bytes(), IMAGES / "report_pr.png")
@@ -74,9 +76,12 @@ def list_pages(address: str) -> Iterator[tuple[str, str, str]]:
     number = experiment["experiment_id"]
     found = ask(f"{address}/api/2.0/mlflow/runs/search", {"experiment_ids": [number]})["runs"]
     runs = json.dumps([run["info"]["run_id"] for run in found])
-    yield "version", "/models/crackseg/versions/1", "text=Intended use"
-    yield "registry", "/models/crackseg", "text=Version 1"
-    yield "runs", f"/experiments/{number}/runs?workflowType=machine_learning", "text=/gamma-2/"
+    alias = f"{address}/api/2.0/mlflow/registered-models/alias?name=crackseg&alias=production"
+    production = ask(alias)["model_version"]["version"]
+    yield "version", f"/models/crackseg/versions/{production}", "text=Intended use"
+    page = f"/experiments/{number}/runs?workflowType=machine_learning"
+    yield "runs", page, "text=/gamma-2/"
+    yield "charts", f"{page}&compareRunsMode=CHART", ".js-plotly-plot .main-svg"
     compared = f"runs={quote(runs)}&experiments={quote(json.dumps([number]))}"
     yield "compare", f"/compare-runs?{compared}", ".js-plotly-plot .main-svg"
 
