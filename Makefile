@@ -34,7 +34,7 @@ $(VENV)/.bench-installed: pyproject.toml constraints.txt $(VENV)/.installed
 	@touch $@
 
 test: setup lint ## lint, then all tests but the slow ones
-	$(BIN)/python -m pytest -m 'not slow' -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -m 'not slow' -n 2 --dist loadfile
 
 test-slow: setup ## the slow tests; those that lack Java 17 or PostgreSQL are skipped, and say so at the end
 	$(BIN)/python -c 'import pyspark' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,spark]'

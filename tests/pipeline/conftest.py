@@ -26,13 +26,6 @@ TINY = {
 }
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give the tests of the finished project to one process: to run the pipeline twice would take a minute more."""
-    for item in items:
-        if "finished" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("finished"))
-
-
 class Project:
     """A project folder, and commands run in it as a user would."""
 

@@ -17,14 +17,6 @@ from tests.pipeline.conftest import Project
 CELL = {"model": {"architecture": "modified_unet", "width": 4}, "optimizer": {"lr": 0.0001}}
 
 
-def test_a_report_without_a_finished_cell_fails_with_a_reason(finished: Project) -> None:
-    said = finished.run("crackseg", "paper", "report", "--no-timing", fails=True)
-    assert "error: no finished cell: of" in said
-    assert "crackseg paper queue --table3" in said
-    assert "Traceback" not in said
-    assert not (finished.folder / "outputs" / "paper").exists()
-
-
 @pytest.mark.slow
 def test_a_report_of_a_trained_cell(fresh: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)

@@ -155,6 +155,14 @@ def test_nothing_changed_means_nothing_run(finished: Project) -> None:
     assert finished.run("git", "status", "--porcelain") == ""
 
 
+def test_a_paper_report_without_a_finished_cell_fails_with_a_reason(finished: Project) -> None:
+    said = finished.run("crackseg", "paper", "report", "--no-timing", fails=True)
+    assert "error: no finished cell: of" in said
+    assert "crackseg paper queue --table3" in said
+    assert "Traceback" not in said
+    assert not (finished.folder / "outputs" / "paper").exists()
+
+
 def test_rescoring_trains_nothing_and_spoils_no_run(finished: Project) -> None:
     log = finished.run("dvc", "exp", "run", "--temp", "-n", "wider", "-S", "evaluate.tolerance_px=4")
     assert "Running stage 'evaluate@CRKWH100'" in log
