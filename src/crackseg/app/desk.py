@@ -31,12 +31,14 @@ class Desk:
 
     Attributes:
         inspections: by the name that the page shows, in the order dropped.
+        shown: name of the one that the visitor looks at; "" while there is none.
         problems: what was wrong with files, or with the version; a sentence each.
         drift: said of the photographs together, if there are enough and they are unlike the model's own; else "".
     """
 
     def __init__(self, shelf: ModelShelf, folder: Path) -> None:
         self.inspections: dict[str, Inspection] = {}
+        self.shown = ""
         self.problems: list[str] = []
         self.drift = ""
         self.folder = Path(tempfile.mkdtemp(dir=folder))
@@ -44,6 +46,11 @@ class Desk:
         self._digest = ""  # of the model that `_seen` is from
         self._seen: dict[str, Inspection | CracksegError] = {}  # by path
         self._turns = [Turn(0, self.folder / "0")]
+
+    @property
+    def current(self) -> Inspection | None:
+        """What the visitor looks at; None before there is anything, and while photographs are looked at anew."""
+        return self.inspections.get(self.shown)
 
     def inspect(self, paths: Sequence[str], version: str | None) -> Iterator[str]:
         """Let a version see the photographs that it has not seen, and take away those that are not among ``paths``.
@@ -54,7 +61,7 @@ class Desk:
         Yields:
             Before each step what it is, and a last time when all is done.
         """
-        self.inspections, self.problems, self.drift = {}, [], ""
+        self.inspections, self.shown, self.problems, self.drift = {}, "", [], ""
         paths = list(dict.fromkeys(paths))
         self._forget(set(self._seen) - set(paths))
         if not paths:

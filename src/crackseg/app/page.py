@@ -73,10 +73,7 @@ class _Page:
     def _lay_out_results(self) -> None:
         self.empty = gr.HTML(markup.EMPTY)
         with gr.Column(visible=False) as self.results:
-            # Any value: gradio refuses what is not among the choices, and hears of new ones when an event has ended.
-            self.photograph = gr.Dropdown(
-                label="Photograph", choices=[], allow_custom_value=True, elem_id="photograph"
-            )
+            self.photograph = gr.Dropdown(label="Photograph", choices=[], filterable=False, elem_id="photograph")
             self.unusual = gr.HTML(elem_id="unusual", elem_classes="said")
             with gr.Tabs():
                 with gr.Tab("Cracks"), gr.Column(elem_id="picture"):
@@ -111,7 +108,8 @@ class _Page:
     def _connect(self) -> None:
         shown = [self.base, self.cracks, self.heat, self.unusual, self.summary, self.threshold]
         measured = [self.summary, self.table, *self.downloads]
-        place = [self.desk, self.photograph, self.threshold]
+        # Not the chosen photograph's name: gradio refuses one that an inspection under way has taken off the list.
+        place = [self.desk, self.threshold]
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         self.blocks.load(self.open, outputs=[self.desk, self.files, self.version, self.banner], **quiet)
         for event in (self.files.change, self.version.input):
@@ -124,10 +122,10 @@ class _Page:
                 ],
                 trigger_mode="always_last", concurrency_limit=1, concurrency_id="model", **quiet,
             ).then(self.measure, [*place, self.mm_per_px], measured, **quiet)  # fmt: skip
-        self.photograph.input(self.show, place, shown, trigger_mode="always_last", **quiet).then(
-            self.measure, [*place, self.mm_per_px], measured, **quiet
-        )
-        self.own_threshold.click(self.reset_threshold, place[:2], self.threshold, **quiet).then(
+        self.photograph.input(
+            self.choose, [self.desk, self.photograph, self.threshold], shown, trigger_mode="always_last", **quiet
+        ).then(self.measure, [*place, self.mm_per_px], measured, **quiet)
+        self.own_threshold.click(self.reset_threshold, self.desk, self.threshold, **quiet).then(
             self.answer, place, self.cracks, **quiet
         ).then(self.measure, [*place, self.mm_per_px], measured, **quiet)
         # Two listeners: the picture follows the hand, the table comes when it is measured.
@@ -150,54 +148,58 @@ class _Page:
     def inspect(self, desk: Desk, paths: list[str] | None, version: str | None) -> Iterator[Changes]:
         """Photographs came or went, or another version was chosen. The first one is shown as soon as it is there."""
         yield {button: gr.DownloadButton(interactive=False) for button in self.downloads}
-        shown = ""
         for step in desk.inspect(paths or [], version):
             changes: Changes = {self.status: markup.write_status(step)}
-            if desk.inspections and not shown:
-                shown = next(iter(desk.inspections))
-                own = self.reset_threshold(desk, shown)
-                changes |= self.show(desk, shown, own) | {self.threshold: own}
-            yield changes | self._list_photographs(desk, shown)
-        yield self._list_photographs(desk, shown) | {self.status: ""}
+            if desk.inspections and not desk.shown:
+                desk.shown = next(iter(desk.inspections))
+                own = self.reset_threshold(desk)
+                changes |= self.show(desk, own) | {self.threshold: own}
+            yield changes | self._list_photographs(desk)
+        yield self._list_photographs(desk) | {self.status: ""}
 
-    def _list_photographs(self, desk: Desk, shown: str) -> Changes:
+    def _list_photographs(self, desk: Desk) -> Changes:
         names = list(desk.inspections)
         notices = [markup.write_notice(problem, kind="error") for problem in desk.problems]
         return {
             self.problems: "".join([*notices, markup.write_notice(desk.drift, kind="warning")]),
-            self.photograph: gr.Dropdown(choices=names, value=shown or None, visible=len(names) > 1),
+            self.photograph: gr.Dropdown(choices=names, value=desk.shown or None, visible=len(names) > 1),
             self.results: gr.Column(visible=bool(names)),
             self.empty: gr.HTML(visible=not names),
         }
 
-    def show(self, desk: Desk, name: str, threshold: float) -> Changes:
+    def choose(self, desk: Desk, name: str, threshold: float) -> Changes:
         """Another photograph, at the threshold that the slider stands at."""
-        inspection = desk.inspections.get(name)
+        desk.shown = name
+        return self.show(desk, threshold)
+
+    def show(self, desk: Desk, threshold: float) -> Changes:
+        """The photograph that was chosen, and its cracks."""
+        inspection = desk.current
         if inspection is None:  # taken away meanwhile
             return {self.unusual: ""}
         return {
             self.base: markup.show_photograph(inspection),
             self.heat: markup.show_heat(inspection),
             self.unusual: markup.write_unusual(inspection.unusual),
-            self.cracks: self.answer(desk, name, threshold),
+            self.cracks: self.answer(desk, threshold),
         }
 
-    def answer(self, desk: Desk, name: str, threshold: float) -> str:
+    def answer(self, desk: Desk, threshold: float) -> str:
         """The cracks at another threshold, from the kept map."""
-        inspection = desk.inspections.get(name)
+        inspection = desk.current
         if inspection is None:
             return ""
         mask_HW = inspection.find_cracks(inspection.exact_threshold(threshold))
         return markup.show_cracks(encode_cracks(mask_HW))
 
-    def reset_threshold(self, desk: Desk, name: str) -> float:
+    def reset_threshold(self, desk: Desk) -> Any:
         """Back to the model's own threshold."""
-        return round(desk.inspections[name].operating_threshold, 3)
+        return gr.skip() if desk.current is None else round(desk.current.operating_threshold, 3)
 
-    def measure(self, desk: Desk, name: str, threshold: float, mm_per_px: str) -> Iterator[Changes]:
+    def measure(self, desk: Desk, threshold: float, mm_per_px: str) -> Iterator[Changes]:
         """The table and the downloads; there are none while they are not of what is seen."""
         yield {button: gr.DownloadButton(interactive=False) for button in self.downloads}
-        inspection = desk.inspections.get(name)
+        inspection = desk.current
         if inspection is None:
             return
         turn = desk.begin_turn()

@@ -16,8 +16,8 @@ from typing import Any
 from crackseg.app.shelf import ModelShelf
 from crackseg.deployment import check_port
 from crackseg.errors import CracksegError
+from crackseg.project_folder import find_root
 from crackseg.promotion import open_production
-from crackseg.tracking import find_root
 
 HOST = "127.0.0.1"
 # The browser enforces it, whatever a library's page would like to fetch.
