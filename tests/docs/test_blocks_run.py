@@ -22,10 +22,12 @@ from tests.pipeline.conftest import Project, make_project
 # Commands that go on until they are stopped, and the port that they listen on.
 SERVERS = {"crackseg ui": 5000, "crackseg serve": 5001}
 RUN = [block for block in all_blocks() if block.language in ("console", "python") and block.reason is None]
-PAGES = list(dict.fromkeys(block.page for block in RUN))
+# These leave other data and a version without scores behind, with which a gate has nothing to compare.
+LAST = ("docs/your-own-photographs.md", "docs/datasets.md", "docs/search.md")
+PAGES = sorted(dict.fromkeys(block.page for block in RUN), key=LAST.__contains__)
 
-# In bash: a server runs beside the commands that follow and ends with the page; a gate may say no, as earlier
-# pages import other data and register a trial of a search; an earlier page may have committed the same.
+# In bash: a server runs beside the commands that follow and ends with the page; a gate may say no; an earlier page may
+# have committed the same.
 PREAMBLE = """
 set -e -o pipefail -m
 servers=
@@ -44,8 +46,7 @@ gate() {
   local said status=0
   said=$("$@" 2>&1) || status=$?
   echo "$said"
-  [ $status = 0 ] || [[ $said == *"gate FAILED"* || $said == *"is in production already"* ]] ||
-    [[ $said == *"on the present data"* || $said == *"has no scores"* ]]
+  [ $status = 0 ] || [[ $said == *"gate FAILED"* || $said == *"is in production already"* ]]
 }
 commit() { git diff --quiet HEAD -- "${@: -1}" || "$@"; }
 """

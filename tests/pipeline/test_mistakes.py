@@ -113,7 +113,12 @@ def test_score_names_the_map_without_a_mask(project: Project, tmp_path: Path) ->
 
 def test_mistaken_init_leaves_no_run_and_no_checkpoint(fresh: Project) -> None:
     fresh.run("crackseg", "stage", "prepare")
-    fresh.set_params({"model": {"init": "models:/crackseg/99"}})
-    assert "cannot be fetched" in fail(fresh, "crackseg", "stage", "train")
+    for init, said in (
+        ("nowhere.pt", "nowhere.pt"),
+        ("coco", "coco"),
+        ("models:/crackseg/99", "cannot be fetched"),
+    ):
+        fresh.set_params({"model": {"init": init}})
+        assert said in fail(fresh, "crackseg", "stage", "train")
     assert not list((fresh.folder / "mlruns").glob("checkpoints/*"))
     assert not list((fresh.folder / "mlruns").glob("artifacts/*"))

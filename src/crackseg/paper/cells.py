@@ -1,7 +1,8 @@
 """The paper's experiments as cells: the ten columns of its Table 3 and the 256 combinations of its section 3.1.
 
 A cell is what to change in params.yaml. Everything that a cell does not name is the recipe that all of them share,
-and stays as params.yaml has it; :data:`RECIPE` is what the paper says of that.
+and stays as params.yaml has it, but for options of the model that a cell's architecture does not have; :data:`RECIPE`
+is what the paper says of that.
 """
 
 from __future__ import annotations

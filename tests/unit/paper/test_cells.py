@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 from crackseg.errors import CracksegError
 from crackseg.models import build_model
@@ -77,11 +78,18 @@ def test_baselines_are_built_as_the_cells_say(architecture: str) -> None:
 
 
 def test_a_width_or_encoder_of_another_architecture_does_not_stop_a_cell() -> None:
-    small = change_params(COMMITTED, {"model.architecture": "unet", "model.width": 8}, source="-S")
+    other = {
+        "model.architecture": "pspnet",
+        "model.width": 8,
+        "model.encoder": "resnet18",
+        "model.batch_norm": False,
+    }
+    of_another = change_params(COMMITTED, other, source="-S")
     for cell in TABLE3:
-        expected = 8 if cell.system == "modified_unet" else None
-        if cell.system != "deepcrack":
-            assert apply_cell(small, cell).model.width == expected
+        model = apply_cell(of_another, cell).model
+        with torch.device("meta"):
+            build_model(**dict(model) | {"init": "random"})
+        assert model.width == (None if cell.system == "deeplabv3_resnet101" else 8)  # a width that it has stays
 
 
 def test_a_run_matches_its_own_cell_only() -> None:
