@@ -56,7 +56,6 @@ def main(folder: Path) -> None:
             page.goto(f"{address}/#{path}")
             page.locator(wait_for).first.wait_for()
             page.wait_for_timeout(SETTLE_MS)
-            page.locator(wait_for).first.scroll_into_view_if_needed()
             write_picture(page.screenshot(clip=BESIDE_ASSISTANT), IMAGES / f"screenshot_{name}.png")
     with start_server(folder, "app") as address, open_page() as page:
         page.goto(address)

@@ -11,7 +11,7 @@ from crackseg.data.versioning import fetch_data, read_dvc, run_dvc
 from crackseg.errors import CracksegError
 from crackseg.params import load_params
 from crackseg.plots import describe_source, format_score_table
-from crackseg.tracking import find_real_root
+from crackseg.project_folder import find_real_root
 from crackseg.training import format_duration
 
 EXPERIMENT_NAME = "demo"

@@ -18,8 +18,9 @@ from crackseg.errors import CracksegError
 from crackseg.model_card import write_card
 from crackseg.model_loading import pin_alias
 from crackseg.production import PRODUCTION_ALIAS
+from crackseg.project_folder import find_root
 from crackseg.promotion import open_production
-from crackseg.tracking import Store, find_root
+from crackseg.tracking import Store
 
 _HOST = "127.0.0.1"
 _log = logging.getLogger("crackseg")

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 RESULT_TYPE = "mask string, crack_fraction double, crack_length_px double, score double"
 _IMAGES_IN_A_PASS = 8  # decoded at once by a worker
-_EMPTY = "the file is empty (0 bytes)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +135,7 @@ def _score(
     answers = [sql.when(sql.col("error").isNull(), sql.col(f"answer.{name}")).alias(name) for name in names]
     table = scored.select("path", *answers, "error")
     if empty := _list_empty_files(files, endings):
-        rows = [(path, _EMPTY) for path in empty]
+        rows = [(path, "the file is empty (0 bytes)") for path in empty]
         table = table.unionByName(
             spark.createDataFrame(rows, "path string, error string"), allowMissingColumns=True
         )

@@ -13,9 +13,9 @@ from crackseg.data.importers import import_datasets
 from crackseg.data.versioning import fetch_data
 from crackseg.params import load_params
 from crackseg.plots import describe_source
+from crackseg.project_folder import find_real_root
 from crackseg.study import BUDGET, LOSSES, NUM_EPOCHS, NUM_STEPS, SYSTEMS, record_study
 from crackseg.study_figures import draw_inits, draw_losses
-from crackseg.tracking import find_real_root
 
 _FIGURES = {
     "ods": "ODS",

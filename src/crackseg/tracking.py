@@ -39,7 +39,6 @@ from crackseg.data.versioning import hash_file
 from crackseg.errors import CracksegError
 from crackseg.outbox import Outbox, deliver_left_over
 from crackseg.project_folder import find_real_root
-from crackseg.project_folder import find_root as find_root  # known from here
 
 _log = logging.getLogger("crackseg")
 EXPERIMENT = "crackseg"

@@ -93,7 +93,7 @@ def demo() -> None:
     crackseg demo
     """
     from crackseg.demo import run_demo
-    from crackseg.tracking import find_root
+    from crackseg.project_folder import find_root
 
     click.echo(run_demo(find_root()))
 
@@ -108,7 +108,8 @@ def ui(port: int) -> None:
     """
     import subprocess
 
-    from crackseg.tracking import Store, find_root
+    from crackseg.project_folder import find_root
+    from crackseg.tracking import Store
 
     store = Store(find_root())
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store.uri, "--port", str(port)]

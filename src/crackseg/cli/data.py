@@ -60,7 +60,7 @@ def data_import(
     from crackseg.data.importers import import_datasets
     from crackseg.data.staging import finish_interrupted_import
     from crackseg.data.versioning import check_data_is_committed, fetch_data, version_data
-    from crackseg.tracking import find_root
+    from crackseg.project_folder import find_root
 
     root = find_root()
     fetch_data(root)
@@ -121,7 +121,7 @@ def data_validate(names: tuple[str, ...], out: Path | None, as_json: bool) -> No
 
     from crackseg.data.image_io import write_bytes
     from crackseg.data.validation import validate_datasets
-    from crackseg.tracking import find_root
+    from crackseg.project_folder import find_root
 
     data_dir = find_root() / "data"
     chosen = list(names) or sorted(path.parent.name for path in data_dir.glob("*/manifest.csv"))

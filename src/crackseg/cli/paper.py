@@ -45,7 +45,8 @@ def paper_queue(
     from crackseg.paper.cells import choose_cells
     from crackseg.paper.queue import describe_plan, make_plan, queue_cells
     from crackseg.params import parse_setting
-    from crackseg.tracking import Store, find_root
+    from crackseg.project_folder import find_root
+    from crackseg.tracking import Store
 
     cells = choose_cells(table3=table3, grid=grid, names=names)
     overrides = dict(parse_setting(text) for text in settings)
@@ -81,7 +82,8 @@ def paper_report(architectures: str | None, no_timing: bool, repeats: int) -> No
     """
     from crackseg.paper.report import write_paper_report
     from crackseg.paper.timing import choose_architectures
-    from crackseg.tracking import Store, find_root
+    from crackseg.project_folder import find_root
+    from crackseg.tracking import Store
 
     chosen = () if no_timing else choose_architectures(architectures)
     root = find_root()

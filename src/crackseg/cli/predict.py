@@ -54,7 +54,7 @@ def predict(
     from crackseg.model_loading import load_model
     from crackseg.photographs import find_photographs
     from crackseg.prediction import describe_summary, measure_masks, predict_files
-    from crackseg.tracking import find_root
+    from crackseg.project_folder import find_root
 
     scale = choose_scale(mm_per_px, None)
     if scale is not None and not measure:

@@ -192,8 +192,8 @@ def history(as_json: bool) -> None:
 
 def _open(*, mend: bool = True) -> Production:
     """Open the registry, and bring it in order first; what that changed goes to the error stream."""
+    from crackseg.project_folder import find_root
     from crackseg.promotion import open_production
-    from crackseg.tracking import find_root
 
     production = open_production(find_root())
     if mend:

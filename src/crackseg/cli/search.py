@@ -65,8 +65,8 @@ def search(
     if context.invoked_subcommand is not None:
         return
     from crackseg.params import parse_setting
+    from crackseg.project_folder import find_root
     from crackseg.search.run import Order, run_search
-    from crackseg.tracking import find_root
 
     overrides = dict(parse_setting(text) for text in settings)
     click.echo(run_search(find_root(), Order(name, storage, trials, timeout, jobs, overrides)))
@@ -105,8 +105,8 @@ def search_apply(
     \b
     crackseg search apply --trial 17 --searched-only
     """
+    from crackseg.project_folder import find_root
     from crackseg.search.apply import apply_trial
-    from crackseg.tracking import find_root
 
     _store, opened = _load(context, name, storage)
     changed = apply_trial(find_root(), opened, trial, searched_only=searched_only)
@@ -136,8 +136,8 @@ def search_queue(
     crackseg search queue --top 3 --seeds 3
     """
     from crackseg.params import parse_setting
+    from crackseg.project_folder import find_root
     from crackseg.search.outcomes import queue_best
-    from crackseg.tracking import find_root
 
     store, opened = _load(context, name, storage)
     overrides = dict(parse_setting(text) for text in settings)
@@ -155,16 +155,17 @@ def search_register(context: click.Context, name: str | None, storage: str | Non
     \b
     crackseg search register
     """
+    from crackseg.project_folder import find_root
     from crackseg.search.outcomes import register_trial
-    from crackseg.tracking import find_root
 
     store, opened = _load(context, name, storage)
     click.echo(f"registered: {register_trial(find_root(), store, opened, trial)}")
 
 
 def _open(context: click.Context, name: str | None, storage: str | None) -> tuple[Store, Any, str | None]:
+    from crackseg.project_folder import find_root
     from crackseg.search.storage import default_storage, open_storage
-    from crackseg.tracking import Store, find_root
+    from crackseg.tracking import Store
 
     store = Store(find_root())
     address = storage or context.obj["storage"] or default_storage(store.home)

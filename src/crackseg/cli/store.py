@@ -26,7 +26,8 @@ def store_deliver() -> None:
     crackseg store deliver
     """
     from crackseg.outbox import deliver_left_over
-    from crackseg.tracking import Store, find_root
+    from crackseg.project_folder import find_root
+    from crackseg.tracking import Store
 
     opened = Store(find_root())  # opening delivers what waits
     _, waiting = deliver_left_over(opened.outbox_dir, opened.client)
@@ -47,8 +48,9 @@ def store_export(folder: Path, experiments: tuple[str, ...], run_ids: tuple[str,
     crackseg store export backup
     crackseg store export one --run RUN_ID
     """
+    from crackseg.project_folder import find_root
     from crackseg.store_transfer.exporting import export_store
-    from crackseg.tracking import Store, find_root
+    from crackseg.tracking import Store
 
     counts = export_store(Store(find_root()), folder, experiments=experiments, run_ids=run_ids)
     for note in counts.notes:
@@ -66,8 +68,9 @@ def store_import(folder: Path) -> None:
     \b
     crackseg store import backup
     """
+    from crackseg.project_folder import find_root
     from crackseg.store_transfer.importing import import_store
-    from crackseg.tracking import Store, find_root
+    from crackseg.tracking import Store
 
     opened = Store(find_root())
     counts = import_store(opened, folder)

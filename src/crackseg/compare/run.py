@@ -29,7 +29,8 @@ from crackseg.errors import CracksegError
 from crackseg.evaluation import stretch_map
 from crackseg.params import load_params
 from crackseg.plots import describe_source
-from crackseg.tracking import Store, describe_code, find_real_root
+from crackseg.project_folder import find_real_root
+from crackseg.tracking import Store, describe_code
 
 _log = logging.getLogger("crackseg")
 RUN_NAME = "comparison"

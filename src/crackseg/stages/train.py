@@ -24,9 +24,10 @@ from crackseg.models import build_model
 from crackseg.models.weights_file import save_weights
 from crackseg.params import Params, flatten_params, load_params
 from crackseg.processes import Processes, check_gpus, is_launched, joined
+from crackseg.project_folder import find_real_root
 from crackseg.records import CrackSample
 from crackseg.stages.layout import Layout, read_json, write_json
-from crackseg.tracking import RunRecorder, Store, describe_code, fetched_init, find_real_root
+from crackseg.tracking import RunRecorder, Store, describe_code, fetched_init
 from crackseg.training import TrainingRecipe, fit
 
 _Samples = tuple[list[CrackSample], list[CrackSample]]  # to train with and to validate with
