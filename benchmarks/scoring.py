@@ -9,10 +9,12 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
+from skimage import morphology
 from sklearn.metrics import precision_recall_curve
 
 from benchmarks.measure import Effort, Row, measure_in_turn, peak_memory_mb, run_apart
 from benchmarks.scenes import draw_map
+from crackseg.centerlines import thin
 from crackseg.metrics import ScoreAccumulator, Scores, count_image
 
 _NUM_THRESHOLDS = 256
@@ -24,10 +26,10 @@ Pairs = Sequence[tuple[np.ndarray, np.ndarray]]
 
 
 def run(effort: Effort) -> list[Row]:
-    """Rows ``scoring``, ``scoring-sklearn`` and ``scoring-memory``."""
+    """Rows ``scoring``, ``scoring-sklearn``, ``scoring-memory`` and ``scoring-lines``."""
     cv2.setNumThreads(1)
     pairs = [draw_map(seed) for seed in range(200)]
-    return [_against_loop(pairs, effort), _against_sklearn(pairs, effort), _memory()]
+    return [_against_loop(pairs, effort), _against_sklearn(pairs, effort), _memory(), _thinning(pairs, effort)]
 
 
 def _against_loop(pairs: Pairs, effort: Effort) -> Row:
@@ -77,6 +79,22 @@ def _memory() -> Row:
     ours = max(grown["ours"], 1.0)
     target = grown["sklearn"] / 30
     return Row("scoring-memory", ours, grown["sklearn"], "scikit-learn, pooled", "MB", note, target=target)
+
+
+def _thinning(pairs: Pairs, effort: Effort) -> Row:
+    """What scoring spends most on besides counting: thinning prediction and truth, for the centre-line IoU."""
+    masks = [mask for prob, truth in pairs[: effort.pick(40, 10)] for mask in (prob > 0.5, truth > 0)]
+    for mask in masks:
+        np.testing.assert_array_equal(thin(mask), morphology.thin(mask))
+    seconds = measure_in_turn(
+        [lambda: [thin(mask) for mask in masks], lambda: [morphology.thin(mask) for mask in masks]],
+        repeats=effort.pick(3, 1),
+        clock=time.thread_time,
+        warm_up=False,
+    )
+    ours_s, peer_s = (1000 * s / len(masks) for s in seconds)
+    note = f"{len(masks)} masks of 512², predicted and true; equal in every pixel"
+    return Row("scoring-lines", ours_s, peer_s, "scikit-image, thin", "ms/mask", note)
 
 
 def _score(pairs: Pairs, *, min_max: bool = True) -> Scores:

@@ -15,10 +15,10 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import pandas as pd
-from skimage.morphology import disk, thin
+from skimage.morphology import disk
 from tqdm import tqdm
 
-from crackseg.centerlines import LineCounts, count_lines, count_pieces
+from crackseg.centerlines import LineCounts, count_lines, count_pieces, thin
 from crackseg.data.image_io import IMAGE_EXTENSIONS, encode_png, read_mask
 from crackseg.data.mask_formats import MaskReader
 from crackseg.data.wording import join_some

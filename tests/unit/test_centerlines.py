@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from skimage.morphology import thin
 
+import crackseg.centerlines
 from crackseg.centerlines import LineCounts, count_lines, count_pieces, skeleton_length_px
 from crackseg.errors import CracksegError
 
@@ -32,6 +33,14 @@ def slow_centerline_iou(crack_mask: np.ndarray, mask: np.ndarray, radius: int) -
     fn = len(true_line) - tp
     fp = int((~near.any(axis=0)).sum())
     return tp / (tp + fp + fn) if tp + fp + fn else 0.0
+
+
+@given(hnp.arrays(bool, st.tuples(st.integers(1, 40), st.integers(1, 40))), st.integers(1, 7))
+@settings(deadline=None, max_examples=300)
+def test_thinning_is_scikit_images(scattered: np.ndarray, width: int) -> None:
+    mask = cv2.dilate(scattered.view(np.uint8), np.ones((width, width), np.uint8)).view(bool)
+    for drawn in (scattered, mask, ~mask):
+        np.testing.assert_array_equal(crackseg.centerlines.thin(drawn), thin(drawn))
 
 
 @given(st.data(), st.integers(0, 6))
