@@ -36,8 +36,9 @@ _WORTH_COMPILING_S = 600.0
 _ROUNDS = 5
 _MARGIN = 1.05  # what is not faster by this share than something simpler is not worth being different
 # Largest difference of probability from eager float32, over the tile that was tried. Engines in float32 sum in other
-# orders; halves keep 8 bits, and their largest errors lie on a few steep edges: what counts is the mean.
-_MOST_OFF = {"float32": ("largest", 1e-3), "bfloat16": ("mean", 2e-3), "float16": ("mean", 2e-3)}
+# orders: a DeepLabV3-ResNet101 of random weights has up to 0.002 from float64 in eager torch, and as much in OpenVINO.
+# Halves keep 8 bits, and their largest errors lie on a few steep edges: what counts is the mean.
+_MOST_OFF = {"float32": ("largest", 5e-3), "bfloat16": ("mean", 2e-3), "float16": ("mean", 2e-3)}
 _log = logging.getLogger("crackseg")
 
 
@@ -109,7 +110,7 @@ def agrees(found: np.ndarray, expected: np.ndarray, precision: str) -> bool:
 
     Args:
         found, expected: float32 logits of the same tiles.
-        precision: of ``found``; float32 may differ by 0.001 of probability at any pixel, halves by 0.002 on average.
+        precision: of ``found``; float32 may differ by 0.005 of probability at any pixel, halves by 0.002 on average.
     """
     difference = np.abs(_sigmoid(found) - _sigmoid(expected))
     kind, most = _MOST_OFF[precision]
