@@ -1,6 +1,7 @@
-"""Where the time goes, and how far that is from what a core can do: ``python -m benchmarks.limits``.
+"""Where the time goes, and how far that is from what the machine can do: ``python -m benchmarks.limits``.
 
-Everything on one core, in processor time of that core, which leaves out what other programs take.
+Networks run on all cores, timed on the clock, so leave the machine alone meanwhile; what a loader's worker does, on one
+core, in processor time.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -19,10 +21,17 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.inference import make_network
-from benchmarks.measure import ROOT
+from benchmarks.measure import ROOT, measure_in_turn
 from benchmarks.scenes import draw_pair
+from crackseg.centerlines import count_lines
 from crackseg.data.augmentation import augment_pair
+from crackseg.data.catalog import list_samples
+from crackseg.data.dataset import CrackDataset
+from crackseg.data.decoded import PixelCache
 from crackseg.data.image_io import read_image, read_mask, write_mask, write_png, write_probability_map
+from crackseg.data.preprocessing import prepare_dataset
+from crackseg.data.synthetic import write_sample
+from crackseg.engines import Plan, build_engine, has_openvino
 from crackseg.inference import Predictor, sigmoid
 from crackseg.losses import build_loss
 from crackseg.metrics import count_image
@@ -30,56 +39,89 @@ from crackseg.optimizers import build_optimizer
 from crackseg.params import PredictParams, load_params
 
 _CPU = torch.device("cpu")
-_MODELS = {"deeplabv3_resnet101": 1, "deeplabv3_mobilenet_v3_large": 5, "unet": 5}  # and repeats
+_MODELS = {"deeplabv3_resnet101": 3, "deeplabv3_mobilenet_v3_large": 9, "unet": 9}  # and repeats
+_REPEATS = 9  # of everything else
+_SIZE_PX = 512
+_PAIRS = 20  # of the sample, for what a training image costs
 
 
 def main() -> None:
-    """Print the tables of docs/performance.md."""
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
-    matmul, copy = _measure_matmul(), _measure_copy()
+    """Print the tables of docs/performance.md and docs/performance-data.md."""
+    threads = torch.get_num_threads()
+    numpy_rate, torch_rate, copy = _measure_matmul_of_numpy(), _measure_matmul(), _measure_copy()
+    limit = max(numpy_rate, torch_rate)
     print(
-        f"| limit of a core | {matmul:.1f} GFLOP/s (matmul, float32) | {copy:.1f} GB/s (copy, read and written) |\n"
+        f"| limits of {threads} cores | |\n|---|---:|\n"
+        f"| product of two matrices of 2,048², float32, NumPy | {numpy_rate:.0f} GFLOP/s |\n"
+        f"| the same, torch | {torch_rate:.0f} GFLOP/s |\n"
+        f"| copy of 256 MB by one core, read and written | {copy:.1f} GB/s |\n"
     )
-    print("| a prediction of 512² | GFLOP | s | GFLOP/s | of the limit | longest operations |")
-    print("|---|---:|---:|---:|---:|---|")
+    print("| a prediction of 512² | GFLOP | s | GFLOP/s | of the limit |\n|---|---:|---:|---:|---:|")
     for architecture, repeats in _MODELS.items():
-        gflop, seconds, shares = _measure_prediction(architecture, repeats)
-        rate = gflop / seconds
-        print(f"| {architecture} | {gflop:.1f} | {seconds:.3f} | {rate:.1f} | {rate / matmul:.0%} | {shares} |")
-    for title, steps in (("around a prediction", _around_a_prediction()), ("a training step", _training_step())):
+        for words, gflop, seconds in _measure_predictions(architecture, repeats):
+            rate = gflop / seconds
+            print(f"| {words} | {gflop:.1f} | {seconds:.3f} | {rate:.0f} | {rate / limit:.0%} |")
+    print("\n| operations, torch in channels last | share of the time |\n|---|---|")
+    for architecture in _MODELS:
+        print(f"| {architecture} | {_list_operations(architecture)} |")
+    for title, steps in (
+        ("around a prediction", _around_a_prediction()),
+        ("a training step, U-Net, 2 patches of 448²", _training_step()),
+    ):
         total = sum(steps.values())
         print(f"\n| {title} | ms | share |\n|---|---:|---:|")
         for name, seconds in steps.items():
             print(f"| {name} | {1000 * seconds:.2f} | {seconds / total:.1%} |")
+    print("\n| a training image, one core | decoded each time, ms | from the cache, ms |\n|---|---:|---:|")
+    for name, cells in _training_image().items():
+        print(f"| {name} | {' | '.join('–' if s is None else f'{1000 * s:.1f}' for s in cells)} |")
 
 
 def _measure_matmul() -> float:
     a, b = torch.rand(2048, 2048), torch.rand(2048, 2048)
-    return 2 * 2048**3 / _seconds(lambda: a @ b, 5) / 1e9
+    return 2 * 2048**3 / _seconds(lambda: a @ b) / 1e9
+
+
+def _measure_matmul_of_numpy() -> float:
+    """By NumPy's OpenBLAS: torch's MKL leaves some processors half idle."""
+    a, b = np.random.default_rng(0).random((2, 2048, 2048), np.float32)
+    return 2 * 2048**3 / _seconds(lambda: a @ b) / 1e9
 
 
 def _measure_copy() -> float:
     source = np.ones(64_000_000, np.float32)  # larger than any cache
     target = np.empty_like(source)
-    return 2 * source.nbytes / _seconds(lambda: np.copyto(target, source), 7) / 1e9
+    return 2 * source.nbytes / _seconds(lambda: np.copyto(target, source)) / 1e9
 
 
-def _measure_prediction(architecture: str, repeats: int) -> tuple[float, float, str]:
+def _measure_predictions(architecture: str, repeats: int) -> list[tuple[str, float, float]]:
+    """What was run, GFLOP and seconds, of each way to run a network in float32; the ways in turn."""
+    network = make_network(architecture)
+    tile = draw_pair(0, _SIZE_PX)[0][None]
+    counter = FlopCounterMode(display=False)
+    with counter, torch.inference_mode():
+        network(torch.from_numpy(tile).permute(0, 3, 1, 2).float() / 255)
+    threads = torch.get_num_threads()
+    plans = [Plan("torch", "float32", channels_last, threads, 1) for channels_last in (False, True)]
+    plans += [Plan("openvino", "float32", False, threads, 1)] if has_openvino() else []
+    engines = [build_engine(network, _CPU, plan, (_SIZE_PX, _SIZE_PX)) for plan in plans]
+    seconds = measure_in_turn([partial(engine, tile) for engine in engines], repeats=repeats)
+    gflop = counter.get_total_flops() / 1e9
+    names = ["torch, eager", "torch, channels last", "OpenVINO"]
+    return [(f"{architecture}, {name}", gflop, s) for name, s in zip(names, seconds, strict=False)]
+
+
+def _list_operations(architecture: str) -> str:
     predictor = _predictor(architecture)
     image, _ = draw_pair(0)
-    counter = FlopCounterMode(display=False)
-    with counter:
-        predictor.predict_logits(image)
-    seconds = _seconds(lambda: predictor.predict_logits(image), repeats)
+    predictor.predict_logits(image)
     with profile(activities=[ProfilerActivity.CPU]) as profiled:
         predictor.predict_logits(image)
     taken: Counter[str] = Counter()
     for event in profiled.key_averages():
         taken[event.key.removeprefix("aten::")] += event.self_cpu_time_total
     total = sum(taken.values())
-    shares = ", ".join(f"{name} {us / total:.0%}" for name, us in taken.most_common(4))
-    return counter.get_total_flops() / 1e9, seconds, shares
+    return ", ".join(f"{name} {us / total:.0%}" for name, us in taken.most_common(5))
 
 
 def _around_a_prediction() -> dict[str, float]:
@@ -89,6 +131,8 @@ def _around_a_prediction() -> dict[str, float]:
     predictor = _predictor("unet")
     logits = predictor.predict_logits(image)
     prob = sigmoid(logits.copy())
+    # As many crack pixels as a good model finds; one of random weights finds none, or all.
+    crack_mask = cv2.dilate(mask, np.ones((3, 3), np.uint8))
     with tempfile.TemporaryDirectory() as scratch:
         image_path, mask_path, map_path = (Path(scratch) / f"{name}.png" for name in ("image", "mask", "map"))
         write_png(image_path, image)
@@ -102,6 +146,7 @@ def _around_a_prediction() -> dict[str, float]:
             "count at 256 thresholds": _seconds(
                 lambda: count_image(prob, mask, tolerance_px=params.evaluate.tolerance_px)
             ),
+            "centre lines of both": _seconds(lambda: count_lines(crack_mask, mask)),
         }
 
 
@@ -116,12 +161,12 @@ def _training_step() -> dict[str, float]:
     seconds: dict[str, list[float]] = {}
 
     def timed(name: str, start: float) -> float:
-        now = time.thread_time()
+        now = time.perf_counter()
         seconds.setdefault(name, []).append(now - start)
         return now
 
     for _ in range(6):
-        now = time.thread_time()
+        now = time.perf_counter()
         patches = [augment_pair(image, mask, params.augment, rng) for image, mask in pairs]
         images = torch.from_numpy(np.stack([image for image, _ in patches])).permute(0, 3, 1, 2)
         masks = torch.from_numpy(np.stack([mask for _, mask in patches]))[:, None]
@@ -138,19 +183,47 @@ def _training_step() -> dict[str, float]:
     return {name: median(taken[1:]) for name, taken in seconds.items()}
 
 
+def _training_image() -> dict[str, tuple[float | None, float | None]]:
+    """What a loader's worker does for a patch at the committed settings: seconds without and with the cache."""
+    params = load_params(ROOT / "params.yaml")
+    cv2.setNumThreads(1)
+    rng = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        write_sample(folder / "data", seed=0, counts={"CrackTree260": (_PAIRS, 0, 0)})
+        prepare_dataset(folder / "data", "CrackTree260", folder / "prepared", params.data)
+        samples = list_samples(folder / "prepared", "CrackTree260")
+        cache = PixelCache(folder / "decoded", 1 << 30)
+        build = partial(CrackDataset, samples, params.augment, patches_per_image=1, seed=0)
+        decoding, cached = build(), build(cache=cache)
+        cached[0, 0]  # maps the file
+
+        def for_each(work: Callable[[int], object]) -> float:
+            return _seconds(lambda: [work(number) for number in range(_PAIRS)], clock=time.thread_time) / _PAIRS
+
+        pairs = [cached.pairs[number] for number in range(_PAIRS)]
+        augmented = for_each(lambda number: augment_pair(*pairs[number], params.augment, rng))
+        return {
+            "decode image and mask": (for_each(lambda number: decoding.pairs[number]), None),
+            "copy them out of the mapped file": (
+                None,
+                for_each(lambda n: [part.copy() for part in cached.pairs[n]]),
+            ),
+            "augment (flip, crop, blur, hue, saturation, brightness, contrast)": (augmented, augmented),
+            "a patch as the dataset gives it": (
+                for_each(lambda number: decoding[0, number]),
+                for_each(lambda number: cached[0, number]),
+            ),
+        }
+
+
 def _predictor(architecture: str) -> Predictor:
     params = PredictParams(tile_size_px=512, overlap_px=64, batch_size=1)
     return Predictor(make_network(architecture), params, device=_CPU, precision=torch.float32)
 
 
-def _seconds(work: Callable[[], object], repeats: int = 9) -> float:
-    work()
-    taken = []
-    for _ in range(repeats):
-        start = time.thread_time()
-        work()
-        taken.append(time.thread_time() - start)
-    return median(taken)
+def _seconds(work: Callable[[], object], *, clock: Callable[[], float] = time.perf_counter) -> float:
+    return measure_in_turn([work], repeats=_REPEATS, clock=clock)[0]
 
 
 if __name__ == "__main__":
