@@ -39,7 +39,10 @@ def main() -> None:
     rows, failed = _measure(arguments.families or list(_FAMILIES), Effort(arguments.quick))
     hardware = _describe_hardware()
     print(_table(rows), flush=True)
-    _write(arguments.out, rows, hardware, quick=arguments.quick)
+    kept = _read_rows(arguments.out, hardware, quick=arguments.quick) if arguments.families else []
+    measured = {row.name: row for row in rows}
+    merged = [measured.pop(row.name, row) for row in kept] + list(measured.values())
+    _write(arguments.out, merged, hardware, quick=arguments.quick)
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")
 
@@ -68,6 +71,23 @@ def _table(rows: Sequence[Row]) -> str:
             f"{asked}{mark} | {row.note} |"
         )
     return "\n".join(lines)
+
+
+def _read_rows(folder: Path, hardware: str, *, quick: bool) -> list[Row]:
+    """The rows of an earlier run on the same machine: what is measured again takes the place of one of them."""
+    path = folder / "results.json"
+    if not path.is_file():
+        return []
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if (content["hardware"], content["quick"]) != (hardware, quick):
+        return []
+    return [
+        Row(
+            row["name"], row["ours"], row["peer"], row["peer_name"], row["unit"],
+            content["notes"][row["name"]], content["targets"].get(row["name"]),
+        )
+        for row in content["rows"]
+    ]  # fmt: skip
 
 
 def _write(folder: Path, rows: Sequence[Row], hardware: str, *, quick: bool) -> None:

@@ -24,17 +24,18 @@ def draw(rows: Sequence[Row], hardware: str, path: Path) -> None:
         axes.barh(place, row.ratio - 1, left=1, color=colour, height=0.62)
         if row.target is not None:
             axes.plot([row.target] * 2, [place - 0.42, place + 0.42], color="black", linewidth=1.6)
-        words = f"{row.ratio:.3g}×"
         at_end = row.ratio >= 1
+        where = max(row.ratio, row.target or 0) if at_end else row.ratio  # beside the tick, not under it
         axes.annotate(
-            words, (row.ratio, place), xytext=(4 if at_end else -4, 0), textcoords="offset points",
+            f"{row.ratio:.3g}×", (where, place), xytext=(4 if at_end else -4, 0), textcoords="offset points",
             ha="left" if at_end else "right", va="center", fontsize=8,
         )  # fmt: skip
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.axvline(1, color="black", linewidth=0.8)
-    axes.margins(x=0.12)
+    axes.margins(x=0.16, y=0.02)
     axes.set_yticks(range(len(shown)), [f"{r.name}  ({r.peer_name})" for r in reversed(shown)], fontsize=8)
-    axes.set_xlabel(f"times faster or smaller than the peer; tick: asked for. {hardware}", fontsize=8)
+    figure.supxlabel(f"times faster or smaller than the peer; black: asked for\n{hardware}", fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=150)
     plt.close(figure)

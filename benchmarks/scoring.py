@@ -59,7 +59,7 @@ def _against_sklearn(pairs: Pairs, effort: Effort) -> Row:
     np.testing.assert_allclose(ours.recall[reached], recall[at[reached]], atol=1e-9)
     seconds = measure_in_turn(
         [lambda: _score(few, min_max=False), lambda: _curve_by_sklearn(few)],
-        repeats=effort.pick(3, 1),
+        repeats=effort.pick(2, 1),
         clock=time.thread_time,
         warm_up=False,
     )

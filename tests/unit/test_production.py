@@ -119,14 +119,8 @@ def test_no_rollback_to_a_version_without_files(production: Production, root: Pa
     assert describe(production)["production"] == "2"
 
 
-@pytest.mark.parametrize(
-    "action",
-    [
-        pytest.param("first promotion", marks=pytest.mark.slow),
-        "promotion",
-        pytest.param("rollback", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("action", ["first promotion", "promotion", "rollback"])
 def test_killed_before_any_write_the_next_command_mends_it(
     root: Path, production: Production, action: str
 ) -> None:
@@ -166,14 +160,18 @@ def test_killed_before_any_write_the_next_command_mends_it(
 
 
 @pytest.mark.parametrize(
-    "one_machine",
-    [pytest.param(True, marks=pytest.mark.slow, id="one machine"), pytest.param(False, id="many machines")],
+    ("one_machine", "rounds"),
+    [
+        pytest.param(True, 3, marks=pytest.mark.slow, id="one machine"),
+        pytest.param(False, 3, marks=pytest.mark.slow, id="many machines"),
+        pytest.param(False, 1, id="many machines, once"),
+    ],
 )
 def test_of_many_at_once_one_wins_and_the_others_are_told(
-    root: Path, production: Production, one_machine: bool
+    root: Path, production: Production, one_machine: bool, rounds: int
 ) -> None:
     promote(production, "1")
-    for round_number in range(1, 4):
+    for round_number in range(1, rounds + 1):
         barrier, said = PROCESSES.Barrier(4), PROCESSES.SimpleQueue()
         candidates = [v for v in ("1", "2", "3", "4") if v != production.read().in_production]
         candidates.append(candidates[0])  # two want the same
