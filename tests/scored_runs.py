@@ -50,6 +50,7 @@ def make_run(
     with_counts: bool = True,
     with_tables: bool = True,
     in_cache: bool = True,
+    validated: bool = False,
 ) -> str:
     """Score drawn maps and record the run as the stages do; returns its id.
 
@@ -63,6 +64,7 @@ def make_run(
         with_counts: log the counts of each image, too.
         with_tables: log tables of images and PR curves.
         in_cache: put photographs, truth and maps where DVC's cache of the project is.
+        validated: the scored images are those that the training validated on.
     """
     folder = store.root / "made" / name
     run_id = store.create_run(name)
@@ -80,16 +82,19 @@ def make_run(
         )
         write_counts(counts, scores_dir / f"{dataset}_counts.npz")
         write_scores(scores, lines, dataset, scores_dir, extra={"data_source": "sample"})
-    params = flatten_params(load_params(store.root / "params.yaml")) | {"data.test_datasets": list(datasets)}
+    split = "val" if validated else "test"
+    params = flatten_params(load_params(store.root / "params.yaml"))
+    params |= {"data.test_datasets": list(datasets), "data.evaluate_split": split}
     with store.record(run_id) as recorder:
         recorder.log_params(params | {"evaluate.num_thresholds": 64} | dict(settings or {}))
         recorder.set_tags({"dvc.exp_name": name, "data.source": "sample", "data.md5": data_md5})
         for dataset in datasets:
             figures = flatten_scores(read_scores(scores_dir, [dataset]), dataset)
             recorder.log_metrics(figures)
-            recorder.log_dataset(
-                f"{dataset}-test", data_md5, context="evaluation", num_images=NUM_IMAGES, source="sample"
-            )
+            for context in (["validation"] if validated else []) + ["evaluation"]:
+                recorder.log_dataset(
+                    f"{dataset}-{split}", data_md5, context=context, num_images=NUM_IMAGES, source="sample"
+                )
             if with_tables:
                 recorder.log_file(scores_dir / f"{dataset}_images.csv", "per_image")
                 recorder.log_file(scores_dir / f"{dataset}_pr.csv", "pr_curves")

@@ -147,9 +147,15 @@ def _find_named(store: Store, name: str, remarks: list[str]) -> Run:
 
 
 def _describe(label: str, run: Run) -> ComparedRun:
-    images: dict[str, str] = {}
+    scored: dict[str, str] = {}
+    validated: dict[str, str] = {}
     for given in run.inputs.dataset_inputs if run.inputs else []:
+        dataset, _, split = given.dataset.name.rpartition("-")
+        which = f"{split} {given.dataset.digest}"
         if any(tag.key == "mlflow.data.context" and tag.value == "evaluation" for tag in given.tags):
-            dataset, _, split = given.dataset.name.rpartition("-")
-            images[dataset] = f"{split} {given.dataset.digest}"
+            scored[dataset] = which
+        elif split == run.data.params.get("data.evaluate_split") and f"{dataset}/ods" in run.data.metrics:
+            # MLflow keeps one input of a name and digest: that the training had validated on it, before it was scored.
+            validated[dataset] = which
+    images = validated | scored
     return ComparedRun(label, run.info.run_id, run.data.params, run.data.tags, run.data.metrics, images)

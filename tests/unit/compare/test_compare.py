@@ -122,6 +122,15 @@ def test_runs_on_another_data_version_get_no_interval(bench: Bench, tmp_path: Pa
     assert "other-data" not in done.content["images"]["A"][0]
 
 
+def test_validation_images_that_are_scored_are_compared_too(bench: Bench) -> None:
+    for name, noise in (("val-good", 0.3), ("val-bad", 0.6)):
+        make_run(bench.store, name, noise, validated=True)
+    done = bench.compare("val-good", "val-bad")
+    assert _row(done, "A/ods")["differences"][1]["high"] < 0
+    assert done.content["remarks"] == []
+    assert any("other images" in remark for remark in bench.compare("good", "val-good").content["remarks"])
+
+
 def test_a_mean_over_other_datasets_is_not_compared(bench: Bench) -> None:
     make_run(bench.store, "only-a", 0.1, datasets=("A",))
     done = bench.compare("good", "only-a")
