@@ -33,7 +33,8 @@ CACHE_VARIABLE = "CRACKSEG_CACHE_DIR"
 # torch.compile, which takes 15 to 20 s of two cores.
 _WORTH_S = 60.0
 _WORTH_COMPILING_S = 600.0
-_ROUNDS = 5
+# Each way is timed so often, or, where a pass takes seconds, at least twice and until so long is spent.
+_ROUNDS, _FEWEST_ROUNDS, _LONG_S = 5, 2, 20.0
 _MARGIN = 1.05  # what is not faster by this share than something simpler is not worth being different
 # Largest difference of probability from eager float32, over the tile that was tried. Engines in float32 sum in other
 # orders: a DeepLabV3-ResNet101 of random weights has up to 0.002 from float64 in eager torch, and as much in OpenVINO.
@@ -179,7 +180,7 @@ def _vary(
     if batch_size > 1 and plan.engine == "torch":
         tiles = np.repeat(tile_hw3[None], batch_size, axis=0)
         engine(tiles)
-        together = median(_time(engine, tiles) for _ in range(3)) / batch_size
+        together = _time_in_turn([engine], tiles)[0] / batch_size
         several = Plan(plan.engine, plan.precision, plan.channels_last, plan.threads, batch_size)
         varied.append(Trial(several, together, trial.setup_s))
     return varied
@@ -249,7 +250,10 @@ def _write(path: Path, calibration: Calibration) -> None:
 def _time_in_turn(engines: Sequence[Engine], tiles_Bhw3: np.ndarray) -> list[float]:
     """Median seconds of each; in turn, so that whatever else the machine does hits all alike."""
     seconds: list[list[float]] = [[] for _ in engines]
-    for _ in range(_ROUNDS):
+    start = time.perf_counter()
+    for number in range(_ROUNDS):
+        if number >= _FEWEST_ROUNDS and time.perf_counter() - start > _LONG_S:
+            break
         for engine, taken in zip(engines, seconds, strict=True):
             taken.append(_time(engine, tiles_Bhw3))
     return [median(taken) for taken in seconds]

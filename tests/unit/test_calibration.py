@@ -128,6 +128,31 @@ def test_eager_float32_is_always_among_what_is_measured() -> None:
     assert {trial.plan.engine for trial in measured.trials} == {"torch", "openvino"}
 
 
+def test_a_network_that_takes_seconds_is_timed_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, passes = make_network(3).eval(), []
+    passed = [0.0]  # seconds on the clock
+
+    def build(_network: nn.Module, _device: torch.device, plan: Plan, shape_hw: tuple[int, int]) -> Engine:
+        plain = build_engine(network, CPU, plan if plan.engine == "torch" else EAGER, shape_hw)
+
+        def answer(tiles: np.ndarray) -> np.ndarray:
+            passes.append(plan)
+            passed[0] += pass_s * len(tiles)
+            return plain(tiles)
+
+        return answer
+
+    monkeypatch.setattr(calibration, "build_engine", build)
+    monkeypatch.setattr("crackseg.calibration.time.perf_counter", lambda: passed[0])
+    counts = {}
+    for pass_s in (0.1, 10.0):
+        passes.clear()
+        found = calibrate(network, CPU, TILE, batch_size=2, compiles=False)
+        assert found.trials[0].tile_s == pytest.approx(pass_s)
+        counts[pass_s] = len(passes)
+    assert counts[10.0] < counts[0.1] * 0.7
+
+
 def test_a_named_precision_is_kept_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("crackseg.inference.find_plan", lambda *_, **__: FAST)
     for predictor in (make_predictor(precision="bfloat16"), make_predictor(engine="torch")):
