@@ -15,10 +15,10 @@ from ruamel.yaml import YAML
 
 from crackseg.count_files import write_counts
 from crackseg.data.image_io import write_mask, write_png, write_probability_map
-from crackseg.evaluation import flatten_scores, score_split, write_scores
+from crackseg.evaluation import score_split, write_scores
 from crackseg.params import EvaluateParams, PostprocessParams, flatten_params, load_params
 from crackseg.records import CrackSample
-from crackseg.report import read_scores
+from crackseg.report import flatten_scores, read_scores
 from crackseg.tracking import Store
 
 ROOT = Path(__file__).parents[1]

@@ -180,17 +180,6 @@ def format_scores(scores: Scores) -> str:
     return "\n".join(lines)
 
 
-def flatten_scores(scores: dict[str, dict], dataset: str) -> dict[str, float]:
-    """Name the figures of ``DATASET.json`` as MLflow shows them: ``DATASET/ods``, ``DATASET/strict/ods``."""
-    flat: dict[str, float] = {}
-    for key, value in scores[dataset].items():
-        if isinstance(value, dict):
-            flat |= {f"{dataset}/{key}/{name}": figure for name, figure in value.items()}
-        elif isinstance(value, float | int):
-            flat[f"{dataset}/{key}"] = value
-    return flat
-
-
 def read_map(path: Path, mask_HW: np.ndarray) -> np.ndarray:
     """Read a map as it is stored (:func:`crackseg.data.image_io.read_stored_map`); it must have its truth's size."""
     stored_HW = read_stored_map(path)

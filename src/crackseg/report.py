@@ -24,6 +24,17 @@ def read_scores(scores_dir: Path, datasets: Sequence[str]) -> dict[str, dict]:
     return {name: json.loads((scores_dir / f"{name}.json").read_text(encoding="utf-8"))[name] for name in datasets}
 
 
+def flatten_scores(scores: dict[str, dict], dataset: str) -> dict[str, float]:
+    """Name the figures of ``DATASET.json`` as MLflow shows them: ``DATASET/ods``, ``DATASET/strict/ods``."""
+    flat: dict[str, float] = {}
+    for key, value in scores[dataset].items():
+        if isinstance(value, dict):
+            flat |= {f"{dataset}/{key}/{name}": figure for name, figure in value.items()}
+        elif isinstance(value, float | int):
+            flat[f"{dataset}/{key}"] = value
+    return flat
+
+
 def mean_ods(scores: Mapping[str, Mapping]) -> float:
     """Mean over the datasets of the ODS under the paper's protocol, each dataset counting once."""
     return fmean(s["ods"] for s in scores.values())

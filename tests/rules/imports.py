@@ -34,14 +34,14 @@ def direct_imports(module: str) -> frozenset[str]:
 
 
 @cache
-def all_imports(module: str) -> frozenset[str]:
-    """The modules of crackseg that ``module`` imports, directly or not, with itself."""
+def all_imports(module: str, without: frozenset[str] = frozenset()) -> frozenset[str]:
+    """The modules of crackseg that ``module`` imports, directly or not, with itself; not by way of ``without``."""
     modules = list_modules()
     seen: set[str] = set()
     waiting = [module]
     while waiting:
         name = waiting.pop()
-        if name not in seen:
+        if name not in seen and name not in without:
             seen.add(name)
             waiting += [found for found in direct_imports(name) if found in modules]
     return frozenset(seen)

@@ -12,10 +12,11 @@ from crackseg.centerlines import count_lines
 from crackseg.cli import cli
 from crackseg.data.image_io import write_mask, write_probability_map
 from crackseg.errors import CracksegError
-from crackseg.evaluation import flatten_scores, score_folder, score_split, write_scores
+from crackseg.evaluation import score_folder, score_split, write_scores
 from crackseg.metrics import ScoreAccumulator, count_image
 from crackseg.params import EvaluateParams, PostprocessParams
 from crackseg.records import CrackSample
+from crackseg.report import flatten_scores
 
 EVALUATE = EvaluateParams(tolerance_px=2, num_thresholds=256, line_tolerance_px=4, use_roi=True)
 NO_POSTPROCESSING = PostprocessParams(method="none", low_ratio=0.6, max_gap_px=10, min_length_px=0, floor=0.25)

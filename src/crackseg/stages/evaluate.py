@@ -6,12 +6,13 @@ from pathlib import Path
 
 from crackseg.count_files import write_counts
 from crackseg.data.catalog import list_samples
-from crackseg.evaluation import flatten_scores, score_split, write_scores
+from crackseg.evaluation import score_split, write_scores
 from crackseg.metrics import ImageCounts
-from crackseg.params import Params, flatten_params, load_params
+from crackseg.params import load_params
 from crackseg.records import PLAN_NAME
-from crackseg.report import read_scores
+from crackseg.report import flatten_scores, read_scores
 from crackseg.stages.layout import Layout, read_json
+from crackseg.stages.result_run import find_result_run
 from crackseg.tracking import Store
 
 
@@ -53,13 +54,3 @@ def run(root: Path, dataset: str) -> None:
         f"centre-line IoU {lines.centerline_iou:.4f}",
         flush=True,
     )
-
-
-def find_result_run(store: Store, layout: Layout, params: Params) -> str:
-    """The run that results under the present settings belong to: the training's, or a child of it."""
-    flat = flatten_params(params)
-    settings = {k: v for k, v in flat.items() if k.split(".")[0] in ("predict", "postprocess", "evaluate")}
-    del settings["predict.engine"]  # engines must agree, or are not used
-    settings |= {k: flat[k] for k in ("data.evaluate_split", "data.test_datasets")}
-    settings["data.md5"] = read_json(layout.data_versions)["md5"]
-    return store.run_for_settings(read_json(layout.run)["run_id"], settings)

@@ -13,8 +13,8 @@ from crackseg.model_package import PROBE_NAME, build_analyzer, write_probe
 from crackseg.params import Params, load_params
 from crackseg.registry import CANDIDATE_ALIAS, register_model
 from crackseg.report import mean_ods, read_scores
-from crackseg.stages.evaluate import find_result_run
 from crackseg.stages.layout import Layout, read_json, write_json
+from crackseg.stages.result_run import find_result_run
 from crackseg.tracking import Store, describe_code
 
 

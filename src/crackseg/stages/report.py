@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from crackseg.evaluation import flatten_scores
 from crackseg.params import load_params
-from crackseg.report import mean_ods, read_scores, write_report
-from crackseg.stages.evaluate import find_result_run
+from crackseg.report import flatten_scores, mean_ods, read_scores, write_report
 from crackseg.stages.layout import Layout
+from crackseg.stages.result_run import find_result_run
 from crackseg.tracking import Store
 
 
