@@ -12,16 +12,18 @@ STAGES = YAML(typ="safe", pure=True).load((ROOT / "dvc.yaml").read_text(encoding
 
 # They word messages, find the folder and carry records to MLflow; a change in them, or in what they import for that,
 # must not train a model anew.
-NOT_IN_RESULTS = frozenset({
-    "crackseg",
-    "crackseg.errors",
-    "crackseg.launching",
-    "crackseg.params_problems",
-    "crackseg.project_folder",
-    "crackseg.outbox",
-    "crackseg.tracking",
-    "crackseg.stages",
-})  # fmt: skip
+NOT_IN_RESULTS = frozenset(
+    {
+        "crackseg",
+        "crackseg.errors",
+        "crackseg.launching",
+        "crackseg.params_problems",
+        "crackseg.project_folder",
+        "crackseg.outbox",
+        "crackseg.tracking",
+        "crackseg.stages",
+    }
+)
 
 
 @pytest.mark.parametrize("stage", STAGES)
