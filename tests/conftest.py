@@ -1,11 +1,29 @@
 """Settings for all tests."""
 
 import os
+from typing import Any
 
 import pytest
 
 # Two test processes with two OpenMP threads each on two cores wait for each other most of the time.
 os.environ["OMP_NUM_THREADS"] = "1"
+
+
+# Their project, after `dvc repro`, takes a minute to make; a process that has it runs them all.
+SHARE_A_PROJECT = ("tests/pipeline/test_repro.py", "tests/pipeline/test_promotion.py")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `-n`, tests of one file, and of the files that share a project, run in one process."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return SHARE_A_PROJECT[0] if file in SHARE_A_PROJECT else file
+
+    return Scheduling(config, log)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
