@@ -319,7 +319,7 @@ def _announce_duration(stepper: Stepper, loader: DataLoader, params: TrainParams
             if seconds[0] > 2:
                 break
     total = min(seconds) * len(loader) * params.epochs
-    # The demo itself takes up to half an hour on a slow processor; a training of days is the paper's.
+    # The demo itself was seen to take 18 minutes; a training of days is the paper's.
     advice = "" if total < 6 * 3600 else "; a GPU takes hours, and `make demo` trains a small model in minutes"
     if total < 1:
         return

@@ -126,5 +126,6 @@ def test_mistaken_init_leaves_no_run_and_no_checkpoint(fresh: Project, monkeypat
             CracksegError, match=said
         ):  # in this process: another takes ten seconds to import torch
             train.run(fresh.folder)
+    assert said in fail(fresh, "crackseg", "stage", "train")  # and the last one as a user sees it
     assert not list((fresh.folder / "mlruns").glob("checkpoints/*"))
     assert not list((fresh.folder / "mlruns").glob("artifacts/*"))
