@@ -122,9 +122,8 @@ def test_mistaken_init_leaves_no_run_and_no_checkpoint(fresh: Project, monkeypat
         ("models:/crackseg/99", "cannot be fetched"),
     ):
         fresh.set_params({"model": {"init": init}})
-        with pytest.raises(
-            CracksegError, match=said
-        ):  # in this process: another takes ten seconds to import torch
+        # In this process: another takes ten seconds to import torch.
+        with pytest.raises(CracksegError, match=said):
             train.run(fresh.folder)
     assert said in fail(fresh, "crackseg", "stage", "train")  # and the last one as a user sees it
     assert not list((fresh.folder / "mlruns").glob("checkpoints/*"))
