@@ -52,14 +52,24 @@ def _launch(num_processes: int, arguments: Sequence[str], logs: DefaultLogsSpecs
     try:
         elastic_launch(config, sys.executable)("-m", "crackseg", *arguments)
     except ChildFailedError as error:
-        # Where several ended at about the same time, the others did for want of the one that was killed.
-        rank, failure = min(error.failures.items(), key=lambda item: (item[1].exitcode >= 0, item[1].timestamp))
+        rank, failure = min(
+            error.failures.items(), key=lambda item: (_rank_cause(item[1].exitcode), item[1].timestamp)
+        )
         raise CracksegError(
             f"process {rank} of {num_processes} ended {_describe_exit(failure.exitcode)}, so the training ended; what "
             "it said is above. The same command goes on from the last checkpoint"
         ) from error
     except SignalException as stopped:
         raise KeyboardInterrupt("training stopped; the same command goes on from the last checkpoint") from stopped
+
+
+def _rank_cause(exit_code: int) -> int:
+    """Which of several that ended at about the same time is to blame: the least, see the comments."""
+    if exit_code < 0 and -exit_code != signal.SIGTERM:
+        return 0  # killed; the others failed for want of it
+    if exit_code >= 0:
+        return 1
+    return 2  # SIGTERM is how the launcher ends the others
 
 
 def _describe_exit(exit_code: int) -> str:

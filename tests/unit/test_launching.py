@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 
 from crackseg import __version__
@@ -20,3 +23,13 @@ def test_a_command_that_fails_is_said(capfd: pytest.CaptureFixture[str]) -> None
     said = capfd.readouterr().err
     assert "No such command" in said
     assert "Traceback" not in said
+
+
+def test_the_process_that_failed_is_named_and_not_those_that_the_launcher_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow_start = "import os, time\nif os.environ.get('LOCAL_RANK') == '1':\n    time.sleep(60)\n"
+    (tmp_path / "sitecustomize.py").write_text(slow_start)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    with pytest.raises(CracksegError, match="process 0 of 2 ended with exit code 2"):
+        run_in_processes(2, ["no-such-command"])
