@@ -195,7 +195,10 @@ def test_a_stopped_and_a_killed_search_go_on_with_the_trials_left(
     def finished() -> int:
         if not Path(journal_of(fresh)).exists():
             return 0
-        return sum(t.state.is_finished() for t in load_trials(journal_of(fresh), "stops"))
+        try:
+            return sum(t.state.is_finished() for t in load_trials(journal_of(fresh), "stops"))
+        except KeyError:  # the file is there, the study not yet
+            return 0
 
     for number, how in ((1, signal.SIGINT), (2, signal.SIGTERM), (3, signal.SIGKILL)):
         process = start(*arguments)
