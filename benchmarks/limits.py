@@ -31,6 +31,7 @@ from crackseg.data.decoded import PixelCache
 from crackseg.data.image_io import read_image, read_mask, write_mask, write_png, write_probability_map
 from crackseg.data.preprocessing import prepare_dataset
 from crackseg.data.synthetic import write_sample
+from crackseg.devices import choose_device, describe_device
 from crackseg.engines import Plan, build_engine, has_openvino
 from crackseg.inference import Predictor, sigmoid
 from crackseg.losses import build_loss
@@ -46,7 +47,11 @@ _PAIRS = 20  # of the sample, for what a training image costs
 
 
 def main() -> None:
-    """Print the tables of docs/performance.md and docs/performance-data.md."""
+    """Print the tables of docs/performance.md and docs/performance-data.md; on a machine with a GPU, those of GPUs."""
+    device = choose_device("auto")
+    if device.type == "cuda":
+        _print_gpu(device)
+        return
     threads = torch.get_num_threads()
     matrices = np.random.default_rng(0).random((2, 2048, 2048), np.float32)
     # MKL leaves some processors half idle.
@@ -61,7 +66,7 @@ def main() -> None:
     )
     print("| a prediction of 512² | GFLOP | s | GFLOP/s | of the limit |\n|---|---:|---:|---:|---:|")
     for architecture, repeats in _MODELS.items():
-        for words, gflop, seconds in _measure_predictions(architecture, repeats):
+        for words, gflop, seconds in _measure_predictions(architecture, repeats, device):
             rate = gflop / seconds
             print(f"| {words} | {gflop:.1f} | {seconds:.3f} | {rate:.0f} | {rate / limit:.0%} |")
     print("\n| operations, torch in channels last | share of the time |\n|---|---|")
@@ -83,7 +88,13 @@ def main() -> None:
 def _measure_product(matrices: np.ndarray | torch.Tensor) -> float:
     """GFLOP/s of the product of two square matrices: by OpenBLAS for NumPy's, by MKL for torch's."""
     a, b = matrices
-    return 2 * len(a) ** 3 / _seconds(lambda: a @ b) / 1e9
+
+    def product() -> None:
+        a @ b
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+
+    return 2 * len(a) ** 3 / _seconds(product) / 1e9
 
 
 def _measure_copy() -> float:
@@ -92,21 +103,48 @@ def _measure_copy() -> float:
     return 2 * source.nbytes / _seconds(lambda: np.copyto(target, source)) / 1e9
 
 
-def _measure_predictions(architecture: str, repeats: int) -> list[tuple[str, float, float]]:
-    """What was run, GFLOP and seconds, of each way to run a network in float32; the ways in turn."""
-    network = make_network(architecture)
+def _print_gpu(device: torch.device) -> None:
+    print(f"| limits of {describe_device(device)} | |\n|---|---:|")
+    limits = {}
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        matrices = torch.rand((2, 8192, 8192), device=device).to(dtype)
+        limits[dtype] = _measure_product(matrices)
+        print(f"| product of two matrices of 8,192², {dtype} | {limits[dtype]:.0f} GFLOP/s |")
+    source = torch.ones(1 << 28, device=device)
+    target = torch.empty_like(source)
+    rate = 2 * source.nbytes / _seconds(lambda: (target.copy_(source), torch.cuda.synchronize())) / 1e9
+    print(f"| copy of 1 GB, read and written | {rate:.0f} GB/s |")
+    print("\n| a prediction of 512² | GFLOP | ms | TFLOP/s | of the limit of halves |\n|---|---:|---:|---:|---:|")
+    for architecture in _MODELS:
+        for words, gflop, seconds in _measure_predictions(architecture, 30, device):
+            rate = gflop / seconds
+            print(
+                f"| {words} | {gflop:.1f} | {1000 * seconds:.2f} | {rate / 1e3:.1f} | "
+                f"{rate / limits[torch.float16]:.0%} |"
+            )
+
+
+def _measure_predictions(architecture: str, repeats: int, device: torch.device) -> list[tuple[str, float, float]]:
+    """What was run, GFLOP and seconds for a tile, of each way to run a network; the ways in turn."""
+    network = make_network(architecture).to(device)
     tile = draw_pair(0, _SIZE_PX)[0][None]
     counter = FlopCounterMode(display=False)
     with counter, torch.inference_mode():
-        network(torch.from_numpy(tile).permute(0, 3, 1, 2).float() / 255)
-    threads = torch.get_num_threads()
+        network(torch.from_numpy(tile).to(device).permute(0, 3, 1, 2).float() / 255)
+    threads = torch.get_num_threads() if device.type == "cpu" else 0
     plans = [Plan("torch", "float32", channels_last, threads, 1) for channels_last in (False, True)]
-    plans += [Plan("openvino", "float32", False, threads, 1)] if has_openvino() else []
-    engines = [build_engine(network, _CPU, plan, (_SIZE_PX, _SIZE_PX)) for plan in plans]
-    seconds = measure_in_turn([partial(engine, tile) for engine in engines], repeats=repeats)
+    if device.type == "cuda":
+        plans += [Plan("graph", precision, True, 0, 1) for precision in ("float32", "float16", "bfloat16")]
+        plans += [Plan("graph", "float16", True, 0, 8)]
+    elif has_openvino():
+        plans += [Plan("openvino", "float32", False, threads, 1)]
+    engines = [build_engine(network, device, plan, (_SIZE_PX, _SIZE_PX)) for plan in plans]
+    tiles = [np.repeat(tile, plan.batch_size, axis=0) for plan in plans]
+    seconds = measure_in_turn([partial(*pair) for pair in zip(engines, tiles, strict=True)], repeats=repeats)
     gflop = counter.get_total_flops() / 1e9
-    names = ["torch, eager", "torch, channels last", "OpenVINO"]
-    return [(f"{architecture}, {name}", gflop, s) for name, s in zip(names, seconds, strict=False)]
+    return [
+        (f"{architecture}, {plan}", gflop, s / plan.batch_size) for plan, s in zip(plans, seconds, strict=True)
+    ]
 
 
 def _list_operations(architecture: str) -> str:

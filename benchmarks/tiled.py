@@ -12,6 +12,7 @@ import torch
 from benchmarks.inference import make_network
 from benchmarks.measure import Effort, Row, peak_memory_mb, run_apart
 from benchmarks.scenes import draw_pair
+from crackseg.devices import choose_device
 from crackseg.inference import Predictor, tile_windows
 from crackseg.params import PredictParams
 
@@ -60,7 +61,7 @@ def run(effort: Effort) -> list[Row]:
 
 def _measure(side: int, tile_px: int) -> dict[str, float]:
     params = PredictParams(tile_size_px=tile_px, overlap_px=_OVERLAP_PX, batch_size=1)
-    predictor = Predictor(make_network("unet"), params, device=torch.device("cpu"), precision=torch.float32)
+    predictor = Predictor(make_network("unet"), params, device=choose_device("auto"), precision=torch.float32)
     part, _ = draw_pair(0)
     photograph = np.tile(part, (side // 512, side // 512, 1))
     alone = tile_px < side

@@ -13,7 +13,7 @@ import logging
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
@@ -151,13 +151,16 @@ def _list_plans(device: torch.device, *, compiles: bool) -> list[Plan]:
     threads = torch.get_num_threads() if device.type == "cpu" else 0
     precisions = ["float32"]
     half = str(choose_precision("auto", device)).removeprefix("torch.")
-    if half != "float32":
-        precisions.append(half)
+    # As fast as bfloat16 on a GPU, and eight times as fine, where no value is over 65,504.
+    precisions += {"cuda": ["float16", half], "cpu": [half]}.get(device.type, [])
+    precisions = list(dict.fromkeys(precisions))
     plans = [eager_plan(device), *(Plan("torch", precision, True, threads, 1) for precision in precisions)]
+    if device.type == "cuda":
+        plans += [Plan("graph", precision, True, 0, 1) for precision in precisions]
     if device.type == "cpu" and has_openvino():
         plans += [Plan("openvino", precision, False, threads, 1) for precision in precisions]
     if compiles and (device.type != "cpu" or has_compiler()):
-        plans.append(Plan("compile", precisions[-1], True, threads, 1))
+        plans.append(Plan("compile", (precisions[1:] or precisions)[0], True, threads, 1))
     return plans
 
 
@@ -172,17 +175,17 @@ def _vary(
     """Try the fastest way with fewer threads (two of a core get in each other's way), and with more tiles a pass."""
     plan, varied = trial.plan, []
     if plan.threads >= 4:
-        fewer = Plan(plan.engine, plan.precision, plan.channels_last, plan.threads // 2, 1)
+        fewer = replace(plan, threads=plan.threads // 2)
         other = build_engine(network, device, fewer, tile_hw3.shape[:2])
         other(tile_hw3[None])
         seconds = _time_in_turn([engine, other], tile_hw3[None])
         varied.append(Trial(fewer, trial.tile_s * seconds[1] / seconds[0], trial.setup_s))
-    if batch_size > 1 and plan.engine == "torch":
+    if batch_size > 1 and plan.engine != "openvino":
+        several = replace(plan, batch_size=batch_size)
+        together = build_engine(network, device, several, tile_hw3.shape[:2])
         tiles = np.repeat(tile_hw3[None], batch_size, axis=0)
-        engine(tiles)
-        together = _time_in_turn([engine], tiles)[0] / batch_size
-        several = Plan(plan.engine, plan.precision, plan.channels_last, plan.threads, batch_size)
-        varied.append(Trial(several, together, trial.setup_s))
+        together(tiles)
+        varied.append(Trial(several, _time_in_turn([together], tiles)[0] / batch_size, trial.setup_s))
     return varied
 
 

@@ -1,4 +1,4 @@
-"""What can run a network over tiles: torch as it is, torch compiled, OpenVINO.
+"""What can run a network over tiles: torch as it is, as a CUDA graph, or compiled; OpenVINO.
 
 Shape legend: B tiles in a pass, h, w a tile.
 """
@@ -20,11 +20,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from crackseg.devices import autocast
+from crackseg.devices import autocast, full_float32
 from crackseg.errors import CracksegError
+from crackseg.folding import fold_batch_norm
 
-ENGINES = ("torch", "compile", "openvino")
+ENGINES = ("torch", "graph", "compile", "openvino")
+_WARM_UP_PASSES = 3  # before a graph is recorded: libraries allocate and choose in their first passes
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_CAST_BY_AUTOCAST = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 
 Engine = Callable[[np.ndarray], np.ndarray]
 """Takes uint8 tiles (B, h, w, 3), RGB, and gives float32 logits (B, h, w)."""
@@ -74,16 +77,69 @@ class TorchEngine:
         self.plan = plan
         self._forward: Callable[[Tensor], Any] = network
         if plan.engine == "compile":
-            self._forward = torch.compile(network, dynamic=False)
+            # A GPU is through with a small network before Python has named its kernels one by one.
+            mode = "reduce-overhead" if device.type == "cuda" else None
+            self._forward = torch.compile(network, dynamic=False, mode=mode)
 
     @torch.inference_mode()
     def __call__(self, tiles_Bhw3: np.ndarray) -> np.ndarray:
         self.network.eval()
+        with _threads(self.plan.threads), full_float32():
+            return self._compute(torch.from_numpy(tiles_Bhw3).to(self.device)).cpu().numpy()
+
+    def _compute(self, tiles_Bhw3: Tensor) -> Tensor:
+        """From uint8 tiles to float32 logits (B, h, w), both on the device."""
         layout = torch.channels_last if self.plan.channels_last else torch.contiguous_format
-        batch = torch.from_numpy(tiles_Bhw3).to(self.device).permute(0, 3, 1, 2)
-        with _threads(self.plan.threads), autocast(self.device, _DTYPES[self.plan.precision]):
-            output = self._forward(batch.float().div_(255).contiguous(memory_format=layout))
-        return output.logits[:, 0].float().cpu().numpy()
+        batch = tiles_Bhw3.permute(0, 3, 1, 2).float().div_(255).contiguous(memory_format=layout)
+        # Weights are used once in a pass, so a cache of cast ones would help nothing, and a graph cannot hold it.
+        with autocast(self.device, _DTYPES[self.plan.precision], cache=False):
+            output = self._forward(batch)
+        return output.logits[:, 0].float()
+
+
+class GraphEngine(TorchEngine):
+    """torch's kernels of one pass, recorded once and from then on started together (a CUDA graph).
+
+    A GPU is through with most kernels of one tile before Python has named the next: a graph leaves Python out.
+
+    Args:
+        network, device, plan: as for TorchEngine; CUDA. The weights must not be moved afterwards.
+        shape_hw: of every tile.
+    """
+
+    def __init__(self, network: nn.Module, device: torch.device, plan: Plan, shape_hw: tuple[int, int]) -> None:
+        super().__init__(network, device, plan)
+        self._shape_hw = shape_hw
+        self._recordings: dict[int, tuple[torch.cuda.CUDAGraph, Tensor, Tensor]] = {}
+
+    @torch.inference_mode()
+    def __call__(self, tiles_Bhw3: np.ndarray) -> np.ndarray:
+        # A last pass of fewer tiles goes one by one, rather than through a recording of its own.
+        together = len(tiles_Bhw3) if len(tiles_Bhw3) == self.plan.batch_size else 1
+        if together not in self._recordings:
+            self._recordings[together] = self._record(together)
+        graph, tiles, logits = self._recordings[together]
+        answers = []
+        for start in range(0, len(tiles_Bhw3), together):
+            tiles.copy_(torch.from_numpy(tiles_Bhw3[start : start + together]))
+            graph.replay()
+            answers.append(logits.cpu().numpy())
+        return answers[0] if len(answers) == 1 else np.concatenate(answers)
+
+    def _record(self, together: int) -> tuple[torch.cuda.CUDAGraph, Tensor, Tensor]:
+        """Return a graph, and the memory that it reads tiles from and writes logits to."""
+        self.network.eval()
+        tiles = torch.zeros((together, *self._shape_hw, 3), dtype=torch.uint8, device=self.device)
+        graph = torch.cuda.CUDAGraph()
+        aside = torch.cuda.Stream(self.device)
+        aside.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(aside), full_float32(), _fastest_kernels():
+            for _ in range(_WARM_UP_PASSES):
+                self._compute(tiles)
+            with torch.cuda.graph(graph, stream=aside):
+                logits = self._compute(tiles)
+        torch.cuda.current_stream(self.device).wait_stream(aside)
+        return graph, tiles, logits
 
 
 class OpenVinoEngine:
@@ -133,10 +189,13 @@ class _LogitsNetwork(nn.Module):
 
 
 def build_engine(network: nn.Module, device: torch.device, plan: Plan, shape_hw: tuple[int, int]) -> Engine:
-    """Build what a plan says; the network given is copied if its memory format has to change."""
+    """Build what a plan says; the network given is copied where it has to change."""
     if plan.engine == "openvino":
         return OpenVinoEngine(network, shape_hw, plan)
-    return TorchEngine(_in_format(network, channels_last=plan.channels_last), device, plan)
+    prepared = _prepare(network, device, plan, shape_hw)
+    if plan.engine == "graph":
+        return GraphEngine(prepared, device, plan, shape_hw)
+    return TorchEngine(prepared, device, plan)
 
 
 def has_openvino() -> bool:
@@ -149,12 +208,26 @@ def has_compiler() -> bool:
     return sys.platform != "win32" and any(shutil.which(name) for name in ("g++", "clang++", "c++"))
 
 
-def _in_format(network: nn.Module, *, channels_last: bool) -> nn.Module:
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    weights = [p for p in network.parameters() if p.ndim == 4]
-    if all(p.is_contiguous(memory_format=layout) for p in weights):
-        return network
-    return copy.deepcopy(network).to(memory_format=layout)
+def _prepare(network: nn.Module, device: torch.device, plan: Plan, shape_hw: tuple[int, int]) -> nn.Module:
+    """The network as the plan computes it: what can be done once is not done in each pass."""
+    if not plan.channels_last:  # torch as it comes
+        return copy.deepcopy(network).to(memory_format=torch.contiguous_format)
+    prepared = fold_batch_norm(network, torch.zeros((1, 3, *shape_hw), device=device))
+    for module in prepared.modules():
+        if isinstance(module, _CAST_BY_AUTOCAST):
+            module.to(_DTYPES[plan.precision])
+    return prepared.to(memory_format=torch.channels_last)
+
+
+@contextlib.contextmanager
+def _fastest_kernels() -> Iterator[None]:
+    """Let cuDNN try which kernels are fastest, unless the same ones are asked for each time."""
+    former = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = former
 
 
 @contextlib.contextmanager

@@ -132,7 +132,7 @@ class TrainParams(_Section):
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     """Seed of weights, order and augmentation."""
     precision: Literal["auto", "float32", "bfloat16", "float16"]
-    """``auto`` takes bfloat16 where the processor computes it fast, else float32."""
+    """``auto`` takes bfloat16 where the processor computes it fast, float16 on older GPUs, else float32; no TF32."""
     device: Literal["auto", "cpu", "cuda", "mps"]
     """``auto`` takes cuda, else mps, else cpu."""
     deterministic: bool

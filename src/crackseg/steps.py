@@ -6,18 +6,18 @@ Shape legend: B batch, H rows, W columns.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from crackseg.devices import autocast
+from crackseg.devices import full_float32
 from crackseg.errors import CracksegError
+from crackseg.losses import Loss
 from crackseg.records import ModelOutput
-
-LossFunction = Callable[[ModelOutput, torch.Tensor], torch.Tensor]
+from crackseg.step_graph import StepGraph, compute_maps
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,17 @@ class Stepper:
         loss_function: of the whole batch.
         device, precision: where and how to compute, see crackseg.devices.
         scaler: scales the loss where float16 gradients would vanish; disabled elsewhere.
+        graph: of the same network, loss and precision; None computes kernel by kernel.
     """
 
     network: nn.Module
-    loss_function: LossFunction
+    loss_function: Loss
     device: torch.device
     precision: torch.dtype
     scaler: torch.amp.GradScaler
+    graph: StepGraph | None = None
 
+    @full_float32()
     def compute_gradients(
         self,
         images_B3HW: torch.Tensor,
@@ -61,6 +64,11 @@ class Stepper:
         images_B3HW = images_B3HW.to(self.device, non_blocking=True)
         masks_B1HW = masks_B1HW.to(self.device, non_blocking=True)
         if num_parts == 1:
+            if self.graph is not None and num_counted is None:
+                recorded_loss = self.graph(images_B3HW, masks_B1HW)
+                if recorded_loss is not None:
+                    self.scaler.scale(recorded_loss).backward()
+                    return recorded_loss.detach().clone()  # the next step writes to the same memory
             output = self._forward(images_B3HW)
             if num_counted is not None:
                 masks_B1HW = masks_B1HW[:num_counted]
@@ -98,9 +106,7 @@ class Stepper:
         return loss.detach()
 
     def _forward(self, images_B3HW: torch.Tensor) -> ModelOutput:
-        images_B3HW = images_B3HW.contiguous(memory_format=torch.channels_last)
-        with autocast(self.device, self.precision):
-            return self.network(images_B3HW.float().div_(255))
+        return compute_maps(self.network, images_B3HW, self.precision)
 
     @contextlib.contextmanager
     def _rehearsal(self) -> Iterator[None]:

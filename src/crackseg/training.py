@@ -28,7 +28,7 @@ from crackseg.data.decoded import PairReader, PixelCache
 from crackseg.devices import choose_device, choose_precision, describe_device, set_determinism
 from crackseg.errors import CracksegError
 from crackseg.inference import Predictor, sigmoid
-from crackseg.losses import build_loss
+from crackseg.losses import Loss, build_loss
 from crackseg.metrics import ScoreAccumulator, count_image
 from crackseg.optimizers import build_optimizer, build_scheduler
 from crackseg.params import (
@@ -41,7 +41,8 @@ from crackseg.params import (
 )
 from crackseg.processes import ALONE, Processes
 from crackseg.records import CrackSample, ModelOutput
-from crackseg.steps import LossFunction, Stepper, compile_network, explained_step_errors
+from crackseg.step_graph import StepGraph
+from crackseg.steps import Stepper, compile_network, explained_step_errors
 
 _TOLERANCE_PX = 2  # of validation; the paper's d. Training does not follow `evaluate`: rescoring trains nothing.
 _RAW_THRESHOLDS = 1024  # for the operating threshold: raw probabilities may fill a small part of [0, 1]
@@ -140,9 +141,12 @@ def fit(
     if progress.epoch == 0 and device.type == "cpu" and processes.is_first:
         _announce_duration(stepper, loader, params)
     trained = processes.wrap(network, sync_batch_norm=params.sync_batch_norm)
+    graph = None
     if params.compile:
         trained = compile_network(trained)
-    stepper = replace(stepper, network=trained, loss_function=batch_loss_function)
+    elif device.type == "cuda" and processes.size == 1:
+        graph = StepGraph(network, loss_function, precision)
+    stepper = replace(stepper, network=trained, loss_function=batch_loss_function, graph=graph)
 
     bar = tqdm(
         total=params.epochs * len(sampler),
@@ -252,7 +256,7 @@ def _train_one_epoch(
 def validate(
     predictor: Predictor,
     pairs: PairReader,
-    loss_function: LossFunction,
+    loss_function: Loss,
     processes: Processes = ALONE,
 ) -> Validation:
     """Score validation images with the predictor that evaluation and serving use.

@@ -10,10 +10,10 @@ from torch import nn
 
 from crackseg import training
 from crackseg.errors import CracksegError
-from crackseg.losses import build_loss
+from crackseg.losses import Loss, build_loss
 from crackseg.models import build_model
 from crackseg.records import ModelOutput
-from crackseg.steps import LossFunction, Stepper
+from crackseg.steps import Stepper
 from crackseg.training import fit
 from tests.tiny_training import SampleList, make_network, make_recipe, make_samples
 
@@ -25,7 +25,7 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> tuple[SampleList, Sampl
     return make_samples(tmp_path_factory.mktemp("pairs"))
 
 
-def make_stepper(network: nn.Module, loss_function: LossFunction = FOCAL) -> Stepper:
+def make_stepper(network: nn.Module, loss_function: Loss = FOCAL) -> Stepper:
     scaler = torch.amp.GradScaler("cpu", enabled=False)
     return Stepper(network.train(), loss_function, torch.device("cpu"), torch.float32, scaler)
 
