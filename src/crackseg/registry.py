@@ -25,6 +25,18 @@ from crackseg.tracking import Store
 CANDIDATE_ALIAS = "candidate"
 _WEIGHTS_TAG = "weights_sha256"
 _SETTINGS_TAG = "settings_sha256"
+# Of the registered model in MLflow, for a colleague who finds it there.
+_DESCRIPTION = """Finds hair-thin cracks in photographs of roads and concrete, pixel by pixel. The run behind each
+version has its settings, curves and maps; its card is the version's description.
+
+In production is `models:/{name}@production`. `crackseg promote` puts a version there, past a gate; `crackseg rollback`
+takes it back; `crackseg history` lists who did so, when and why. Moving the alias by hand goes past the gate, and
+the next command puts it on record.
+
+```
+crackseg predict PHOTOGRAPHS --model models:/{name}@production --out FOUND
+```
+"""
 _REQUIREMENTS = (
     "torch",
     "torchvision",
@@ -128,7 +140,7 @@ def _log_model(store: Store, run_id: str, artifacts: Mapping[str, Path], name: s
     if status != "FINISHED":  # leaving the `with` marked it so
         store.client.set_terminated(run_id, status)
     try:
-        store.client.create_registered_model(name)
+        store.client.create_registered_model(name, description=_DESCRIPTION.format(name=name))
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise

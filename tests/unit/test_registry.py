@@ -33,4 +33,5 @@ def test_weights_under_any_name_become_a_version_that_predicts_and_initialises(
     photograph = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     loaded = load_model(uri, tmp_path)
     assert loaded.analyzer.analyze(photograph).score == pytest.approx(analyzer.analyze(photograph).score, abs=0.02)
+    assert "models:/cracks@production" in store.client.get_registered_model("cracks").description
     assert fetch_weights(uri, tmp_path / "fetched").read_bytes() == weights_path.read_bytes()
