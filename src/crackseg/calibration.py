@@ -172,7 +172,7 @@ def _vary(
     engine: Engine,
     batch_size: int,
 ) -> list[Trial]:
-    """Try the fastest way with fewer threads (two of a core get in each other's way), and with more tiles a pass."""
+    """Try the fastest way with fewer threads (two of a core get in each other's way), or more tiles a pass."""
     plan, varied = trial.plan, []
     if plan.threads >= 4:
         fewer = replace(plan, threads=plan.threads // 2)
@@ -180,7 +180,7 @@ def _vary(
         other(tile_hw3[None])
         seconds = _time_in_turn([engine, other], tile_hw3[None])
         varied.append(Trial(fewer, trial.tile_s * seconds[1] / seconds[0], trial.setup_s))
-    if batch_size > 1 and plan.engine != "openvino":
+    if batch_size > 1 and device.type != "cpu":  # there several tiles in a pass are no faster, and need the memory
         several = replace(plan, batch_size=batch_size)
         together = build_engine(network, device, several, tile_hw3.shape[:2])
         tiles = np.repeat(tile_hw3[None], batch_size, axis=0)
