@@ -65,11 +65,12 @@ def set_determinism(device: torch.device, deterministic: bool) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
-def autocast(device: torch.device, dtype: torch.dtype, *, cache: bool = True) -> contextlib.AbstractContextManager:
-    """Autocast to ``dtype``, keeping cast weights for the rest of the pass or not; nothing at all for float32."""
+def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractContextManager:
+    """Autocast to ``dtype``; nothing at all for float32."""
     if dtype == torch.float32:
         return contextlib.nullcontext()
-    return torch.autocast(device.type, dtype=dtype, cache_enabled=cache)
+    # A pass uses each weight once: keeping the cast ones would help nothing, and a CUDA graph cannot hold them.
+    return torch.autocast(device.type, dtype=dtype, cache_enabled=False)
 
 
 @contextlib.contextmanager

@@ -91,8 +91,7 @@ class TorchEngine:
         """From uint8 tiles to float32 logits (B, h, w), both on the device."""
         layout = torch.channels_last if self.plan.channels_last else torch.contiguous_format
         batch = tiles_Bhw3.permute(0, 3, 1, 2).float().div_(255).contiguous(memory_format=layout)
-        # Weights are used once in a pass, so a cache of cast ones would help nothing, and a graph cannot hold it.
-        with autocast(self.device, _DTYPES[self.plan.precision], cache=False):
+        with autocast(self.device, _DTYPES[self.plan.precision]):
             output = self._forward(batch)
         return output.logits[:, 0].float()
 

@@ -25,9 +25,8 @@ def fold_batch_norm(network: nn.Module, example_B3HW: Tensor) -> nn.Module:
     """
     folded = copy.deepcopy(network).eval()
     calls: dict[nn.Module, int] = {}
-    made_by: dict[
-        int, tuple[nn.Conv2d, Tensor]
-    ] = {}  # by id of the result, which is kept so that its id stays its own
+    # By the id of the result, which is kept so that its id stays its own.
+    made_by: dict[int, tuple[nn.Conv2d, Tensor]] = {}
     pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
 
     def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:

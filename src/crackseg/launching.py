@@ -64,12 +64,11 @@ def _launch(num_processes: int, arguments: Sequence[str], logs: DefaultLogsSpecs
 
 
 def _rank_cause(exit_code: int) -> int:
-    """Which of several that ended at about the same time is to blame: the least, see the comments."""
-    if exit_code < 0 and -exit_code != signal.SIGTERM:
-        return 0  # killed; the others failed for want of it
-    if exit_code >= 0:
-        return 1
-    return 2  # SIGTERM is how the launcher ends the others
+    """Of several processes that ended at about the same time, the one with the least is to blame."""
+    if exit_code == -signal.SIGTERM:
+        return 2  # the launcher ended it
+    # One that was killed comes before those that failed for want of it.
+    return 0 if exit_code < 0 else 1
 
 
 def _describe_exit(exit_code: int) -> str:

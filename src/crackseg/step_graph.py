@@ -93,6 +93,5 @@ class _BatchLoss(nn.Module):
 def compute_maps(network: nn.Module, images_B3HW: Tensor, precision: torch.dtype) -> ModelOutput:
     """Put stored pixels (uint8) through a network in training."""
     images_B3HW = images_B3HW.contiguous(memory_format=torch.channels_last)
-    # Each weight is used once in a pass: a cache of cast ones would help nothing, and a graph cannot hold it.
-    with autocast(images_B3HW.device, precision, cache=False):
+    with autocast(images_B3HW.device, precision):
         return network(images_B3HW.float().div_(255))
