@@ -25,18 +25,15 @@ from crackseg.tracking import Store
 CANDIDATE_ALIAS = "candidate"
 _WEIGHTS_TAG = "weights_sha256"
 _SETTINGS_TAG = "settings_sha256"
-# Of the registered model in MLflow, for a colleague who finds it there.
-_DESCRIPTION = """Finds hair-thin cracks in photographs of roads and concrete, pixel by pixel. The run behind each
-version has its settings, curves and maps; its card is the version's description.
-
-In production is `models:/{name}@production`. `crackseg promote` puts a version there, past a gate; `crackseg rollback`
-takes it back; `crackseg history` lists who did so, when and why. Moving the alias by hand goes past the gate, and
-the next command puts it on record.
-
-```
-crackseg predict PHOTOGRAPHS --model models:/{name}@production --out FOUND
-```
-"""
+# Of the registered model in MLflow, for a colleague who finds it there. MLflow keeps line breaks.
+_DESCRIPTION = (
+    "Finds hair-thin cracks in photographs of roads and concrete, pixel by pixel. The run behind each version has its "
+    "settings, curves and maps; its card is the version's description.\n\n"
+    "In production is `models:/{name}@production`. `crackseg promote` puts a version there, past a gate; "
+    "`crackseg rollback` takes it back; `crackseg history` lists who did so, when and why. Moving the alias by hand "
+    "goes past the gate, and the next command puts it on record.\n\n"
+    "```\ncrackseg predict PHOTOGRAPHS --model models:/{name}@production --out FOUND\n```\n"
+)
 _REQUIREMENTS = (
     "torch",
     "torchvision",
