@@ -14,8 +14,7 @@ from crackseg.models import build_model
 from crackseg.optimizers import build_optimizer
 from crackseg.params import load_params
 from crackseg.records import ModelOutput
-from crackseg.step_graph import StepGraph
-from crackseg.steps import Stepper
+from crackseg.steps import build_stepper
 
 _BATCH = 2
 
@@ -43,16 +42,14 @@ def run(effort: Effort) -> list[Row]:
         weight_decay=params.optimizer.weight_decay,
     )
     precision = choose_precision("auto", device)
-    graph = StepGraph(network, loss_function, precision) if device.type == "cuda" else None
-    scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
-    stepper = Stepper(network, loss_function, device, precision, scaler, graph)  # as crackseg.training builds it
+    stepper = build_stepper(network, loss_function, device, precision)
     losses: dict[str, list[float]] = {"ours": [], "peer": []}
 
     def ours() -> None:
         optimizer.zero_grad(set_to_none=True)
         losses["ours"].append(stepper.compute_gradients(images, masks).item())
-        scaler.step(optimizer)
-        scaler.update()
+        stepper.scaler.step(optimizer)
+        stepper.scaler.update()
         _wait(device)
 
     def plain() -> None:  # as references/segmentation/train.py does it
@@ -72,7 +69,7 @@ def run(effort: Effort) -> list[Row]:
     np.testing.assert_allclose(losses["ours"][0], losses["peer"][0], rtol=0.1)
     words = str(precision).removeprefix("torch.")
     first = f"{losses['ours'][0]:.4f}, {losses['peer'][0]:.4f}"
-    words += ", recorded" if graph else ""
+    words += ", recorded" if stepper.graph else ""
     note = f"batch {_BATCH}, {size_px}²; ours {words}, channels last; first losses {first}"
     return [Row("train-r101", *seconds, "plain loop, eager float32", "s/step", note, target=2.3)]
 

@@ -24,7 +24,6 @@ from crackseg.devices import autocast, full_float32
 from crackseg.errors import CracksegError
 from crackseg.folding import fold_batch_norm
 
-ENGINES = ("torch", "graph", "compile", "openvino")
 _WARM_UP_PASSES = 3  # before a graph is recorded: libraries allocate and choose in their first passes
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _CAST_BY_AUTOCAST = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
@@ -38,7 +37,7 @@ class Plan:
     """How to compute.
 
     Attributes:
-        engine: one of ``ENGINES``.
+        engine: ``torch``, ``graph``, ``compile`` or ``openvino``.
         precision: ``float32``, ``bfloat16`` or ``float16``.
         channels_last: torch's memory format.
         threads: of the processor, for one pass; 0 on a GPU.
@@ -191,7 +190,7 @@ def build_engine(network: nn.Module, device: torch.device, plan: Plan, shape_hw:
     """Build what a plan says; the network given is copied where it has to change."""
     if plan.engine == "openvino":
         return OpenVinoEngine(network, shape_hw, plan)
-    prepared = _prepare(network, device, plan, shape_hw)
+    prepared = _prepare(network, device, plan)
     if plan.engine == "graph":
         return GraphEngine(prepared, device, plan, shape_hw)
     return TorchEngine(prepared, device, plan)
@@ -207,11 +206,12 @@ def has_compiler() -> bool:
     return sys.platform != "win32" and any(shutil.which(name) for name in ("g++", "clang++", "c++"))
 
 
-def _prepare(network: nn.Module, device: torch.device, plan: Plan, shape_hw: tuple[int, int]) -> nn.Module:
+def _prepare(network: nn.Module, device: torch.device, plan: Plan) -> nn.Module:
     """The network as the plan computes it: what can be done once is not done in each pass."""
     if not plan.channels_last:  # torch as it comes
         return copy.deepcopy(network).to(memory_format=torch.contiguous_format)
-    prepared = fold_batch_norm(network, torch.zeros((1, 3, *shape_hw), device=device))
+    # What follows what does not depend on the size: a pass of a whole tile can take seconds.
+    prepared = fold_batch_norm(network, torch.zeros((1, 3, 64, 64), device=device))
     for module in prepared.modules():
         if isinstance(module, _CAST_BY_AUTOCAST):
             module.to(_DTYPES[plan.precision])

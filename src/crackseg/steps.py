@@ -122,6 +122,15 @@ class Stepper:
                 module.track_running_stats = True
 
 
+def build_stepper(
+    network: nn.Module, loss_function: Loss, device: torch.device, precision: torch.dtype
+) -> Stepper:
+    """Build the stepper of a process that trains alone: with a scaler for float16, and recorded on CUDA."""
+    scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
+    graph = StepGraph(network, loss_function, precision) if device.type == "cuda" else None
+    return Stepper(network, loss_function, device, precision, scaler, graph)
+
+
 def _list_maps(output: ModelOutput) -> list[torch.Tensor]:
     return [output.logits, *output.side_logits]
 

@@ -41,8 +41,7 @@ from crackseg.params import (
 )
 from crackseg.processes import ALONE, Processes
 from crackseg.records import CrackSample, ModelOutput
-from crackseg.step_graph import StepGraph
-from crackseg.steps import Stepper, compile_network, explained_step_errors
+from crackseg.steps import Stepper, build_stepper, compile_network, explained_step_errors
 
 _TOLERANCE_PX = 2  # of validation; the paper's d. Training does not follow `evaluate`: rescoring trains nothing.
 _RAW_THRESHOLDS = 1024  # for the operating threshold: raw probabilities may fill a small part of [0, 1]
@@ -134,18 +133,15 @@ def fit(
     )
     optimizer = build_optimizer(network, recipe.optimizer)
     scheduler = build_scheduler(optimizer, recipe.scheduler, num_steps=params.epochs * len(sampler))
-    scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
-    stateful = {"network": network, "optimizer": optimizer, "scheduler": scheduler, "scaler": scaler}
+    stepper = build_stepper(network, loss_function, device, precision)
+    stateful = {"network": network, "optimizer": optimizer, "scheduler": scheduler, "scaler": stepper.scaler}
     progress = resume(checkpoint_dir, stateful, processes)
-    stepper = Stepper(network, loss_function, device, precision, scaler)
     if progress.epoch == 0 and device.type == "cpu" and processes.is_first:
         _announce_duration(stepper, loader, params)
     trained = processes.wrap(network, sync_batch_norm=params.sync_batch_norm)
-    graph = None
     if params.compile:
         trained = compile_network(trained)
-    elif device.type == "cuda" and processes.size == 1:
-        graph = StepGraph(network, loss_function, precision)
+    graph = None if params.compile or processes.size > 1 else stepper.graph
     stepper = replace(stepper, network=trained, loss_function=batch_loss_function, graph=graph)
 
     bar = tqdm(

@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from crackseg.devices import autocast, choose_precision, describe_device
+from crackseg.devices import choose_precision, describe_device
 from crackseg.errors import CracksegError
 from crackseg.inference import Predictor
 from crackseg.losses import build_loss
 from crackseg.models import ARCHITECTURES, build_model
 from crackseg.params import PredictParams
+from crackseg.steps import build_stepper
 
 SIZE_PX = 512
 CROP_PX, BATCH_SIZE = 448, 2  # of a training step: params.yaml's crop, the paper's batch
@@ -158,19 +159,16 @@ def _time_steps(architecture: str, device: torch.device) -> tuple[float, ...]:
     network = build_model(architecture).to(device).to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-4, momentum=0.9, weight_decay=5e-4)
     loss_function = build_loss("focal", gamma=2, alpha=3)
-    precision = choose_precision("auto", device)
-    shape = (BATCH_SIZE, 3, CROP_PX, CROP_PX)
-    images_B3HW = torch.rand(shape, device=device).contiguous(memory_format=torch.channels_last)
-    masks_B1HW = (torch.rand(BATCH_SIZE, 1, CROP_PX, CROP_PX, device=device) < 0.01).to(torch.uint8)
+    stepper = build_stepper(network, loss_function, device, choose_precision("auto", device))
+    images_B3HW = torch.randint(0, 256, (BATCH_SIZE, 3, CROP_PX, CROP_PX), dtype=torch.uint8)
+    masks_B1HW = (torch.rand(BATCH_SIZE, 1, CROP_PX, CROP_PX) < 0.01).to(torch.uint8)
     seconds = []
     for _ in range(TRAINING_STEPS + 1):
         started = time.perf_counter()
-        with autocast(device, precision):
-            output = network(images_B3HW)
-        loss = loss_function(output, masks_B1HW)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
+        stepper.compute_gradients(images_B3HW, masks_B1HW)
+        stepper.scaler.step(optimizer)
+        stepper.scaler.update()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         seconds.append(time.perf_counter() - started)
