@@ -16,7 +16,7 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -68,6 +68,7 @@ class Record:
         data_md5: version of the data on which the gate scored; empty where it scored none.
         forced: although the gate had failed.
         checks: what the gate found.
+        skipped: versions that a rollback passed over, because they were deleted; the nearest first.
         number: 1, 2, …; 0 before it is appended.
         applied: aliases and stages have followed.
         intact: the record before it is still what it was when this one was written.
@@ -83,6 +84,7 @@ class Record:
     data_md5: str = ""
     forced: bool = False
     checks: tuple[Check, ...] = ()
+    skipped: tuple[str, ...] = ()
     number: int = 0
     applied: bool = False
     intact: bool = True
@@ -203,22 +205,34 @@ def check_reason(reason: str) -> str:
     return reason
 
 
-def find_former(records: Sequence[Record]) -> list[str]:
-    """The versions to go back to, the nearest first: those in production before what is there now was promoted.
+def find_former(records: Sequence[Record], existing: Collection[str] | None = None) -> list[str]:
+    """Versions that a rollback leads back to, the nearest first.
 
-    A rollback takes its way back: after 1, 2, 3 and a rollback to 1, there is nothing before 1.
+    What is put into production, by a promotion or by hand, is put on top of what was there. A rollback takes away
+    what is above its goal: after 1, 2, 3 and a rollback to 2, the next one leads to 1. A goal that was taken away
+    before is put on top again.
+
+    Args:
+        records: the history, oldest first.
+        existing: versions that are still registered; others are left out. None: all are.
     """
     stack: list[str] = []
     for record in records:
         version = record.to_version
-        if version is None:
+        if version is None or version in stack[-1:]:
             continue
-        if version in stack:
-            del stack[stack.index(version) + 1 :]
+        if record.action == "rollback" and version in stack:
+            while stack[-1] != version:
+                stack.pop()
         else:
             stack.append(version)
     current = records[-1].to_version if records else None
-    return [version for version in reversed(stack) if version != current]
+    former: list[str] = []
+    for version in reversed(stack[:-1] if current is not None else stack):
+        nearer = former[-1] if former else current
+        if version != nearer and (existing is None or version in existing):
+            former.append(version)
+    return former
 
 
 def _key(number: int) -> str:
@@ -235,7 +249,7 @@ def _format(record: Record, key: str, before: str) -> dict[str, str]:
         "action": record.action, "from": record.from_version, "to": record.to_version, "time": record.time,
         "user": record.user, "reason": record.reason, "forced": record.forced, "git_commit": record.git_commit,
         "data_md5": record.data_md5, "record_before": _digest(before),
-    }  # fmt: skip
+    } | ({"skipped": record.skipped} if record.skipped else {})  # fmt: skip
     for longest in (600, 300, 100):
         checks = [
             {"name": c.name, "status": c.status, "message": c.message[:longest], "figures": dict(c.figures)}
@@ -268,6 +282,7 @@ def _parse(key: str, tags: Mapping[str, str], before: str) -> Record:
             data_md5=content["data_md5"],
             forced=content["forced"],
             checks=checks,
+            skipped=tuple(content.get("skipped", ())),
             number=int(key.split(".")[1]),
             applied=f"{key}.applied" in tags,
             intact=content["record_before"] == _digest(before),

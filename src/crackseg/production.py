@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import takewhile
 from pathlib import Path
 
 import mlflow
@@ -57,7 +58,13 @@ class RegistryState:
     @property
     def former(self) -> list[str]:
         """Versions that can be gone back to, the nearest first."""
-        return [version for version in find_former(self.records) if version in self.versions]
+        return find_former(self.records, self.versions)
+
+    @property
+    def skipped(self) -> tuple[str, ...]:
+        """Deleted versions nearer than what a rollback leads back to, the nearest first."""
+        nearer = takewhile(lambda version: version not in self.former[:1], find_former(self.records))
+        return tuple(dict.fromkeys(version for version in nearer if version not in self.versions))
 
     def stage_of(self, version: str) -> str:
         """The stage of a version, e.g. ``Production``, ``Archived`` or ``None``."""
@@ -215,11 +222,10 @@ class Production:
             )
         if to is None:
             if not state.former:
-                raise CracksegError(
-                    f"there is no version to go back to: before version {current} none was in production (or it was "
-                    "deleted since)"
-                )
-            to = state.former[0]
+                raise CracksegError(_describe_dead_end(state))
+            to, skipped = state.former[0], state.skipped
+        else:
+            skipped = ()
         to = str(state.get_version(to, self.name).version)
         if to == current:
             raise CracksegError(f"version {to} is in production already")
@@ -228,7 +234,8 @@ class Production:
                 f"version {to} never was in production, so no gate has passed it; use `crackseg promote {to}`"
             )
         self._check_files(to)
-        return self.change(self._describe("rollback", current, to, reason), after=state.last_number)
+        record = replace(self._describe("rollback", current, to, reason), skipped=skipped)
+        return self.change(record, after=state.last_number)
 
     def promote(
         self,
@@ -337,6 +344,19 @@ class Production:
             raise CracksegError(
                 f"another crackseg changes production since {_LOCK_SECONDS} s ({error.lock_file}); try again"
             ) from error
+
+
+def _describe_dead_end(state: RegistryState) -> str:
+    """Say why a rollback leads nowhere, and which versions `--to` takes."""
+    current = state.in_production
+    before = (
+        f"what was in production before version {current} is deleted ({', '.join(state.skipped)})"
+        if state.skipped
+        else f"before version {current} none was in production"
+    )
+    others = [v for v in state.versions if v != current and any(r.to_version == v for r in state.records)]
+    hint = f"; `crackseg rollback --to VERSION` takes what was rolled back: {', '.join(others)}" if others else ""
+    return f"there is no version to go back to: {before}{hint}"
 
 
 @contextmanager

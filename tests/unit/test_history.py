@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from crackseg.errors import CracksegError
 from crackseg.history import Check, History, Overtaken, Record, check_reason, find_former
@@ -119,11 +123,94 @@ def test_reasons_are_one_printable_line() -> None:
 @pytest.mark.parametrize(
     ("moves", "former"),
     [
-        ("", ""), ("1", ""), ("1 2 3", "2 1"), ("1 2 3 2", "1"), ("1 2 3 1", ""), ("1 2 3 1 4", "1"),
-        ("1 2 1 2", "1"), ("1 2 1 3 2", "3 1"), ("1 2 -", "2 1"),
+        ("", ""), ("1", ""), ("1 2 3", "2 1"), ("1 2 -", "2 1"),
+        ("1 2 1", "2 1"),  # promoted again: 2 was in production before
+        ("1 2 1 2", "1 2 1"), ("1 2 1 3 2", "3 1 2 1"),
+        ("1 2 3 r2", "1"), ("1 2 3 r1", ""), ("1 2 3 r1 4", "1"), ("1 2 3 r2 r1", ""),
+        ("1 2 r1 2", "1"),  # promoted again after a rollback
+        ("1 2 3 r1 r3", "1"),  # what was rolled back, by --to
+        ("1 2 1 r2", "1"), ("1 2 1 r2 r1", ""), ("1 2 1 3 r1", "2 1"),
+        ("1 2 2", "1"),  # found by hand where the history had it
     ],
 )  # fmt: skip
-def test_the_way_back_leaves_out_what_was_rolled_back(moves: str, former: str) -> None:
-    versions = [None if move == "-" else move for move in moves.split()]
-    records = [make_record(None, version) for version in versions]
-    assert find_former(records) == former.split()
+def test_the_way_back_is_what_was_in_production_before(moves: str, former: str) -> None:
+    assert find_former([make_move(move) for move in moves.split()]) == former.split()
+
+
+@pytest.mark.parametrize(
+    ("moves", "deleted", "former"),
+    [("1 2 3", "2", "1"), ("1 2 1", "2", ""), ("1 2 3 2", "3", "1"), ("3 1 2 1", "2", "3"), ("1 2 -", "2", "1")],
+)
+def test_the_way_back_passes_over_deleted_versions(moves: str, deleted: str, former: str) -> None:
+    records = [make_move(move) for move in moves.split()]
+    assert find_former(records, {"1", "2", "3"} - set(deleted)) == former.split()
+
+
+def make_move(move: str) -> Record:
+    """A record: `2` promotes version 2, `r2` rolls back to it, `-` leaves nothing in production."""
+    record = make_record(None, None if move == "-" else move.removeprefix("r"))
+    return replace(record, action="rollback") if move.startswith("r") else record
+
+
+class WayBack(RuleBasedStateMachine):
+    """A user who keeps a pile of notes beside the registry: any promotion goes on top, any rollback takes it off."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[Record] = []
+        self.existing = set("12345")
+        self.pile: list[str] = []
+
+    def change(self, move: str) -> None:
+        self.records.append(replace(make_move(move), number=len(self.records) + 1))
+
+    def throw_away_deleted(self) -> None:
+        kept = [version for version in self.pile if version in self.existing]
+        self.pile = [v for i, v in enumerate(kept) if i == 0 or v != kept[i - 1]]
+
+    @rule(version=st.sampled_from("12345"))
+    def promote(self, version: str) -> None:
+        if version in self.existing and self.pile[-1:] != [version]:
+            self.change(version)
+            self.pile.append(version)
+
+    @precondition(lambda self: len(self.pile) > 1)
+    @rule()
+    def roll_back(self) -> None:
+        goal = find_former(self.records, self.existing)[0]
+        self.pile.pop()
+        assert goal == self.pile[-1]
+        self.change(f"r{goal}")
+
+    @precondition(lambda self: len(self.pile) > 1)
+    @rule(data=st.data())
+    def roll_back_further(self, data: st.DataObject) -> None:
+        goal = data.draw(st.sampled_from(sorted({*self.pile} - {self.pile[-1]})))
+        while self.pile[-1] != goal:
+            self.pile.pop()
+        self.change(f"r{goal}")
+
+    @rule(version=st.sampled_from("12345"))
+    def delete(self, version: str) -> None:
+        if self.pile[-1:] != [version]:
+            self.existing.discard(version)
+            self.throw_away_deleted()
+
+    @precondition(lambda self: self.pile)
+    @rule()
+    def delete_what_is_in_production(self) -> None:
+        """By hand in MLflow; the next command falls back to what was there before."""
+        self.existing.discard(self.pile[-1])
+        former = find_former(self.records, self.existing)
+        self.throw_away_deleted()
+        self.records.append(replace(make_move(former[0] if former else "-"), action="outside"))
+
+    @invariant()
+    def the_way_back_is_the_pile(self) -> None:
+        current = self.records[-1].to_version if self.records else None
+        assert current == (self.pile[-1] if self.pile else None)
+        assert find_former(self.records, self.existing) == self.pile[-2::-1]
+
+
+TestWayBack = WayBack.TestCase
+TestWayBack.settings = settings(max_examples=150, stateful_step_count=25, deadline=None)

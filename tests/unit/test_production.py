@@ -78,13 +78,41 @@ def test_rolling_back_takes_the_way_back(production: Production) -> None:
     assert production.rollback(to=None, reason="worse").to_version == "2"
     assert describe(production)["previous"] == "1"  # and not 3, which was bad
     assert production.rollback(to=None, reason="worse, too").to_version == "1"
-    with pytest.raises(CracksegError, match="no version to go back to"):
+    dead_end = r"before version 1 none was in production; .*--to VERSION` takes what was rolled back: 2, 3"
+    with pytest.raises(CracksegError, match=dead_end):
         production.rollback(to=None, reason="and on")
     assert production.rollback(to="3", reason="it was the camera").to_version == "3"
     seen = check_agreement(production)
     assert seen["stages"] == {"1": "Archived", "2": "Archived", "3": "Production", "4": "None"}
     records = production.read().records
     assert [r.reason for r in records if r.action == "rollback"] == ["worse", "worse, too", "it was the camera"]
+
+
+def test_after_a_promotion_to_an_earlier_version_the_later_one_is_the_way_back(production: Production) -> None:
+    for version in ("1", "2", "1"):
+        promote(production, version)
+    assert check_agreement(production)["previous"] == "2"
+    assert production.rollback(to=None, reason="2 was better").to_version == "2"
+    assert check_agreement(production)["previous"] == "1"
+    assert production.rollback(to=None, reason="it was not").to_version == "1"
+    assert check_agreement(production)["previous"] is None
+    promote(production, "2")  # again, after it was rolled back
+    assert check_agreement(production)["previous"] == "1"
+
+
+def test_a_rollback_names_the_deleted_versions_that_it_passes_over(production: Production) -> None:
+    for version in ("1", "2", "3"):
+        promote(production, version)
+    production.delete("2", force=True)
+    record = production.rollback(to=None, reason="worse")
+    assert (record.to_version, record.skipped) == ("1", ("2",))
+    assert production.read().records[-1].skipped == ("2",)
+    production.client.delete_model_version(NAME, "3")
+    promote(production, "4")
+    production.delete("1", force=True)
+    with pytest.raises(CracksegError, match=r"what was in production before version 4 is deleted \(1\)$"):
+        production.rollback(to=None, reason="worse, too")
+    check_agreement(production)
 
 
 @pytest.mark.parametrize(

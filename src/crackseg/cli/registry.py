@@ -165,6 +165,8 @@ def rollback(to: str | None, reason: str) -> None:
         f"version {record.to_version} is in production again instead of {record.from_version or 'nothing'}; record "
         f"{record.number} of the history"
     )
+    if record.skipped:
+        click.echo(f"note: passed over, deleted since: version {', '.join(record.skipped)}", err=True)
 
 
 @click.command()
@@ -219,6 +221,8 @@ def _show_record(record: Record) -> None:
         f"{', data ' + record.data_md5[:8] if record.data_md5 else ''}"
     )
     click.echo(f"      {record.reason}")
+    if record.skipped:
+        click.echo(f"      passed over, deleted since: version {', '.join(record.skipped)}")
     if not record.intact:
         click.secho("      CHANGED: the record before this one is not what it was then, or is missing", fg="red")
     if record.checks:
