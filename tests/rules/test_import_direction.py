@@ -18,6 +18,7 @@ ORDER = [
     "crackseg.data.catalog",
     "crackseg.data.image_io",
     "crackseg.data.wording",
+    "crackseg.data.account",
     "crackseg.data.mask_formats",
     "crackseg.data.layouts",
     "crackseg.data.index_files",

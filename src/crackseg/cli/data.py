@@ -38,6 +38,7 @@ def data() -> None:
 @click.option("--val-list", type=click.Path(path_type=Path), help="Stems of the validation images.")
 @click.option("--test-list", type=click.Path(path_type=Path), help="Stems of the test images.")
 @click.option("--allow-unpaired", is_flag=True, help="Leave out images without mask and masks without image.")
+@click.option("--json", "as_json", is_flag=True, help="Print the account of the import as JSON.")
 def data_import(
     source: Path,
     name: str | None,
@@ -50,6 +51,7 @@ def data_import(
     val_list: Path | None,
     test_list: Path | None,
     allow_unpaired: bool,
+    as_json: bool,
 ) -> None:
     """Import what you downloaded or photographed from SOURCE, whatever its layout, as versioned data.
 
@@ -57,6 +59,8 @@ def data_import(
     crackseg data import DeepCrack-datasets
     crackseg data import photographs --name BRIDGE7 --crack-value 255
     """
+    import json
+
     from crackseg.data.importers import import_datasets
     from crackseg.data.staging import finish_interrupted_import
     from crackseg.data.versioning import check_data_is_committed, fetch_data, version_data
@@ -82,6 +86,9 @@ def data_import(
         line_width_px=line_width_px,
     )
     version_data(root)
+    if as_json:
+        click.echo(json.dumps([summary.to_dict() for summary in summaries], indent=2, ensure_ascii=False))
+        return
     for summary in summaries:
         click.echo(str(summary))
     names = ", ".join(summary.dataset for summary in summaries)

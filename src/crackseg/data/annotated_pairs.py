@@ -13,7 +13,7 @@ from crackseg.data.annotations import (
 )
 from crackseg.data.layouts import FoundFile, Role, fold
 from crackseg.data.pairing import RawDataset, RawPair
-from crackseg.data.wording import join_some
+from crackseg.data.wording import count_of
 from crackseg.errors import CracksegError
 
 
@@ -57,7 +57,8 @@ def pair_annotations(
         by_name[fold(file.path.name)].append(file)
     labels, problems, notes = choose_shapes(images, crack_labels)
     dataset.problems += problems
-    dataset.notes += notes
+    for note in notes:
+        dataset.account.pass_over("labels", note)
     taken: dict[str, AnnotatedImage] = {}
     absent = []
     for image in images:
@@ -75,15 +76,15 @@ def pair_annotations(
             continue
         shapes = tuple(shape for shape in image.shapes if shape.label in labels)
         dataset.pairs.append(RawPair(file.stem, file.path, image.path, None, file.split, (image.size, shapes)))
-    report = dataset.notes if allow_unpaired else dataset.problems
-    left_out = "left out: " if allow_unpaired else ""
     if absent:
-        report.append(f"{left_out}annotated, but not one image of that name is there: {join_some(absent)}")
+        dataset.report_left_out(
+            "annotated, but not one image of that name is there", absent, allowed=allow_unpaired
+        )
     bare = sorted(f.shown for f in photographs if fold(f.stem) not in taken)
     if bare:
-        report.append(f"{left_out}images in no annotation file: {join_some(bare)}")
+        dataset.report_left_out("images in no annotation file", bare, allowed=allow_unpaired)
     unused = [f.shown for f in files if f not in photographs]
     if unused:
-        dataset.notes.append(f"masks beside the annotations are not used: {join_some(unused, 3)}")
+        dataset.account.pass_over("files", f"{count_of(len(unused), 'mask')} next to the annotations", unused)
     dataset.pairs.sort(key=lambda pair: pair.stem)
     return dataset

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from crackseg.data.account import ACCOUNT_NAME, read_account
 from crackseg.data.annotated_pairs import pair_annotations, read_annotation_files
 from crackseg.data.catalog import KNOWN_DATASETS, check_dataset_name
 from crackseg.data.image_io import IMAGE_EXTENSIONS
@@ -71,20 +72,26 @@ def find_datasets(
             dataset = pair_files(dataset_name, files, indexed, allow_unpaired=allow_unpaired)
             if not dataset.pairs:
                 dataset.problems += unknown
-        manifests = [listing.manifests[f] for f in listing.manifests if any(f in x.path.parents for x in files)]
-        if manifests:
-            _follow_manifest(dataset, pd.concat(manifests), allow_unpaired=allow_unpaired)
+        canonical = [f for f in listing.manifests if any(f in x.path.parents for x in files)]
+        if canonical:
+            manifest = pd.concat([listing.manifests[f] for f in canonical])
+            _follow_manifest(dataset, manifest, allow_unpaired=allow_unpaired)
+        if len(canonical) == 1 and (canonical[0] / ACCOUNT_NAME).is_file():
+            first = read_account(canonical[0] / ACCOUNT_NAME)
+            for entry in dataset.account.passed_over:
+                first.pass_over(entry.topic, entry.text, entry.names)
+            dataset.account = first
         if not dataset.pairs:
             dataset.problems += _look_beside(source, dataset_name)
         datasets.append(dataset)
     datasets[0].problems[:0] = index_problems
-    datasets[0].notes += [
-        f"{path} is not used; if it lists images: --{s}-list {path}" for s, path in lists.items()
-    ]
+    for split, path in lists.items():
+        datasets[0].account.pass_over("lists", f"not used; if it lists images: --{split}-list {path}", [path])
     if strangers:
-        folders = join_some(dict.fromkeys(f"{f.folder}/" for f in strangers), 5)
-        datasets[0].notes.insert(
-            0, f"{count_of(len(strangers), 'file')} left out, in folders of no dataset taken here: {folders}"
+        datasets[0].account.pass_over(
+            "folders",
+            f"{count_of(len(strangers), 'file')} in folders of no dataset taken here",
+            dict.fromkeys(f"{f.folder}/" for f in strangers),
         )
     return datasets
 
@@ -138,9 +145,7 @@ def _follow_manifest(dataset: RawDataset, manifest: pd.DataFrame, *, allow_unpai
     dataset.pairs = [replace(pair, split=splits.get(pair.stem)) for pair in dataset.pairs]
     missing = sorted(splits.keys() - {pair.stem for pair in dataset.pairs})
     if missing:
-        (dataset.notes if allow_unpaired else dataset.problems).append(
-            f"in manifest.csv, but not there as a pair: {join_some(missing)}"
-        )
+        dataset.report_left_out("in manifest.csv, but not there as a pair", missing, allowed=allow_unpaired)
     sources = sorted(set(manifest["source"]))
     dataset.source = sources[0] if len(sources) == 1 else None
 

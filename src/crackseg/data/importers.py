@@ -10,7 +10,7 @@ import hashlib
 import io
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
+from crackseg.data.account import ACCOUNT_NAME, ImportAccount
 from crackseg.data.catalog import IMPORTED_SOURCE, KNOWN_DATASETS, MANIFEST_COLUMNS, SPLITS
 from crackseg.data.discovery import find_datasets
 from crackseg.data.image_io import decode_image, encode_png, write_bytes, write_mask
@@ -28,7 +29,7 @@ from crackseg.data.pairing import RawDataset, RawPair
 from crackseg.data.shapes import draw_shapes
 from crackseg.data.splits import decide_splits
 from crackseg.data.staging import open_staging_area
-from crackseg.data.wording import count_of, join_some
+from crackseg.data.wording import count_of
 from crackseg.errors import CracksegError
 
 _MAX_PROBLEMS_SHOWN = 20
@@ -46,7 +47,7 @@ class ImportSummary:
         split_counts: images in train, val and test.
         num_crack_free: images whose ground truth has no crack pixel.
         mean_crack_fraction: share of crack pixels, mean over images.
-        notes: what was decided, re-encoded or left out.
+        account: what was recognised in the source, and what was passed over.
         seconds: the time it took.
     """
 
@@ -55,7 +56,7 @@ class ImportSummary:
     split_counts: dict[str, int]
     num_crack_free: int
     mean_crack_fraction: float
-    notes: tuple[str, ...]
+    account: ImportAccount
     seconds: float
 
     @property
@@ -68,7 +69,19 @@ class ImportSummary:
             f"{self.dataset}: {count_of(self.num_images, 'image')} ({splits}), {self.num_crack_free} without "
             f"cracks, {self.mean_crack_fraction:.2%} crack pixels, in {self.folder} ({self.seconds:.1f} s)"
         )
-        return "\n".join([head, *(f"  note: {note}" for note in self.notes)])
+        return "\n".join([head, *self.account.to_lines()])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain values for ``crackseg data import --json``."""
+        return {
+            "dataset": self.dataset,
+            "folder": str(self.folder),
+            "split_counts": self.split_counts,
+            "num_crack_free": self.num_crack_free,
+            "mean_crack_fraction": self.mean_crack_fraction,
+            "seconds": round(self.seconds, 3),
+            **self.account.to_dict(),
+        }
 
 
 def import_datasets(
@@ -118,14 +131,15 @@ def import_datasets(
                 counts, lists = (split_counts, split_lists) if dataset.name == divided else (None, None)
                 decide_splits(dataset, seed=split_seed, counts=counts, lists=lists)
             # Read the files even if there are problems already, so that the user learns of all of them at once.
-            table = _write_files(dataset, staging.new(dataset.name), source, crack_values, line_width_px, progress)
+            folder = staging.new(dataset.name)
+            table = _write_files(dataset, folder, source, crack_values, line_width_px, progress)
+            write_bytes(folder / ACCOUNT_NAME, dataset.account.to_bytes())
             summaries.append(_summarise(dataset, table, data_dir, time.perf_counter() - start))
             start = time.perf_counter()
         _raise_problems(source, datasets)
         staging.swap_in([dataset.name for dataset in datasets])
     if finished:
-        note = f"an interrupted import of {', '.join(finished)} was finished first"
-        summaries[0] = replace(summaries[0], notes=(note, *summaries[0].notes))
+        summaries[0].account.recognise("files", "an interrupted import was finished first", finished)
     return summaries
 
 
@@ -181,7 +195,7 @@ def _write_files(
     line_width_px: float,
     progress: bool,
 ) -> pd.DataFrame:
-    """Write images, masks, regions of interest and the manifest; add problems and notes to ``dataset``."""
+    """Write images, masks, regions of interest and the manifest; add problems and entries to ``dataset``."""
     truth_reader, roi_reader = MaskReader(crack_values), MaskReader()
     label = dataset.source or f"{IMPORTED_SOURCE}:{source.name}"
     rows: list[dict[str, Any]] = []
@@ -233,11 +247,11 @@ def _write_files(
             f"only {crack_pixels_in_roi / crack_pixels:.0%} of the crack pixels lie in the regions of interest, "
             "so these are something else; take their folder away"
         )
-    dataset.notes += truth_reader.find_notes()
-    dataset.notes += [
-        f"{count_of(len(names), 'image')} re-encoded as upright RGB PNG ({why}): {join_some(names)}"
-        for why, names in sorted(reencoded.items())
-    ]
+    for note in truth_reader.find_notes():
+        dataset.account.recognise("mask values", note)
+    for why, names in sorted(reencoded.items()):
+        text = f"{count_of(len(names), 'image')} re-encoded as upright RGB PNG ({why})"
+        dataset.account.recognise("files", text, names)
     table = pd.DataFrame(rows, columns=list(MANIFEST_COLUMNS)).sort_values("stem", ignore_index=True)
     content = table.to_csv(index=False, lineterminator="\n", float_format="%.9g")
     write_bytes(folder / "manifest.csv", content.encode())
@@ -316,7 +330,7 @@ def _summarise(dataset: RawDataset, table: pd.DataFrame, data_dir: Path, seconds
         split_counts={split: int((table["split"] == split).sum()) for split in SPLITS},
         num_crack_free=int((table["crack_fraction"] == 0).sum()),
         mean_crack_fraction=float(table["crack_fraction"].mean()) if len(table) else 0.0,
-        notes=tuple(dataset.notes),
+        account=dataset.account,
         seconds=seconds,
     )
 
@@ -329,5 +343,5 @@ def _raise_problems(source: Path, datasets: list[RawDataset]) -> None:
     shown = [f"- {p}" for p in problems[:_MAX_PROBLEMS_SHOWN]]
     if len(problems) > _MAX_PROBLEMS_SHOWN:
         shown.append(f"- and {len(problems) - _MAX_PROBLEMS_SHOWN} more")
-    shown += [f"note: {n}" for d in datasets for n in d.notes]
+    shown += [line for d in datasets for line in d.account.to_lines()]
     raise CracksegError(f"{source} was not imported, nothing was changed:\n" + "\n".join(shown))

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from crackseg.data.account import ACCOUNT_NAME
 from crackseg.data.catalog import KNOWN_DATASETS, MANIFEST_COLUMNS, SPLITS
 from crackseg.data.image_io import IMAGE_EXTENSIONS
 from crackseg.errors import CracksegError
@@ -166,7 +167,7 @@ def list_source(source: Path, *, name: str | None) -> SourceListing:
             listing.files.append(FoundFile(path, shown, m.role, m.split, m.dataset, m.foreign))
         elif suffix in INDEX_EXTENSIONS and not path.stem.lower().startswith(("readme", "license", "licence")):
             listing.index_files.append(path)
-        elif suffix in ANNOTATION_EXTENSIONS:
+        elif suffix in ANNOTATION_EXTENSIONS and not _is_account(path):
             listing.annotation_files.append(path)
         elif suffix in (".zip", ".rar", ".7z", ".tar", ".gz", ".tgz"):
             listing.archives.append(path)
@@ -234,6 +235,10 @@ def _cut_known_name(words: list[str]) -> tuple[str | None, list[str]]:
 def _is_manifest(path: Path) -> bool:
     with path.open(encoding="utf-8", errors="replace") as file:
         return set(MANIFEST_COLUMNS) <= set(file.readline().strip().split(","))
+
+
+def _is_account(path: Path) -> bool:
+    return path.name == ACCOUNT_NAME and path.with_name("manifest.csv").is_file()
 
 
 def _read_manifest(path: Path) -> pd.DataFrame:

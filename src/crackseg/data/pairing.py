@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import filecmp
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from crackseg.data.account import ImportAccount
 from crackseg.data.annotations import Shape
 from crackseg.data.catalog import KNOWN_DATASETS
 from crackseg.data.index_files import IndexedPair
@@ -46,15 +48,22 @@ class RawDataset:
         name: the paper's, the user's, or the canonical folder's.
         pairs: sorted by stem.
         problems: what the user must mend before an import; empty if nothing.
-        notes: what was decided or left out.
+        account: what was recognised, and what was passed over.
         source: the manifest's ``source`` column, if the source is canonical already, else None.
     """
 
     name: str
     pairs: list[RawPair] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    account: ImportAccount = field(default_factory=ImportAccount)
     source: str | None = None
+
+    def report_left_out(self, text: str, names: Sequence[str], *, allowed: bool) -> None:
+        """Record files that have no partner: as passed over if the user allowed it, else as a problem."""
+        if allowed:
+            self.account.pass_over("files", text, names)
+        else:
+            self.problems.append(f"{text}: {join_some(names)}")
 
 
 def pair_files(
@@ -89,9 +98,10 @@ def pair_files(
     )
     if rois:
         with_roi = sum(p.roi_path is not None for p in dataset.pairs)
-        dataset.notes.append(
-            f"{join_some(dict.fromkeys(f'{f.folder}/' for f in rois.values()))}: taken as the region of interest, "
-            f"for {with_roi} of {len(dataset.pairs)} images"
+        dataset.account.recognise(
+            "folders",
+            f"taken as the region of interest, for {with_roi} of {len(dataset.pairs)} images",
+            dict.fromkeys(f"{f.folder}/" for f in rois.values()),
         )
     if not dataset.pairs and not dataset.problems:
         dataset.problems.append("no image has a ground truth")
@@ -103,15 +113,18 @@ def _leave_out_crops(dataset: RawDataset, files: list[FoundFile]) -> list[FoundF
     if not crops:
         return files
     if len(crops) < len(files):
-        dataset.notes.append(
-            f"left out: {count_of(len(crops), 'augmented crop')} (…_rotN_cropN_mirrorN), as training augments"
+        dataset.account.pass_over(
+            "files",
+            f"{count_of(len(crops), 'augmented crop')} (…_rotN_cropN_mirrorN), as training augments",
+            (f.shown for f in files if f.path in crops),
         )
         return [f for f in files if f.path not in crops]
     known = KNOWN_DATASETS.get(dataset.name)
     if known and known.role == "test":
         dataset.problems.append("only augmented crops (…_rotN_cropN_mirrorN); testing needs the photographs")
-    dataset.notes.append(
-        "only augmented crops (…_rotN_cropN_mirrorN): divided into train and val by photograph, none for test"
+    dataset.account.recognise(
+        "split",
+        "only augmented crops (…_rotN_cropN_mirrorN): divided into train and val by photograph, none for test",
     )
     return files
 
@@ -159,7 +172,9 @@ def _pairs_of_index(dataset: RawDataset, files: list[FoundFile], indexed: list[I
         and f.path not in {p.mask_path for p in first.values()}
     ]  # fmt: skip
     if unlisted:
-        dataset.notes.append(f"left out, in no index file: {count_of(len(unlisted), 'image')}")
+        dataset.account.pass_over(
+            "files", f"{count_of(len(unlisted), 'image')} in no index file", (f.shown for f in unlisted)
+        )
     return [
         (by_path[p.image_path], by_path[p.mask_path], p.split or by_path[p.image_path].split)
         for p in first.values()
@@ -177,9 +192,10 @@ def _pairs_by_stem(
         strangers = {k: f for k, f in unnamed.items() if k in named or k not in truths}
         unnamed = {k: f for k, f in unnamed.items() if k not in strangers}
         if strangers:
-            shown = join_some(f.shown for f in strangers.values())
-            dataset.notes.append(
-                f"{count_of(len(strangers), 'picture')} outside the image folders left out: {shown}"
+            dataset.account.pass_over(
+                "files",
+                f"{count_of(len(strangers), 'picture')} outside the image folders",
+                (f.shown for f in strangers.values()),
             )
     images = named | unnamed
     for key in [k for k in truths if k not in images]:
@@ -241,14 +257,14 @@ def _report_unpaired(
     *,
     allow_unpaired: bool,
 ) -> None:
-    report = dataset.notes if allow_unpaired else dataset.problems
-    left_out = "left out: " if allow_unpaired else ""
-    if without_truth:
-        names = join_some(sorted(f.shown for f in without_truth))
-        report.append(f"{left_out}{count_of(len(without_truth), 'image')} without ground truth: {names}")
-    if without_image:
-        names = join_some(sorted(f.shown for f in without_image))
-        report.append(f"{left_out}{count_of(len(without_image), 'ground truth')} without image: {names}")
-    if without_truth or without_image:
+    for some, what, lacks in (
+        (without_truth, "image", "without ground truth"),
+        (without_image, "ground truth", "without image"),
+    ):
+        if some:
+            dataset.report_left_out(
+                f"{count_of(len(some), what)} {lacks}", sorted(f.shown for f in some), allowed=allow_unpaired
+            )
+    if (without_truth or without_image) and not allow_unpaired:
         meanings = {f"{f.folder}/ = {f.role.value if f.role else 'images'}" for f in files}
-        report.append(f"the folders were taken as: {join_some(sorted(meanings))}")
+        dataset.problems.append(f"the folders were taken as: {join_some(sorted(meanings))}")

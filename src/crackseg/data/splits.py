@@ -54,11 +54,14 @@ def decide_splits(
         splits = add_validation_split(given, seed=seed)
         moved = sum(splits[stem] != given[stem] for stem in stems)
         if moved:
-            dataset.notes.append(
-                f"the source has no validation images: {moved} of its train images became val (seed {seed})"
+            dataset.account.recognise(
+                "split",
+                f"the source has no validation images: {moved} of its train images became val (seed {seed})",
             )
         if known and known.role == "test" and set(splits.values()) != {"test"}:
-            dataset.notes.append("the paper tests on all of its images; here the source's own split counts")
+            dataset.account.recognise(
+                "split", "the paper tests on all of its images; here the source's own split counts"
+            )
     elif counts is None and known and known.role == "test":
         splits = dict.fromkeys(stems, "test")
     else:

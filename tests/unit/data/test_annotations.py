@@ -114,7 +114,7 @@ def test_image_with_nothing_drawn_has_no_crack(tmp_path: Path) -> None:
 def test_other_labels_are_left_out_where_one_says_crack(tmp_path: Path) -> None:
     other = {"label": "rust", "points": [[0, 0], [5, 0], [5, 5]], "shape_type": "polygon"}
     summary = run(tmp_path, "7.json", labelme(shapes=[*labelme()["shapes"], other]))
-    assert any("rust" in note for note in summary.notes)
+    assert any("rust" in line for line in summary.account.to_lines())
     assert imported(tmp_path)[:5, :5].sum() == 0
 
 

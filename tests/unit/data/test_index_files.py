@@ -31,7 +31,7 @@ def test_index_files_give_pairs_and_splits(tmp_path: Path) -> None:
     summary = import_listed(source, tmp_path)
     table = read_manifest(tmp_path / "data", "BRIDGE")
     assert dict(zip(table["stem"], table["split"], strict=True)) == {"a1": "train", "b2": "val", "c 3": "test"}
-    assert any("in no index file: 1 image" in note for note in summary.notes)
+    assert any("1 image in no index file" in line for line in summary.account.to_lines())
 
 
 def test_mask_need_not_have_the_name_of_its_image(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_augmented_crops_are_left_out_beside_their_photographs(tmp_path: Path) -
     (source / "train.txt").write_text("\n".join(lines))
     summary = import_listed(source, tmp_path, "CrackTree260")
     assert summary.num_images == 3
-    assert any("8 augmented crops" in note for note in summary.notes)
+    assert any("8 augmented crops" in line for line in summary.account.to_lines())
 
 
 def test_crops_of_one_photograph_stay_in_one_split_and_out_of_test(tmp_path: Path) -> None:
@@ -101,4 +101,4 @@ def test_crops_of_one_photograph_stay_in_one_split_and_out_of_test(tmp_path: Pat
 def test_list_of_names_that_is_not_used_is_mentioned(tmp_path: Path) -> None:
     source = make_source(tmp_path, ["a1", "b2", "c3"])
     (source / "train.txt").write_text("a1\nb2\n")
-    assert any("--train-list" in note for note in import_listed(source, tmp_path).notes)
+    assert any("--train-list" in line for line in import_listed(source, tmp_path).account.to_lines())

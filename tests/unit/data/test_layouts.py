@@ -159,7 +159,7 @@ def test_figure_beside_the_folders_is_left_out_with_a_note(tmp_path: Path) -> No
     add_photos(source, ["overview"])
     (summary,) = import_datasets(source, tmp_path / "data", name="BRIDGE", progress=False)
     assert summary.num_images == 4
-    assert any("overview.jpg" in note for note in summary.notes)
+    assert any("overview.jpg" in line for line in summary.account.to_lines())
 
 
 def make_bundle(root: Path) -> Path:
@@ -221,7 +221,7 @@ def test_name_takes_one_dataset_out_of_the_bundle(tmp_path: Path) -> None:
     source = make_bundle(tmp_path / "downloads")
     (summary,) = import_datasets(source, tmp_path / "data", name="crkwh100", progress=False)
     assert summary.dataset == "CRKWH100"
-    assert any("left out" in note for note in summary.notes)
+    assert any("of no dataset taken here" in line for line in summary.account.to_lines())
     with pytest.raises(CracksegError, match="but the name given is BRIDGE"):
         import_datasets(source, tmp_path / "data", name="BRIDGE", progress=False)
 
@@ -252,7 +252,7 @@ def test_another_dataset_beside_a_known_one_is_not_mixed_in(tmp_path: Path) -> N
     add_masks(source / "bridge" / "gt", STEMS)
     (summary,) = import_datasets(source, tmp_path / "data", progress=False)
     assert (summary.dataset, summary.num_images) == ("CrackTree260", 6)
-    assert any("bridge/img/" in note for note in summary.notes)
+    assert any("bridge/img/" in line for line in summary.account.to_lines())
 
 
 def test_images_alone_name_the_folder_beside_them_that_has_the_truth(tmp_path: Path) -> None:
