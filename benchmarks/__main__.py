@@ -96,7 +96,7 @@ def _write(folder: Path, rows: Sequence[Row], hardware: str, *, quick: bool) -> 
     folder.mkdir(parents=True, exist_ok=True)
     content = {
         "hardware": hardware,
-        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
         "quick": quick,
         "versions": {"python": platform.python_version()} | {name: _installed(name) for name in _PACKAGES},
         "rows": [

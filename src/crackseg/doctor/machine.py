@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 from crackseg.doctor.findings import Finding, first_line
 from crackseg.params import Params
 
-_OLDEST_PYTHON = (3, 10)
+OLDEST_PYTHON = (3, 11)
 _LITTLE_GB, _TOO_LITTLE_GB = 5.0, 1.0
 _NOT_FOR_USERS = ("dev",)
 _OPENCV = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")
@@ -24,8 +24,11 @@ _OPENCV = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "
 def check_python() -> Finding:
     """The interpreter, and whether it has an environment of its own."""
     shown = f"{sys.version.split()[0]}, {sys.prefix}"
-    if sys.version_info < _OLDEST_PYTHON:
-        return Finding("Python", "failed", shown, "crackseg needs 3.10 or newer: make setup PYTHON=python3.11")
+    if sys.version_info < OLDEST_PYTHON:
+        oldest = ".".join(map(str, OLDEST_PYTHON))
+        return Finding(
+            "Python", "failed", shown, f"crackseg needs {oldest} or newer: make setup PYTHON=python{oldest}"
+        )
     if sys.prefix == sys.base_prefix:
         advice = "other projects share its packages; `make setup` makes an environment of its own"
         return Finding("Python", "warning", f"{shown}, not a virtual environment", advice)

@@ -14,6 +14,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from optuna.exceptions import ExperimentalWarning
+from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.trial import FrozenTrial, TrialState
 from optuna.visualization import matplotlib as draw
 
@@ -26,6 +27,8 @@ _log = logging.getLogger("crackseg")
 _CONTOUR = ["optimizer.lr", "loss.gamma"]
 _SECOND = {"inference_time": "inference time (s per image)", "parameters": "parameters"}
 _PRUNED = "pruned"
+# Named, since releases of Optuna differ in their default: the same study has the same figure in each.
+_IMPORTANCE = PedAnovaImportanceEvaluator(target_quantile=0.1, region_quantile=1.0)
 
 
 def draw_figures(search: Search, folder: Path) -> list[Path]:
@@ -44,7 +47,7 @@ def draw_figures(search: Search, folder: Path) -> list[Path]:
     if search.is_multi_objective:
         target["target"] = _first_value
     wanted: dict[str, Callable[[], Any]] = {
-        "importances": lambda: draw.plot_param_importances(study, **target),
+        "importances": lambda: draw.plot_param_importances(study, evaluator=_IMPORTANCE, **target),
         "slices": lambda: draw.plot_slice(study, params=varied, **target),
     }
     if set(_CONTOUR) <= set(varied):

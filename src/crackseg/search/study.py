@@ -181,12 +181,19 @@ def check_name(name: str) -> None:
 
 
 def build_sampler(name: str, seed: int, number: int) -> optuna.samplers.BaseSampler:
-    """The sampler for one trial: seeded by the trial's number, so that a restart repeats and skips nothing."""
+    """The sampler for one trial: seeded by the trial's number, so that a restart repeats and skips nothing.
+
+    Optuna's defaults differ between its releases (5.0 turned ``constant_liar`` on), so they are set here.
+    """
     seed = (seed * 1_000_003 + number) % 2**32
     if name == "gp":
-        return optuna.samplers.GPSampler(seed=seed, warn_independent_sampling=False)
+        return optuna.samplers.GPSampler(
+            seed=seed, n_startup_trials=10, deterministic_objective=False, warn_independent_sampling=False
+        )
     if name == "tpe":
-        return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True)
+        return optuna.samplers.TPESampler(
+            seed=seed, n_startup_trials=10, n_ei_candidates=24, multivariate=True, group=True, constant_liar=True
+        )
     return optuna.samplers.RandomSampler(seed=seed)  # of the grid, all points are enqueued
 
 
@@ -198,7 +205,7 @@ def build_pruner(params: Params) -> optuna.pruners.BasePruner:
         epochs = params.search.space.get("train", {}).get("epochs")
         most = max([epochs.high or 0, *(epochs.choices or ())]) if epochs else params.train.epochs  # type: ignore[type-var]
         return optuna.pruners.HyperbandPruner(max_resource=int(most or params.train.epochs))
-    return optuna.pruners.MedianPruner(n_warmup_steps=max(1, params.train.epochs // 8))
+    return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=max(1, params.train.epochs // 8))
 
 
 def list_paper_points(space: Space, which: str) -> dict[str, Settings]:

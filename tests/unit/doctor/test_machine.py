@@ -54,7 +54,7 @@ def test_what_is_fine_is_called_fine() -> None:
 def test_an_old_python_fails_and_a_shared_one_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine.sys, "base_prefix", sys.prefix)
     assert machine.check_python().status == "warning"
-    monkeypatch.setattr(machine, "_OLDEST_PYTHON", (99, 0))
+    monkeypatch.setattr(machine, "OLDEST_PYTHON", (99, 0))
     assert machine.check_python().status == "failed"
 
 

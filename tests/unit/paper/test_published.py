@@ -1,6 +1,7 @@
 """The published figures are facts: as printed, for every cell that we run, and wherever crackseg is installed."""
 
 import math
+import tomllib
 from pathlib import Path
 
 import pandas as pd
@@ -71,7 +72,6 @@ def test_the_paper_took_its_deepcrack_from_deepcracks_own_table() -> None:
 
 
 def test_the_tables_are_shipped() -> None:
-    tomllib = pytest.importorskip("tomllib")  # Python 3.11
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     patterns = project["tool"]["setuptools"]["package-data"]["crackseg.paper"]
     folder = ROOT / "src" / "crackseg" / "paper"
