@@ -29,13 +29,6 @@ LAST_NAME = "last.pt"
 BEST_NAME = "best.pt"
 RUN_NAME = "run.json"
 
-# Modules whose text the weights follow from; training.py imports them, directly or not.
-_CODE = (
-    "devices.py", "records.py", "losses.py", "metrics.py", "inference.py", "optimizers.py", "processes.py",
-    "steps.py", "synchronized.py", "training.py", "checkpoint.py",
-)  # fmt: skip
-_CODE_FOLDERS = ("data", "models")
-
 
 @dataclass(slots=True)
 class Progress:
@@ -52,19 +45,16 @@ class Progress:
     history: list[dict[str, float]] = field(default_factory=list)
 
 
-def checkpoint_key(settings: dict[str, Any], data_digest: str) -> str:
-    """Hash the settings of a training, its data and the code into a folder's name.
+def checkpoint_key(settings: dict[str, Any], data_digest: str, code_digest: str) -> str:
+    """Hash everything that a training follows from into a folder's name.
 
     Args:
         settings: flat params, anything JSON can hold.
         data_digest: changes when any training or validation pair does.
+        code_digest: see :func:`crackseg.lineage.hash_code`.
     """
-    package = Path(__file__).parent
-    digest = hashlib.sha256(json.dumps([settings, data_digest], sort_keys=True, default=str).encode())
-    folders = [path for folder in _CODE_FOLDERS for path in (package / folder).glob("*.py")]
-    for path in sorted([package / name for name in _CODE] + folders):
-        digest.update(path.name.encode() + path.read_bytes())
-    return digest.hexdigest()[:32]
+    text = json.dumps([settings, data_digest, code_digest], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:

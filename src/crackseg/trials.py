@@ -24,6 +24,7 @@ from crackseg.data.versioning import hash_file
 from crackseg.devices import choose_device, choose_precision, describe_device
 from crackseg.evaluation import score_split
 from crackseg.inference import Predictor
+from crackseg.lineage import hash_code
 from crackseg.models import build_model
 from crackseg.models.network import CrackNetwork
 from crackseg.models.weights_file import save_weights
@@ -87,7 +88,8 @@ def trial_key(params: Params, prepared_dir: Path) -> str:
         for key, value in flatten_params(params).items()
         if key.split(".")[0] in _DECIDES and key not in _NO_EFFECT
     }
-    return checkpoint_key(settings, hash_file(prepared_dir / params.data.train_dataset / "manifest.csv"))
+    images = hash_file(prepared_dir / params.data.train_dataset / "manifest.csv")
+    return checkpoint_key(settings, images, hash_code(__name__))
 
 
 def read_result(folder: Path) -> dict[str, float] | None:

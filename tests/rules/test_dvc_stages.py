@@ -1,38 +1,25 @@
 """dvc.yaml must name the code that each stage's results follow from, or DVC skips what has changed."""
 
-from pathlib import Path
-
 import pytest
 from ruamel.yaml import YAML
 
-from tests.rules.imports import PACKAGE, all_imports, list_modules
+from crackseg.lineage import PACKAGE, list_code
 
 ROOT = PACKAGE.parents[1]
 STAGES = YAML(typ="safe", pure=True).load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 
-# They word messages, find the folder and carry records to MLflow; a change in them, or in what they import for that,
-# must not train a model anew.
-NOT_IN_RESULTS = frozenset(
-    {
-        "crackseg",
-        "crackseg.errors",
-        "crackseg.launching",
-        "crackseg.params_problems",
-        "crackseg.project_folder",
-        "crackseg.outbox",
-        "crackseg.tracking",
-        "crackseg.stages",
-    }
-)
-
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_stage_reruns_when_code_it_imports_changes(stage: str) -> None:
-    modules = list_modules()
-    imported = all_imports(f"crackseg.stages.{stage}", NOT_IN_RESULTS)
-    # A package's __init__ without code of its own brings nothing into the results.
-    expected = {modules[m].relative_to(ROOT).as_posix() for m in imported if _has_code(modules[m])}
-    assert _listed_modules(stage) == expected
+    needed = {path.relative_to(ROOT).as_posix() for path in list_code(f"crackseg.stages.{stage}")}
+    assert needed - _listed_modules(stage) == set()
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_stage_does_not_rerun_for_code_that_it_does_not_import(stage: str) -> None:
+    needed = {path.relative_to(ROOT).as_posix() for path in list_code(f"crackseg.stages.{stage}")}
+    modules = {dep for dep in STAGES[stage]["deps"] if dep.endswith(".py")}
+    assert modules - needed == set()
 
 
 def test_every_stage_has_its_module() -> None:
@@ -55,8 +42,3 @@ def _listed_modules(stage: str) -> set[str]:
         elif path.is_relative_to(PACKAGE):
             listed |= {module.relative_to(ROOT).as_posix() for module in path.rglob("*.py")}
     return listed
-
-
-def _has_code(path: Path) -> bool:
-    lines = path.read_text(encoding="utf-8").strip().splitlines()
-    return path.name != "__init__.py" or len(lines) > 1

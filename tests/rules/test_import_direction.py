@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tests.rules.imports import direct_imports, list_modules
+from crackseg.lineage import direct_imports, list_modules
 
 # From the top of the house to the bottom; a name stands for the module, or for all modules of the package.
 ORDER = [
@@ -14,6 +14,7 @@ ORDER = [
     "crackseg.devices",
     "crackseg.params_problems",
     "crackseg.params",
+    "crackseg.lineage",
     "crackseg.records",
     "crackseg.data.catalog",
     "crackseg.data.image_io",

@@ -17,9 +17,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import PyFuncModel
 
 from crackseg.data.image_io import encode_png
+from crackseg.lineage import all_imports, direct_imports, list_modules
 from crackseg.registry import _ENCODER_REQUIREMENTS, _REQUIREMENTS
 from crackseg.serving import SIGNATURE, CrackModel
-from tests.rules.imports import all_imports, direct_imports, list_modules
 from tests.tiny_model import make_model
 
 PHOTOGRAPH = np.random.default_rng(0).integers(0, 256, (90, 130, 3), dtype=np.uint8)

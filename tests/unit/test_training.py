@@ -119,10 +119,11 @@ def test_checkpoint_of_another_network_is_refused(samples: tuple, tmp_path: Path
         fit(make_network(0, width=8), *samples, recipe, checkpoint_dir=tmp_path / "a", on_epoch=lambda *_: None)
 
 
-def test_checkpoints_of_other_settings_or_data_are_kept_apart() -> None:
-    key = checkpoint_key({"loss.gamma": 2.0}, "aa")
-    assert key == checkpoint_key({"loss.gamma": 2.0}, "aa")
-    assert len({key, checkpoint_key({"loss.gamma": 4.0}, "aa"), checkpoint_key({"loss.gamma": 2.0}, "bb")}) == 3
+def test_checkpoints_of_other_settings_data_or_code_are_kept_apart() -> None:
+    key = checkpoint_key({"loss.gamma": 2.0}, "aa", "c")
+    assert key == checkpoint_key({"loss.gamma": 2.0}, "aa", "c")
+    others = [({"loss.gamma": 4.0}, "aa", "c"), ({"loss.gamma": 2.0}, "bb", "c"), ({"loss.gamma": 2.0}, "aa", "d")]
+    assert len({key, *(checkpoint_key(*other) for other in others)}) == 4
 
 
 def test_a_full_disk_costs_a_checkpoint_not_the_training(

@@ -20,6 +20,7 @@ from crackseg.data.image_io import write_bytes
 from crackseg.data.versioning import hash_file
 from crackseg.devices import choose_device, describe_device
 from crackseg.launching import run_in_processes
+from crackseg.lineage import hash_code
 from crackseg.models import build_model
 from crackseg.models.weights_file import save_weights
 from crackseg.params import Params, flatten_params, load_params
@@ -67,6 +68,7 @@ def _training_key(layout: Layout, params: Params, init_digest: str) -> str:
     return checkpoint_key(
         {k: v for k, v in flatten_params(params).items() if k.split(".")[0] in _SECTIONS and k not in _NO_EFFECT},
         hash_file(layout.prepared / params.data.train_dataset / "manifest.csv") + init_digest,
+        hash_code(__name__),
     )
 
 
