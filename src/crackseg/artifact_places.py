@@ -6,6 +6,8 @@ from pathlib import Path
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
+from crackseg.project_folder import find_real_root
+
 
 def describe_lost_artifacts(experiment: str, location: str) -> str | None:
     """Say that an experiment's artifacts are not where the store says; None if they are, or on a server.
@@ -20,6 +22,11 @@ def describe_lost_artifacts(experiment: str, location: str) -> str | None:
     if parsed.scheme not in ("", "file"):
         return None
     path = Path(url2pathname(parsed.path))
+    if find_real_root(path) != path:
+        return (
+            f"the artifacts of experiment {experiment!r} go to {path}, a temporary copy that DVC deletes. Choose "
+            "another experiment with MLFLOW_EXPERIMENT_NAME; its artifacts go to the project's mlruns/artifacts"
+        )
     if path.is_dir() or path.parent.is_dir():  # the folder itself is made with its first file
         return None
     return (

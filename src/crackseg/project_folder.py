@@ -19,9 +19,14 @@ def find_root(start: Path | None = None) -> Path:
 
 
 def find_real_root(root: Path) -> Path:
-    """The project folder itself, also from inside a temporary clone of a DVC experiment."""
+    """The project folder itself, also from inside a temporary clone of a DVC experiment.
+
+    DVC clones the whole git repository; a project in a sub-folder of it is in the same sub-folder of the clone.
+    """
     parts = root.parts
     for i in range(len(parts) - 2):
         if parts[i : i + 3] == _TEMPORARY:
-            return Path(*parts[:i])
+            repository, below = Path(*parts[:i]), parts[i + 3 :]
+            found = (repository.joinpath(*below[start:]) for start in range(len(below)))
+            return next((folder for folder in found if (folder / "dvc.yaml").is_file()), repository)
     return root

@@ -1,8 +1,4 @@
-"""Where the store is, and opening and resuming runs; with ``outbox``, the only importer of MLflow's tracking.
-
-The store is MLFLOW_TRACKING_URI, or else ``mlruns/mlflow.db`` of the real project folder: DVC runs experiments in
-temporary clones under ``.dvc/tmp/exps``, and a store there would be deleted with them.
-"""
+"""Opening the store, creating and resuming runs; with ``outbox``, the only importer of MLflow's tracking."""
 
 from __future__ import annotations
 
@@ -39,6 +35,7 @@ from crackseg.data.versioning import hash_file
 from crackseg.errors import CracksegError
 from crackseg.outbox import Outbox, deliver_left_over
 from crackseg.project_folder import find_real_root
+from crackseg.store_address import explain_refusal, find_registry_uri, find_tracking_uri, is_on_server, make_place
 
 _log = logging.getLogger("crackseg")
 EXPERIMENT = "crackseg"
@@ -74,20 +71,22 @@ class Store:
         self.root = root
         self.home = find_real_root(root) / "mlruns"
         self.home.mkdir(exist_ok=True)
-        self.uri = os.environ.get("MLFLOW_TRACKING_URI") or local_uri(self.home)
-        mlflow.set_tracking_uri(self.uri)
+        self.uri = find_tracking_uri(root)
+        mlflow.set_tracking_uri(self.uri)  # also sets the variable, so that child processes use the same
+        self.registry_uri = find_registry_uri(root)
+        """Of a registry of its own; None: it is the tracking store's."""
+        if self.registry_uri:
+            os.environ["MLFLOW_REGISTRY_URI"] = self.registry_uri  # for child processes
         _log.debug("tracking store: %s", self.uri)
+        make_place(self.uri, self.home.parent)
         # The first use of a fresh database migrates it and creates the experiment; two at once crash each other.
         with FileLock(self.home / "store.lock"):
             try:
-                self.client = MlflowClient(self.uri)
+                self.client = MlflowClient(self.uri, self.registry_uri)
                 self.experiment_id = self._find_or_create_experiment()
             except Exception as error:  # SQLAlchemy, requests and MLflow all have their own here
-                raise CracksegError(
-                    f"the tracking store {self.uri} cannot be opened: {_summarise(error)}; "
-                    "check MLFLOW_TRACKING_URI and that the server runs"
-                ) from error
-        if self.uri == local_uri(self.home):
+                raise CracksegError(explain_refusal(self.uri, _summarise(error))) from error
+        if self.artifact_location:
             experiment = self.client.get_experiment(self.experiment_id)
             if lost := describe_lost_artifacts(experiment.name, experiment.artifact_location):
                 _log.warning(lost)
@@ -98,14 +97,18 @@ class Store:
         """Where undelivered records of all runs lie."""
         return self.home / "outbox"
 
+    @property
+    def artifact_location(self) -> str | None:
+        """Where the artifacts of a new experiment go; None where a server decides."""
+        # Without one MLflow would take a folder below the current one, maybe a DVC experiment's temporary copy.
+        return None if is_on_server(self.uri) else (self.home / "artifacts").as_uri()
+
     def _find_or_create_experiment(self) -> str:
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
         experiment = self.client.get_experiment_by_name(name)
         if experiment is None:
-            local = self.uri == local_uri(self.home)
-            location = (self.home / "artifacts").as_uri() if local else None
             try:
-                return self.client.create_experiment(name, artifact_location=location)
+                return self.client.create_experiment(name, artifact_location=self.artifact_location)
             except MlflowException:  # another machine was faster
                 experiment = self.client.get_experiment_by_name(name)
                 if experiment is None:
@@ -349,11 +352,6 @@ def fetch_model(uri: str, folder: Path) -> Path:
             f"the model {uri} cannot be fetched from {mlflow.get_tracking_uri()}: "
             f"{str(error).splitlines()[0][:200]}; `mlflow ui` shows the registered versions"
         ) from error
-
-
-def local_uri(home: Path) -> str:
-    """The store that needs no server: ``mlruns/mlflow.db``."""
-    return f"sqlite:///{(home / 'mlflow.db').as_posix()}"
 
 
 def describe_code(root: Path) -> dict[str, str]:

@@ -11,6 +11,7 @@ from crackseg.lineage import direct_imports, list_modules
 ORDER = [
     "crackseg.errors",
     "crackseg.project_folder",
+    "crackseg.store_address",
     "crackseg.devices",
     "crackseg.params_problems",
     "crackseg.params",

@@ -14,8 +14,9 @@ from crackseg.data.catalog import list_samples
 from crackseg.data.synthetic import write_sample
 from crackseg.errors import CracksegError
 from crackseg.params import change_params, flatten_params, load_params
+from crackseg.store_address import local_uri
 from crackseg.study import LOSSES, SYSTEMS, Cell, list_cells
-from crackseg.tracking import Store, local_uri
+from crackseg.tracking import Store
 from crackseg.trials import prepare_images, run_trial, trial_key
 
 ROOT = Path(__file__).parents[2]

@@ -13,7 +13,8 @@ from mlflow.exceptions import MlflowException
 from crackseg.errors import CracksegError
 from crackseg.outbox import Outbox, deliver_left_over
 from crackseg.project_folder import find_real_root, find_root
-from crackseg.tracking import Store, local_uri
+from crackseg.store_address import local_uri
+from crackseg.tracking import Store
 
 
 @pytest.fixture

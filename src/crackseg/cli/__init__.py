@@ -113,7 +113,10 @@ def ui(port: int) -> None:
 
     store = Store(find_root())
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store.uri, "--port", str(port)]
-    sys.exit(subprocess.run(command, check=False).returncode)
+    if store.registry_uri:
+        command += ["--registry-store-uri", store.registry_uri]
+    # What the server keeps under relative paths belongs to the project, not to the current folder.
+    sys.exit(subprocess.run(command, cwd=store.home.parent, check=False).returncode)
 
 
 for _command in (

@@ -18,6 +18,7 @@ from crackseg.artifact_places import describe_lost_artifacts
 from crackseg.doctor.findings import Finding, first_line
 from crackseg.errors import CracksegError
 from crackseg.params import Params, load_params
+from crackseg.store_address import database_path, find_tracking_uri, hide_password, refuse_file_store
 
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 _ASK_REMOTE = """
@@ -67,27 +68,31 @@ def check_data(root: Path, params: Params | None) -> Finding:
 
 def check_store(root: Path, *, timeout_s: float) -> Finding:
     """The tracking store: the local database, or whether the server answers in time."""
-    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+    try:
+        uri = find_tracking_uri(root)
+    except CracksegError as error:
+        return Finding("store", "failed", str(error))
+    if refused := refuse_file_store(uri):
+        return Finding("store", "failed", refused)
     parsed = urlparse(uri)
     if parsed.scheme in ("http", "https"):
         return _check_server(uri, timeout_s)
-    if not uri or parsed.scheme == "sqlite":
-        path = Path(uri.removeprefix("sqlite:///")) if uri else root / "mlruns" / "mlflow.db"
+    if path := database_path(uri):
         return _check_database_file(root, path)
     port = _PORTS.get(parsed.scheme.split("+")[0])
     if port is None or not parsed.hostname:
-        return Finding("store", "warning", f"{_hide_password(uri)}: not a kind that is checked here")
+        return Finding("store", "warning", f"{hide_password(uri)}: not a kind that is checked here")
     try:
         socket.create_connection((parsed.hostname, parsed.port or port), timeout=timeout_s).close()
     except OSError as error:
         advice = "start the database, or unset MLFLOW_TRACKING_URI to use mlruns/mlflow.db"
-        return Finding("store", "failed", f"{_hide_password(uri)} cannot be reached: {first_line(error)}", advice)
-    return _with_outbox(root, f"{_hide_password(uri)} answers")
+        return Finding("store", "failed", f"{hide_password(uri)} cannot be reached: {first_line(error)}", advice)
+    return _with_outbox(root, f"{hide_password(uri)} answers")
 
 
 def _check_server(uri: str, timeout_s: float) -> Finding:
     advice = "start the server, check MLFLOW_TRACKING_URI, or unset it to use mlruns/mlflow.db"
-    shown = _hide_password(uri)
+    shown = hide_password(uri)
     try:
         with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=timeout_s) as answer:
             answer.read(100)
@@ -168,8 +173,3 @@ def check_remote(root: Path, *, timeout_s: float) -> Finding:
         return Finding("DVC remote", "warning", f"{name} ({url}): nothing there", advice)
     advice = "check the address and your access; dvc-ssh, dvc-s3 and their like are packages of their own"
     return Finding("DVC remote", "warning", f"{name} ({url}) cannot be asked: {last}", advice)
-
-
-def _hide_password(uri: str) -> str:
-    parsed = urlparse(uri)
-    return uri.replace(f":{parsed.password}@", ":…@") if parsed.password else uri

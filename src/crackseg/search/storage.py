@@ -15,6 +15,8 @@ from optuna.storages.journal import JournalFileBackend, JournalRedisBackend
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, PendingRollbackError
 
 from crackseg.errors import CracksegError
+from crackseg.project_folder import find_real_root
+from crackseg.store_address import resolve_uri
 
 PATIENCE_S = 900  # how long a server may be away before a study gives up
 _RETRY_S = 2.0
@@ -90,6 +92,7 @@ def open_storage(address: str, *, patience_s: float = 0) -> PatientStorage:
         CracksegError: it cannot be reached, is of an unknown kind, or needs a package that is not installed.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    address = _make_absolute(address)
     try:
         return PatientStorage(_open_patiently(address, patience_s))  # type: ignore[abstract]
     except ImportError as error:
@@ -103,6 +106,14 @@ def open_storage(address: str, *, patience_s: float = 0) -> PatientStorage:
         raise CracksegError(
             f"--storage {without_password(address)} cannot be reached: {_first_line(error)}; {_EXPECTED}"
         ) from error
+
+
+def _make_absolute(address: str) -> str:
+    """Take a relative file from the current folder; in a temporary copy of a DVC experiment, from the project."""
+    folder = find_real_root(Path.cwd())
+    if address.startswith("sqlite"):
+        return resolve_uri(address, folder, said_by="--storage")
+    return address if "://" in address else str(folder / address)
 
 
 def _open_patiently(address: str, patience_s: float) -> BaseStorage:

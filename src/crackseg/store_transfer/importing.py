@@ -42,7 +42,7 @@ from crackseg.store_transfer.folder import (
     read_json,
     read_json_lines,
 )
-from crackseg.tracking import IMPORTED_TAG, Store, local_uri
+from crackseg.tracking import IMPORTED_TAG, Store
 
 _DIGEST_TAG = "crackseg.imported_digest"  # of what was imported; set when all of it is there
 _VERSIONS_TAG = "mlflow.modelVersions"  # MLflow writes it itself
@@ -121,9 +121,9 @@ class _Import:
     def _find_experiment(self, described: Mapping[str, Any]) -> Experiment:
         experiment = self.client.get_experiment_by_name(described["name"])
         if experiment is None:
-            local = self.store.uri == local_uri(self.store.home)
-            location = (self.store.home / "artifacts").as_uri() if local else None
-            experiment_id = self.client.create_experiment(described["name"], artifact_location=location)
+            experiment_id = self.client.create_experiment(
+                described["name"], artifact_location=self.store.artifact_location
+            )
             experiment = self.client.get_experiment(experiment_id)
         if experiment.lifecycle_stage != "active":
             raise CracksegError(
