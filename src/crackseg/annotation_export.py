@@ -15,7 +15,7 @@ from PIL import Image
 from crackseg.data.image_io import encode_png, read_image, read_mask, write_bytes
 from crackseg.data.shapes import find_outlines
 from crackseg.errors import CracksegError
-from crackseg.prediction import COLUMNS, TABLE_NAME
+from crackseg.prediction_table import TABLE_NAME, is_table
 
 FORMATS = ("coco", "labelme", "cvat")
 _LABEL = "crack"
@@ -56,7 +56,7 @@ def _read_rows(predicted_dir: Path) -> list[dict[str, str]]:
         raise CracksegError(f"{path}: no such file; expected a folder that `crackseg predict --out` has written")
     with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
         reader = csv.DictReader(file)
-        if reader.fieldnames != list(COLUMNS):
+        if not is_table(reader.fieldnames or ()):
             raise CracksegError(f"{path}: not a table of this version of crackseg; predict again")
         rows = [row for row in reader if row["mask"] and not row["error"]]
     if not rows:

@@ -16,10 +16,12 @@ import cv2
 import numpy as np
 from scipy.stats import ks_2samp
 
-from crackseg.analysis import ReferenceStatistics
+from crackseg.analysis import ModelSettings, ReferenceStatistics
+from crackseg.data.catalog import warn_of_source
 
 FIGURES = ("brightness", "contrast", "sharpness", "crack_fraction", "confidence")
 MIN_IMAGES = 10  # on both sides: fewer say nothing
+_OF_VALIDATION = ("crack_fraction", "confidence")  # the others are measured on training images
 _ALPHA = 0.01 / len(FIGURES)  # so that one comparison in a hundred is a false alarm, over all five figures
 _LEAST_DISTANCE = 0.25  # thousands of photographs make any distance significant; this one matters, too
 _PSI_BINS = 10
@@ -137,17 +139,86 @@ def compare(reference: ReferenceStatistics, figures: Sequence[Mapping[str, float
     ]
 
 
+def warn_of_unusual(unusual: Sequence[Unusual]) -> str:
+    """Warn of one photograph that is unlike the model's own, in a sentence; "" if it is like them."""
+    if not unusual:
+        return ""
+    said = "; ".join(f"{_name(u.figure)} {u.value:.3g}, theirs {u.low:.3g} to {u.high:.3g}" for u in unusual)
+    return f"This photograph is unlike those that the model was made with, so what it finds may be wrong: {said}."
+
+
+def warn_of_drift(drifts: Sequence[FigureDrift]) -> str:
+    """Warn of photographs that are not of the model's kind, in a sentence; "" where none was found."""
+    said = "; ".join(
+        f"{_name(d.figure)} {d.new_median:.4g}, the model's own {d.reference_median:.4g}"
+        for d in drifts
+        if d.drifted
+    )
+    if not said:
+        return ""
+    return f"These photographs are not like those that the model was made with, so its masks may be wrong: {said}."
+
+
+def warn_of_reference(num_reference: Mapping[str, int]) -> str:
+    """Name the figures that a model has too few images of to compare photographs with; "" if there are enough.
+
+    Args:
+        num_reference: images in the model's reference statistics, by figure (:func:`count_reference`).
+    """
+    few = {count for count in num_reference.values() if count < MIN_IMAGES}
+    parts = []
+    for count in sorted(few):
+        names = [name for name, number in num_reference.items() if number == count]
+        kind = "validation" if set(names) <= set(_OF_VALIDATION) else "training"
+        kind = "training and validation" if kind == "training" and set(names) & set(_OF_VALIDATION) else kind
+        parts.append(f"{', '.join(map(_name, names))} (from {count} {kind} image{'' if count == 1 else 's'})")
+    if not parts:
+        return ""
+    return (
+        f"The model's reference statistics are too few to judge {' and '.join(parts)}; at least {MIN_IMAGES} images "
+        "are needed. More data in its training set gives more."
+    )
+
+
+def warn_of_use(settings: ModelSettings, figures: Sequence[Mapping[str, float]]) -> list[str]:
+    """Warn of a model that must not be used, and of photographs that it does not know; a sentence each.
+
+    Args:
+        settings: of the model.
+        figures: of each photograph, by name (``FIGURES``): a few are looked at one by one, ten and more together.
+    """
+    reference = settings.reference
+    if len(figures) >= MIN_IMAGES:
+        said = [warn_of_drift(compare(reference, figures))]
+    else:
+        said = [warn_of_unusual(find_unusual(reference, f)) for f in figures]
+    return [s for s in (warn_of_source(settings.data_source), *dict.fromkeys(said)) if s]
+
+
+def count_reference(reference: ReferenceStatistics) -> dict[str, int]:
+    """Images in the reference statistics, by figure."""
+    return {name: len(getattr(reference, name)) for name in FIGURES}
+
+
+def _name(figure: str) -> str:
+    return figure.replace("_", " ")
+
+
 def describe_drift(drifts: Sequence[FigureDrift]) -> str:
-    """Say in a few lines whether the photographs are of the model's kind."""
+    """Say in a few lines whether the photographs are of the model's kind, and what could not be judged and why."""
     if not drifts:
         return "drift: no photograph to compare"
     loud = [d for d in drifts if d.drifted]
-    silent = [d.figure for d in drifts if d.drifted is None]
-    few = f"too few photographs to judge {', '.join(silent)} (at least {MIN_IMAGES} each)" if silent else ""
+    judged = [d.figure for d in drifts if d.drifted is not None]
+    notes = [warn_of_reference({d.figure: d.num_reference for d in drifts})]
+    if (num_new := drifts[0].num_new) < MIN_IMAGES:
+        notes.append(
+            f"{num_new} photograph{'' if num_new == 1 else 's'} are too few to judge; at least {MIN_IMAGES}."
+        )
+    few = [f"  {note}" for note in notes if note]
     if not loud:
-        if len(silent) == len(drifts):
-            return f"drift: {few}"
-        return f"drift: none found; the photographs look like the model's own{f'; {few}' if few else ''}"
+        said = f"none found in {', '.join(map(_name, judged))}" if judged else "not judged"
+        return "\n".join([f"drift: {said}", *few])
     lines = [
         f"  {d.figure}: median {d.new_median:.4g}, of the model's own {d.reference_median:.4g} "
         f"(KS {d.ks:.2f}, p {d.p_value:.1g}, PSI {d.psi:.2f})"
@@ -157,7 +228,7 @@ def describe_drift(drifts: Sequence[FigureDrift]) -> str:
         [
             "drift: these photographs are not like those that the model was made with, so its masks may be wrong:",
             *lines,
-            *([f"  {few}"] if few else []),
+            *few,
             "look at some overlays; if they are bad, label a few of these photographs and train with them",
         ]
     )

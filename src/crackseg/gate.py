@@ -23,7 +23,7 @@ from pydantic import ValidationError
 from tqdm import tqdm
 
 from crackseg.bootstrap import Difference, Metric, compare_paired
-from crackseg.data.catalog import SAMPLE_SOURCE
+from crackseg.data.catalog import warn_of_source
 from crackseg.data.image_io import read_mask
 from crackseg.evaluation import changes_maps, read_map, stretch_map
 from crackseg.history import Check
@@ -213,8 +213,7 @@ def _compare(
 
 def check_source(source: str) -> Check:
     """Warn of a model that never saw a real crack."""
-    if source == SAMPLE_SOURCE:
-        said = "TRAINED ON THE EMBEDDED SYNTHETIC SAMPLE: it has never seen a real crack and must not inspect anything"
+    if said := warn_of_source(source):
         return Check("training data", "warning", said, {"source": source})
     return Check("training data", "passed", f"trained on {source or 'unknown'} data", {"source": source})
 

@@ -6,11 +6,9 @@ Each photograph's row is written when its pictures are, so a run that was stoppe
 from __future__ import annotations
 
 import csv
-import io
-import logging
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,25 +17,27 @@ import numpy as np
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from crackseg.analysis import CrackAnalyzer
+from crackseg.analysis import CrackAnalyzer, ModelSettings
 from crackseg.data.image_io import read_image, write_bytes, write_mask
-from crackseg.drift import measure_photograph
+from crackseg.drift import compare, measure_photograph, warn_of_drift, warn_of_use
 from crackseg.errors import CracksegError
 from crackseg.measurement.files import MeasureOptions, MeasureSummary, measure_files
 from crackseg.models.network import MIN_SIDE_PX
 from crackseg.photographs import Photograph
+from crackseg.prediction_table import (
+    COLUMNS,
+    TABLE_NAME,
+    Row,
+    add_warning,
+    find_warnings,
+    read_figures,
+    read_table,
+    write_table,
+)
 
-TABLE_NAME = "predictions.csv"
-COLUMNS = (
-    "image", "size_bytes", "modified_ns", "model", "threshold", "width", "height", "crack_fraction",
-    "crack_length_px", "score", "confidence", "brightness", "contrast", "sharpness", "mask", "overlay", "error",
-)  # fmt: skip
 _OVERLAY_PX = 4096  # longest side
 _OVERLAY_QUALITY = 90
 _CRACK_RGB = (255, 40, 0)
-_log = logging.getLogger("crackseg")
-
-Row = dict[str, str]
 
 
 @dataclass(slots=True)
@@ -85,7 +85,7 @@ def predict_files(
     figures: list[dict[str, float]] = []
     try:
         with FileLock(out_dir / ".predictions.lock", timeout=0):
-            kept = _take_up(table_path, photographs, threshold, model, overlays)
+            kept = _take_up(table_path, photographs, threshold, model, overlays, analyzer.settings)
             with (
                 table_path.open("a", encoding="utf-8", errors="surrogateescape", newline="") as table,
                 tqdm(total=len(photographs), desc="predict", unit="image", disable=None) as bar,
@@ -105,8 +105,11 @@ def predict_files(
                         summary.failed.append(row["error"])
                         bar.write(f"left out: {row['error']}", file=sys.stderr)
                     else:
-                        figures.append({name: float(row[name]) for name in COLUMNS[7:14]})
+                        figures.append(read_figures(row))
                     bar.update()
+            if drift := warn_of_drift(compare(analyzer.settings.reference, figures)):
+                asked = {str(photograph.path) for photograph in photographs}
+                write_table(table_path, [add_warning(r, drift, asked) for r in read_table(table_path)])
     except Timeout as error:
         raise CracksegError(f"{out_dir}: another `crackseg predict` is writing here; wait for it") from error
     except KeyboardInterrupt:
@@ -131,10 +134,15 @@ def _settle(analyzer: CrackAnalyzer, photographs: Sequence[Photograph]) -> None:
 
 
 def _take_up(
-    table_path: Path, photographs: Sequence[Photograph], threshold: float, model: str, overlays: bool
+    table_path: Path,
+    photographs: Sequence[Photograph],
+    threshold: float,
+    model: str,
+    overlays: bool,
+    settings: ModelSettings,
 ) -> dict[str, Row]:
     """Find the rows that need not be made again, by image, and rewrite the table to hold only complete rows."""
-    rows = _read_table(table_path)
+    rows = read_table(table_path)
     by_image = {row["image"]: row for row in rows}
     owner = {row["mask"]: row["image"] for row in rows if row["mask"]}
     kept: dict[str, Row] = {}
@@ -152,42 +160,15 @@ def _take_up(
         expected = _identify(photograph.path) | {"model": model, "threshold": repr(threshold), "mask": mask}
         pictures = [row["mask"], *([row["overlay"]] if overlays else [])]
         if expected.items() <= row.items() and all(p and (table_path.parent / p).is_file() for p in pictures):
-            kept[image] = row
-    buffer = io.StringIO(newline="")
-    writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(row for image, row in by_image.items() if image not in asked or image in kept)
-    write_bytes(table_path, buffer.getvalue().encode("utf-8", "surrogateescape"))
+            kept[image] = row | {"warning": _warn(settings, read_figures(row))}
+    others = [row for image, row in by_image.items() if image not in asked]
+    write_table(table_path, [*others, *kept.values()])
     return kept
 
 
-def _read_table(path: Path) -> list[Row]:
-    """Read the complete rows; the last one may be cut short by a kill or a full disk."""
-    if not path.exists():
-        return []
-    text = path.read_bytes().decode("utf-8", "surrogateescape")
-    header, _, body = text.partition("\n")
-    if header.split(",") != list(COLUMNS):
-        raise CracksegError(f"{path}: not a table of this version of crackseg; choose another --out")
-    rows = []
-    reader = csv.reader(io.StringIO(body, newline=""))
-    try:
-        for values in reader:
-            row = dict(zip(COLUMNS, values, strict=False))
-            if len(values) == len(COLUMNS) and (row["error"] or _is_complete(row)):
-                rows.append(row)
-    except csv.Error:
-        _log.warning("%s is damaged after row %d; what is missing is predicted again", path, len(rows))
-    if not body.endswith("\n") and rows and rows[-1]["error"]:  # a row that ends in text may go on
-        rows.pop()
-    return rows
-
-
-def _is_complete(row: Row) -> bool:
-    try:
-        return all(np.isfinite(float(row[name])) for name in COLUMNS[7:14]) and bool(row["mask"])
-    except ValueError:
-        return False
+def _warn(settings: ModelSettings, figures: Mapping[str, float]) -> str:
+    """The column ``warning``: the model must not be used, or the photograph is unlike its own."""
+    return " ".join(warn_of_use(settings, [figures]))
 
 
 def _identify(path: Path) -> Row:
@@ -231,6 +212,7 @@ def _predict_file(
     if overlays:
         write_bytes(out_dir / overlay_path, draw_overlay(background_hw3, crack_mask_HW))
     row |= {name: f"{value:.6g}" for name, value in measured.items()}
+    row["warning"] = _warn(analyzer.settings, measured)
     return row | {"width": str(width), "height": str(height), "mask": mask_path, "overlay": overlay_path}
 
 
@@ -247,10 +229,16 @@ def measure_masks(
     """
     path_of = {photograph.name: photograph.path for photograph in photographs}
     masks = [Photograph(out_dir / "masks" / f"{name}.png", name) for name in path_of]
-    failed = {row["image"] for row in _read_table(out_dir / TABLE_NAME) if row["error"]}
+    failed = {row["image"] for row in read_table(out_dir / TABLE_NAME) if row["error"]}
     masks = [mask for mask in masks if str(path_of[mask.name]) not in failed]
     options = MeasureOptions(mm_per_px, crack_values=(255,))
-    return measure_files(masks, out_dir, options, find_photograph=lambda mask: path_of[mask.name])
+    return measure_files(
+        masks,
+        out_dir,
+        options,
+        find_photograph=lambda mask: path_of[mask.name],
+        warnings=find_warnings(m.path for m in masks),
+    )
 
 
 def draw_overlay(image_hw3: np.ndarray, crack_mask_HW: np.ndarray) -> bytes:

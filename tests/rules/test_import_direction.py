@@ -57,6 +57,7 @@ ORDER = [
     "crackseg.analysis",
     "crackseg.drift",
     "crackseg.photographs",
+    "crackseg.prediction_table",
     "crackseg.measurement",
     "crackseg.prediction",
     "crackseg.annotation_export",

@@ -21,7 +21,8 @@ from crackseg.errors import CracksegError
 from crackseg.model_loading import load_model
 from crackseg.params import PredictParams
 from crackseg.photographs import find_photographs
-from crackseg.prediction import COLUMNS, Summary, draw_overlay, measure_masks, predict_files
+from crackseg.prediction import Summary, draw_overlay, measure_masks, predict_files
+from crackseg.prediction_table import COLUMNS
 from tests.model_folder import write_model_folder
 from tests.tiny_model import make_model
 

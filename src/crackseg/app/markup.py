@@ -8,7 +8,7 @@ from pathlib import Path
 
 from crackseg.app.inspection import Inspection
 from crackseg.app.pictures import as_data_uri
-from crackseg.drift import Unusual
+from crackseg.drift import Unusual, warn_of_unusual
 
 STYLE_PATH = Path(__file__).with_name("page.css")
 HEADER = "<h1>Crack inspection</h1><p>Photographs stay on this machine.</p>"
@@ -40,15 +40,7 @@ def write_no_production(name: str) -> str:
 
 def write_unusual(unusual: Sequence[Unusual]) -> str:
     """The warning that a photograph is unlike the model's own; nothing if it is like them."""
-    if not unusual:
-        return ""
-    said = "; ".join(
-        f"{u.figure.replace('_', ' ')} {u.value:.3g}, theirs {u.low:.3g} to {u.high:.3g}" for u in unusual
-    )
-    return write_notice(
-        f"This photograph is unlike those that the model was made with, so what it finds may be wrong. {said}.",
-        kind="warning",
-    )
+    return write_notice(warn_of_unusual(unusual), kind="warning")
 
 
 def show_photograph(inspection: Inspection) -> str:

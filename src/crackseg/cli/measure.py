@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from crackseg.cli.output import warn
 from crackseg.errors import CracksegError
 
 
@@ -51,17 +52,19 @@ def measure(
     from crackseg.measurement.reports import to_text
     from crackseg.measurement.scale import choose_scale
     from crackseg.photographs import find_photographs
+    from crackseg.prediction_table import find_warnings
 
     options = MeasureOptions(choose_scale(mm_per_px, points), min_length_px, crack_values or None)
     if photographs is not None and out_dir is None:
         raise CracksegError("--photographs are the backgrounds of the annotated pictures; say where to with --out")
     found = find_photographs(masks, out_dir)
+    warnings = find_warnings(mask.path for mask in found)
     failed: list[str] = []
     if out_dir is None:
-        reports = report_each(found, options, failed)
+        reports = report_each(found, options, failed, warnings)
     else:
         find = find_beside(photographs) if photographs is not None else lambda mask: None
-        failed += measure_files(found, out_dir, options, find_photograph=find).failed
+        failed += measure_files(found, out_dir, options, find_photograph=find, warnings=warnings).failed
         reports = read_reports(found, out_dir)
     if as_json:
         separator = "["
@@ -74,6 +77,10 @@ def measure(
             click.echo(to_text(report))
         if out_dir is not None:
             click.echo(f"tables, lines and pictures: {out_dir}")
+    if warnings:
+        warn(
+            f"{len(warnings)} of {len(found)} masks carry a warning of `crackseg predict`: {[*warnings.values()][0]}"
+        )
     if out_dir is None:
         for message in failed:
             click.echo(f"left out: {message}", err=True)

@@ -36,6 +36,12 @@ def set_up_output(context: click.Context, *, quiet: bool, verbose: bool) -> None
         context.call_on_close(lambda: _say_time(time.monotonic() - started, always=verbose))
 
 
+def warn(*sentences: str) -> None:
+    """Print warnings of a model or a result to the error stream, loudly, and also with `-q`; "" says nothing."""
+    for sentence in filter(None, sentences):
+        click.secho(f"WARNING: {sentence}", fg="yellow", bold=True, err=True)
+
+
 def _hide_bars() -> None:
     """Hide the progress bars of all modules, and of libraries; tqdm's own TQDM_DISABLE yields to arguments."""
     from tqdm import tqdm

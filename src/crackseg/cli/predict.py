@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from crackseg.cli.output import warn
 from crackseg.errors import CracksegError
 
 
@@ -48,8 +49,9 @@ def predict(
     import json
     from dataclasses import asdict
 
+    from crackseg.data.catalog import warn_of_source
     from crackseg.deployment import find_production
-    from crackseg.drift import compare, describe_drift
+    from crackseg.drift import compare, count_reference, describe_drift, warn_of_drift, warn_of_reference
     from crackseg.measurement.scale import choose_scale
     from crackseg.model_loading import load_model
     from crackseg.photographs import find_photographs
@@ -68,8 +70,12 @@ def predict(
     summary, figures = predict_files(
         model.analyzer, photographs, out_dir, model=model.digest, threshold=threshold, overlays=overlays
     )
+    settings = model.analyzer.settings
+    must_not = warn_of_source(settings.data_source)
+    drifts = compare(settings.reference, figures)
+    said = [must_not, warn_of_drift(drifts), warn_of_reference(count_reference(settings.reference))]
+    warnings = [sentence for sentence in said if sentence]
     measured = measure_masks(photographs, out_dir, mm_per_px=scale) if measure else None
-    drifts = compare(model.analyzer.settings.reference, figures)
     run_id = None
     if report_drift:
         from crackseg.monitoring import record_drift
@@ -78,7 +84,7 @@ def predict(
         source = " ".join(paths)
         run_id = record_drift(root, model, figures, drifts, source=source, num_failed=len(summary.failed))
     if as_json:
-        content = {"model": model.uri, "out": str(out_dir)} | asdict(summary)
+        content = {"model": model.uri, "out": str(out_dir)} | asdict(summary) | {"warnings": warnings}
         content |= {"drift": [asdict(d) for d in drifts], "monitoring_run": run_id}
         if measured:
             content["measured"] = asdict(measured)
@@ -90,4 +96,5 @@ def predict(
         click.echo(describe_drift(drifts), err=any(d.drifted for d in drifts))
         if run_id:
             click.echo(f"recorded as run {run_id}; `crackseg ui` shows it")
+    warn(must_not)
     sys.exit(3 if summary.failed or (measured and measured.failed) else 0)

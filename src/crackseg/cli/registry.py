@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from crackseg.cli.output import warn
 from crackseg.errors import CracksegError
 
 if TYPE_CHECKING:
@@ -141,9 +142,7 @@ def promote(
             click.echo(f"the gate {'is passed' if decision.passed else 'FAILED'}; --dry-run: nothing was changed")
         else:
             click.echo("the gate FAILED; nothing was changed", err=True)
-    for check in decision.checks:
-        if check.status == "warning":
-            click.secho(f"WARNING: {check.message}", fg="yellow", bold=True, err=True)
+    warn(*(check.message for check in decision.checks if check.status == "warning"))
     sys.exit(0 if decision.passed or record else 1)
 
 
@@ -159,12 +158,17 @@ def rollback(to: str | None, reason: str) -> None:
     crackseg rollback --reason "misses wet stone"
     crackseg rollback --to 3 --reason "misses wet stone"
     """
+    from crackseg.data.catalog import warn_of_source
+
     production = _open()
     record = production.rollback(to=to, reason=reason)
     click.echo(
         f"version {record.to_version} is in production again instead of {record.from_version or 'nothing'}; record "
         f"{record.number} of the history"
     )
+    if record.to_version:
+        version = production.read().versions[record.to_version]
+        warn(warn_of_source(version.tags.get("data.source", "")))
     if record.skipped:
         click.echo(f"note: passed over, deleted since: version {', '.join(record.skipped)}", err=True)
 

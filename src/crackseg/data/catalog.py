@@ -98,6 +98,19 @@ def list_samples(data_dir: Path, dataset: str, split: str | None = None) -> list
     ]
 
 
+def warn_of_source(source: str) -> str:
+    """Warn of a model whose training data is ``source``, in a sentence; "" for one that may be used.
+
+    Wherever a model is used this is said: terminal, page, tables, JSON and HTTP header.
+    """
+    if source != SAMPLE_SOURCE:
+        return ""
+    return (
+        "THIS MODEL WAS TRAINED ON THE EMBEDDED SYNTHETIC SAMPLE: it has never seen a real crack and must not inspect "
+        "anything."
+    )
+
+
 def data_source(data_dir: Path, dataset: str) -> str:
     """``sample`` for the embedded procedural data, ``imported`` for data that a user brought."""
     sources = set(read_manifest(data_dir, dataset)["source"])

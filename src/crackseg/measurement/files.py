@@ -6,9 +6,10 @@ import csv
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -30,6 +31,7 @@ from crackseg.measurement.reports import (
 )
 from crackseg.photographs import Photograph
 
+NO_WARNINGS: Mapping[Path, str] = MappingProxyType({})
 CRACKS_TABLE, TOTALS_TABLE = "cracks.csv", "crack_totals.csv"
 
 
@@ -71,11 +73,21 @@ def measure_file(path: Path, options: MeasureOptions) -> Measurement:
     return measure_mask(mask, min_length_px=options.min_length_px)
 
 
-def report_each(masks: Sequence[Photograph], options: MeasureOptions, failed: list[str]) -> Iterator[Report]:
+def report_each(
+    masks: Sequence[Photograph],
+    options: MeasureOptions,
+    failed: list[str],
+    warnings: Mapping[Path, str] = NO_WARNINGS,
+) -> Iterator[Report]:
     """Measure masks one after the other, writing nothing; what could not be read is added to ``failed``."""
     for mask in masks:
         try:
-            yield describe(measure_file(mask.path, options), str(mask.path), options.mm_per_px)
+            yield describe(
+                measure_file(mask.path, options),
+                str(mask.path),
+                options.mm_per_px,
+                warning=warnings.get(mask.path, ""),
+            )
         except CracksegError as error:
             failed.append(" ".join(str(error).split()))
 
@@ -96,6 +108,7 @@ def measure_files(
     options: MeasureOptions,
     *,
     find_photograph: Callable[[Photograph], Path | None] = lambda mask: None,
+    warnings: Mapping[Path, str] = NO_WARNINGS,
 ) -> MeasureSummary:
     """Measure masks into a folder; what is there already of the same mask and options is kept.
 
@@ -104,6 +117,7 @@ def measure_files(
         out_dir: gets ``measurements/NAME.json``, ``polylines/NAME.geojson``, ``annotated/NAME.jpg``, and over all that
             lies in ``measurements``, ``cracks.csv`` and ``crack_totals.csv``.
         find_photograph: the background of a mask's annotated picture, of the same shape; None for a plain one.
+        warnings: what speaks against a mask, by its path; goes into the tables and reports.
     Raises:
         CracksegError: out_dir is in use.
     """
@@ -114,7 +128,7 @@ def measure_files(
             bar = tqdm(masks, desc="measure", unit="mask", disable=None)
             for mask in bar:
                 try:
-                    if _measure_into(mask, out_dir, options, find_photograph(mask)):
+                    if _measure_into(mask, out_dir, options, find_photograph(mask), warnings.get(mask.path, "")):
                         summary.num_measured += 1
                     else:
                         summary.num_kept += 1
@@ -157,12 +171,14 @@ def find_beside(folder: Path) -> Callable[[Photograph], Path | None]:
     return find
 
 
-def _measure_into(mask: Photograph, out_dir: Path, options: MeasureOptions, photograph: Path | None) -> bool:
+def _measure_into(
+    mask: Photograph, out_dir: Path, options: MeasureOptions, photograph: Path | None, warning: str
+) -> bool:
     """Measure one mask unless that was done before; whether it was measured."""
     report_path = _report_path(out_dir, mask)
     lines_path = out_dir / "polylines" / f"{mask.name}.geojson"
     picture_path = out_dir / "annotated" / f"{mask.name}.jpg"
-    made_from = _identify(mask.path, options, photograph)
+    made_from = _identify(mask.path, options, photograph) | ({"warning": warning} if warning else {})
     if lines_path.is_file() and picture_path.is_file() and _made_from(report_path) == made_from:
         return False
     report_path.unlink(missing_ok=True)  # of an earlier mask of this name
@@ -178,7 +194,7 @@ def _measure_into(mask: Photograph, out_dir: Path, options: MeasureOptions, phot
     name = str(mask.path)
     write_bytes(picture_path, draw_measurement(measurement, background, options.mm_per_px))
     write_bytes(lines_path, _to_json(list_polylines(measurement, name, options.mm_per_px)))
-    report = describe(measurement, name, options.mm_per_px)
+    report = describe(measurement, name, options.mm_per_px, warning=warning)
     write_bytes(
         report_path, _to_json(report | {"made_from": made_from})
     )  # the last, since it says that all is there

@@ -12,12 +12,12 @@ from crackseg.measurement.measure import NUM_DIRECTIONS, Branch, Crack, Measurem
 CRACK_COLUMNS = (
     "file", "number", "length_px", "mean_width_px", "max_width_px", "area_px", "orientation_deg", "tortuosity",
     "num_branches", "box_x_px", "box_y_px", "box_width_px", "box_height_px", "length_mm", "mean_width_mm",
-    "max_width_mm", "area_mm2",
+    "max_width_mm", "area_mm2", "warning",
 )  # fmt: skip
 TOTAL_COLUMNS = (
     "file", "width_px", "height_px", "mm_per_px", "num_cracks", "length_px", "area_px", "crack_fraction",
     "mean_width_px", "max_width_px", "length_per_area_px_per_px2", "length_mm", "area_mm2", "mean_width_mm",
-    "max_width_mm", "length_per_area_m_per_m2",
+    "max_width_mm", "length_per_area_m_per_m2", "warning",
 )  # fmt: skip
 _MAX_ROWS = 20
 _LINE_TOLERANCE_PX = 0.3  # of the simplified polylines
@@ -25,14 +25,15 @@ _LINE_TOLERANCE_PX = 0.3  # of the simplified polylines
 Report = dict[str, Any]
 
 
-def describe(measurement: Measurement, file: str, mm_per_px: float | None = None) -> Report:
+def describe(measurement: Measurement, file: str, mm_per_px: float | None = None, *, warning: str = "") -> Report:
     """Everything that was measured of one mask, for JSON.
 
     Args:
         file: names the mask.
         mm_per_px: adds a twin in mm to every figure in pixels.
+        warning: what speaks against the mask, e.g. that its model must not be used; "" for nothing.
     Returns:
-        ``file``, ``width_px``, ``height_px``, ``mm_per_px``, ``cracks`` (the longest first), ``totals``.
+        ``file``, ``width_px``, ``height_px``, ``mm_per_px``, ``warning``, ``cracks`` (the longest first), ``totals``.
     """
     m = measurement
     area_of_image = m.width_px * m.height_px
@@ -62,6 +63,7 @@ def describe(measurement: Measurement, file: str, mm_per_px: float | None = None
         "width_px": m.width_px,
         "height_px": m.height_px,
         "mm_per_px": mm_per_px,
+        "warning": warning,
         "cracks": cracks,
         "totals": {name: _rounded(value, 6) for name, value in totals.items()}
         | {
@@ -130,7 +132,11 @@ def crack_rows(report: Report) -> list[Report]:
         box = dict(
             zip(("box_x_px", "box_y_px", "box_width_px", "box_height_px"), crack["bounding_box_px"], strict=True)
         )
-        row = {"file": report["file"], "num_branches": len(crack["branches"])} | crack | box
+        row = (
+            {"file": report["file"], "warning": report.get("warning"), "num_branches": len(crack["branches"])}
+            | crack
+            | box
+        )
         rows.append({name: row.get(name) for name in CRACK_COLUMNS})
     return rows
 

@@ -19,7 +19,7 @@ from crackseg.data.image_io import encode_png, read_mask, write_bytes, write_mas
 from crackseg.data.importers import ImportSummary, import_datasets
 from crackseg.data.shapes import draw_shapes, find_outlines
 from crackseg.errors import CracksegError
-from crackseg.prediction import COLUMNS
+from crackseg.prediction_table import COLUMNS
 
 SQUARE = [[10, 5], [20, 5], [20, 9], [10, 9]]  # columns 10 to 19, rows 5 to 8
 
