@@ -8,10 +8,12 @@ from crackseg.analysis import ReferenceStatistics
 from crackseg.drift import (
     FIGURES,
     compare,
+    count_reference,
     describe_drift,
     find_unusual,
     measure_photograph,
     population_stability_index,
+    warn_of_reference,
 )
 
 Figures = list[dict[str, float]]
@@ -125,3 +127,25 @@ def test_one_photograph_is_not_judged_by_a_few() -> None:
     rng = np.random.default_rng(0)
     reference = make_reference(draw(rng, 19))
     assert find_unusual(reference, draw(rng, 1, shift=99)[0]) == []
+
+
+def test_a_model_with_few_reference_images_is_named_and_not_the_photographs() -> None:
+    rng = np.random.default_rng(0)
+    reference = make_reference(draw(rng, 30)).model_copy(
+        update=dict.fromkeys(("crack_fraction", "confidence"), (0.5,) * 4)
+    )
+    said = describe_drift(compare(reference, draw(rng, 37)))
+    assert "none found in brightness, contrast, sharpness" in said
+    assert "too few to judge crack fraction, confidence (from 4 validation images); at least 10 images" in said
+    assert "photographs are too few" not in said
+    assert warn_of_reference(count_reference(make_reference(draw(rng, 10)))) == ""
+    assert "from 2 training and validation images" in warn_of_reference(
+        count_reference(make_reference(draw(rng, 2)))
+    )
+
+
+def test_few_photographs_are_named_and_not_the_model() -> None:
+    rng = np.random.default_rng(0)
+    said = describe_drift(compare(make_reference(draw(rng, 30)), draw(rng, 3)))
+    assert "3 photographs are too few to judge" in said
+    assert "reference" not in said

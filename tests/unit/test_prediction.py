@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
 import subprocess
 import sys
@@ -13,10 +14,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
-from crackseg.analysis import SETTINGS_NAME, CrackAnalyzer, ModelSettings
+from crackseg.analysis import SETTINGS_NAME, CrackAnalyzer, ModelSettings, ReferenceStatistics
+from crackseg.cli import cli
 from crackseg.data.image_io import encode_png, read_image, write_bytes
+from crackseg.drift import FIGURES
 from crackseg.errors import CracksegError
 from crackseg.model_loading import load_model
 from crackseg.params import PredictParams
@@ -285,3 +289,59 @@ def test_measuring_predicts_nothing_anew_and_leaves_out_what_could_not_be_read(
     assert (out / "predictions.csv").read_bytes() == before
     assert measure_masks(found, out, mm_per_px=0.5).num_kept == 3
     assert measure_masks(found, out, mm_per_px=0.25).num_measured == 3
+
+
+def test_every_row_of_a_model_of_the_sample_warns_and_so_do_its_measurements(
+    analyzer: CrackAnalyzer, photos: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    run(analyzer, photos, out)
+    assert all("must not inspect anything" in row["warning"] for row in rows_of(out).values())
+    measure_masks(find_photographs([str(photos)], out), out)
+    for name in ("cracks.csv", "crack_totals.csv"):
+        with (out / name).open(newline="") as table:
+            rows = [*csv.DictReader(table)]
+        assert rows
+        assert all("must not inspect anything" in row["warning"] for row in rows)
+    (report, *_) = (out / "measurements").rglob("*.json")
+    assert "must not inspect anything" in json.loads(report.read_bytes())["warning"]
+    later = CliRunner().invoke(cli, ["measure", str(out / "masks"), "--json"])
+    assert "WARNING: 3 of 3 masks" in later.stderr
+    assert all("must not inspect" in entry["warning"] for entry in json.loads(later.stdout))
+
+
+def test_a_model_of_other_data_warns_of_nothing(analyzer: CrackAnalyzer, photos: Path, tmp_path: Path) -> None:
+    settings = analyzer.settings.model_copy(update={"data_source": "imported"})
+    run(CrackAnalyzer(analyzer.predictor, settings), photos, tmp_path / "out")
+    assert {row["warning"] for row in rows_of(tmp_path / "out").values()} == {""}
+
+
+def test_drift_stands_in_the_rows_once_however_often_the_command_runs(
+    analyzer: CrackAnalyzer, tmp_path: Path
+) -> None:
+    for i in range(10):
+        write_bytes(tmp_path / "photos" / f"{i}.png", encode_png(np.full((64, 64, 3), 20 + i, np.uint8)))
+    known = dict.fromkeys(FIGURES, tuple(np.linspace(0.8, 0.9, 40)))
+    reference = ReferenceStatistics(num_images=40, **known)
+    settings = analyzer.settings.model_copy(update={"reference": reference, "data_source": "imported"})
+    for _ in range(2):
+        run(CrackAnalyzer(analyzer.predictor, settings), tmp_path / "photos", tmp_path / "out")
+        for row in rows_of(tmp_path / "out").values():
+            assert row["warning"].count("These photographs are not like those") == 1
+            assert row["warning"].count("This photograph is unlike those") == 1
+
+
+def test_a_table_without_the_column_warning_is_taken_up(
+    analyzer: CrackAnalyzer, photos: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    run(analyzer, photos, out)
+    rows = [*rows_of(out).values()]
+    with (out / "predictions.csv").open("w", newline="") as table:
+        writer = csv.DictWriter(table, [c for c in COLUMNS if c != "warning"], extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+    text = (out / "predictions.csv").read_text().replace("\r\n", "\n")
+    write_bytes(out / "predictions.csv", text.encode())
+    assert run(analyzer, photos, out).num_kept == 3
+    assert [*rows_of(out).values()] == rows

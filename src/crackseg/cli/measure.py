@@ -77,10 +77,8 @@ def measure(
             click.echo(to_text(report))
         if out_dir is not None:
             click.echo(f"tables, lines and pictures: {out_dir}")
-    if warnings:
-        warn(
-            f"{len(warnings)} of {len(found)} masks carry a warning of `crackseg predict`: {[*warnings.values()][0]}"
-        )
+    if first := next(iter(warnings.values()), ""):
+        warn(f"{len(warnings)} of {len(found)} masks carry a warning of `crackseg predict`: {first}")
     if out_dir is None:
         for message in failed:
             click.echo(f"left out: {message}", err=True)
