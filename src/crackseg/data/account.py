@@ -47,11 +47,13 @@ class ImportAccount:
         recognised: the entries of what is used, and how it was understood.
         passed_over: the entries of what is not used.
         renewed: whether the entries are those of the dataset's first import, since its own folder is imported again.
+        reopened: topics that are decided again nevertheless.
     """
 
     recognised: list[Entry] = field(default_factory=list)
     passed_over: list[Entry] = field(default_factory=list)
     renewed: bool = False
+    reopened: set[str] = field(default_factory=set)
 
     def recognise(self, topic: str, text: str, names: Iterable[object] = ()) -> None:
         """Record something that is used, and how it was understood.
@@ -59,12 +61,18 @@ class ImportAccount:
         Nothing is recorded where a dataset's own folder is imported again: its masks of 0 and 255 and its manifest
         are the import's own, and the account of the first import says where they are from.
         """
-        if not self.renewed:
+        if not self.renewed or topic in self.reopened:
             _add(self.recognised, topic, text, names)
 
     def pass_over(self, topic: str, text: str, names: Iterable[object] = ()) -> None:
         """Record something in the source that is not used."""
         _add(self.passed_over, topic, text, names)
+
+    def reopen(self, topic: str) -> None:
+        """Drop what the first import recognised of a topic, since it is decided again."""
+        if self.renewed:
+            self.recognised = [entry for entry in self.recognised if entry.topic != topic]
+            self.reopened.add(topic)
 
     def to_lines(self) -> list[str]:
         """Say it for the terminal, a line for each entry under its heading."""

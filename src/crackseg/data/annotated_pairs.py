@@ -11,7 +11,8 @@ from crackseg.data.annotations import (
     choose_shapes,
     read_annotations,
 )
-from crackseg.data.layouts import FoundFile, Role, fold
+from crackseg.data.folder_words import Role, fold
+from crackseg.data.layouts import FoundFile
 from crackseg.data.pairing import RawDataset, RawPair
 from crackseg.data.wording import count_of
 from crackseg.errors import CracksegError
@@ -75,7 +76,7 @@ def pair_annotations(
             dataset.problems.append(f"{earlier.path} and {image.path} both tell of an image {file.stem}; keep one")
             continue
         shapes = tuple(shape for shape in image.shapes if shape.label in labels)
-        dataset.pairs.append(RawPair(file.stem, file.path, image.path, None, file.split, (image.size, shapes)))
+        dataset.pairs.append(RawPair(file.stem, file.path, image.path, None, None, (image.size, shapes)))
     if absent:
         dataset.report_left_out(
             "annotated, but not one image of that name is there", absent, allowed=allow_unpaired

@@ -5,7 +5,7 @@ The second step of an import: divides the listed files among datasets and has ea
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections import defaultdict
 from pathlib import Path
 
 import pandas as pd
@@ -13,10 +13,12 @@ import pandas as pd
 from crackseg.data.account import ACCOUNT_NAME, read_account
 from crackseg.data.annotated_pairs import pair_annotations, read_annotation_files
 from crackseg.data.catalog import KNOWN_DATASETS, check_dataset_name
+from crackseg.data.folder_words import known_name, read_folders
 from crackseg.data.image_io import IMAGE_EXTENSIONS
 from crackseg.data.index_files import IndexedPair, read_index_file
-from crackseg.data.layouts import FoundFile, SourceListing, known_name, list_source, split_of_name
-from crackseg.data.pairing import RawDataset, pair_files
+from crackseg.data.layouts import FoundFile, SourceListing, list_source
+from crackseg.data.pairing import RawDataset, SplitClaim, pair_files
+from crackseg.data.source_splits import collect_claims
 from crackseg.data.wording import count_of, join_some
 from crackseg.errors import CracksegError
 
@@ -45,14 +47,13 @@ def find_datasets(
         raise CracksegError(_explain_empty(source, listing))
     indexed: list[IndexedPair] = []
     index_problems: list[str] = []
-    lists: dict[str, Path] = {}
+    list_files = list(listing.tables)
     for path in listing.index_files:
         pairs, problems = read_index_file(path, source)
         indexed += pairs
         index_problems += problems
-        split = split_of_name(path.stem)
-        if split and not pairs and not problems:
-            lists[split] = path
+        if not pairs and not problems:
+            list_files.append(path)
     annotated, unknown, annotation_problems = read_annotation_files(listing.annotation_files)
     index_problems += annotation_problems
     if crack_labels and not annotated:
@@ -63,6 +64,8 @@ def find_datasets(
             f"{source} holds annotations and several datasets; import one dataset's folder at a time"
         )
     datasets = []
+    unread = {*listing.tables, *listing.index_files, *listing.others}
+    unread -= {source / pair.file for pair in indexed}
     for dataset_name, files in divided.items():
         if annotated:
             dataset = pair_annotations(
@@ -72,6 +75,11 @@ def find_datasets(
             dataset = pair_files(dataset_name, files, indexed, allow_unpaired=allow_unpaired)
             if not dataset.pairs:
                 dataset.problems += unknown
+        list_files += [p for p in listing.annotation_files if p not in {image.path for image in annotated}]
+        used = collect_claims(
+            dataset, files, indexed, _lists_of(dataset_name, list_files, source, divided), source
+        )
+        unread -= used
         canonical = [f for f in listing.manifests if any(f in x.path.parents for x in files)]
         if canonical:
             manifest = pd.concat([listing.manifests[f] for f in canonical])
@@ -85,8 +93,7 @@ def find_datasets(
             dataset.problems += _look_beside(source, dataset_name)
         datasets.append(dataset)
     datasets[0].problems[:0] = index_problems
-    for split, path in lists.items():
-        datasets[0].account.pass_over("lists", f"not used; if it lists images: --{split}-list {path}", [path])
+    _pass_over_rest(datasets[0], listing, sorted(unread), source)
     if strangers:
         datasets[0].account.pass_over(
             "folders",
@@ -142,12 +149,42 @@ def _suggest_name(source: Path) -> str:
 def _follow_manifest(dataset: RawDataset, manifest: pd.DataFrame, *, allow_unpaired: bool) -> None:
     """Take splits and source of a dataset that is canonical already from its manifest."""
     splits = dict(zip(manifest["stem"], manifest["split"], strict=True))
-    dataset.pairs = [replace(pair, split=splits.get(pair.stem)) for pair in dataset.pairs]
+    dataset.claims = {stem: [SplitClaim(split, "manifest", "manifest.csv")] for stem, split in splits.items()}
     missing = sorted(splits.keys() - {pair.stem for pair in dataset.pairs})
     if missing:
         dataset.report_left_out("in manifest.csv, but not there as a pair", missing, allowed=allow_unpaired)
     sources = sorted(set(manifest["source"]))
     dataset.source = sources[0] if len(sources) == 1 else None
+
+
+def _lists_of(name: str, list_files: list[Path], source: Path, divided: dict[str, list[FoundFile]]) -> list[Path]:
+    """The lists of one dataset of several: those in its folders, since numbers as names are in all of them."""
+    if len(divided) == 1:
+        return list_files
+    return [p for p in list_files if read_folders(p.relative_to(source).parts[:-1]).dataset == name]
+
+
+def _pass_over_rest(dataset: RawDataset, listing: SourceListing, unread: list[Path], source: Path) -> None:
+    """Name the files that no import reads, by extension, and links and hidden files that were not followed."""
+    by_ending: dict[str, list[str]] = defaultdict(list)
+    for path in unread:
+        by_ending[path.suffix.lower()].append(path.relative_to(source).as_posix())
+    for ending, names in sorted(by_ending.items()):
+        kind = f"{ending} file" if ending else "file"
+        text = f"{count_of(len(names), kind)} {'' if ending else 'without extension '}not read by an import"
+        dataset.account.pass_over("files", text, names)
+    walked, account = listing.walked, dataset.account
+    if listing.archives:
+        names = [p.relative_to(source).as_posix() for p in listing.archives]
+        account.pass_over("files", f"{count_of(len(names), 'archive')} not unpacked", names)
+    if walked.hidden:
+        account.pass_over("files", "hidden, or left by the system", walked.hidden)
+    if walked.linked:
+        account.recognise("links", f"{count_of(len(walked.linked), 'linked folder')} followed", walked.linked)
+    if walked.loops:
+        account.pass_over("links", "lead back to a folder that holds them", walked.loops)
+    if walked.broken:
+        account.pass_over("links", "lead to nothing", walked.broken)
 
 
 def _look_beside(source: Path, name: str) -> list[str]:

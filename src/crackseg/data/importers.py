@@ -22,8 +22,8 @@ from tqdm import tqdm
 from crackseg.data.account import ACCOUNT_NAME, ImportAccount
 from crackseg.data.catalog import IMPORTED_SOURCE, KNOWN_DATASETS, MANIFEST_COLUMNS, SPLITS
 from crackseg.data.discovery import find_datasets
+from crackseg.data.folder_words import fold
 from crackseg.data.image_io import decode_image, encode_png, write_bytes, write_mask
-from crackseg.data.layouts import fold
 from crackseg.data.mask_formats import MaskReader, has_shape_of
 from crackseg.data.pairing import RawDataset, RawPair
 from crackseg.data.shapes import draw_shapes

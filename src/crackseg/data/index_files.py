@@ -6,8 +6,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from crackseg.data.folder_words import split_of_name
 from crackseg.data.image_io import IMAGE_EXTENSIONS
-from crackseg.data.layouts import MASK_EXTENSIONS, split_of_name
+from crackseg.data.layouts import MASK_EXTENSIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,11 @@ class IndexedPair:
     mask_path: Path
     split: str | None
     where: str
+
+    @property
+    def file(self) -> str:
+        """The index file, below the source."""
+        return self.where.rpartition(", line ")[0]
 
 
 def read_lines(path: Path) -> list[str] | None:

@@ -14,9 +14,25 @@ from pathlib import Path
 from crackseg.data.account import ImportAccount
 from crackseg.data.annotations import Shape
 from crackseg.data.catalog import KNOWN_DATASETS
+from crackseg.data.folder_words import Role, fold, original_of_crop, truth_stem
 from crackseg.data.index_files import IndexedPair
-from crackseg.data.layouts import FoundFile, Role, fold, original_of_crop, truth_stem
+from crackseg.data.layouts import FoundFile
 from crackseg.data.wording import count_of, join_some
+
+
+@dataclass(frozen=True, slots=True)
+class SplitClaim:
+    """Something in a source that says the split of an image.
+
+    Attributes:
+        split: a key of ``SPLITS_OF_WORD``.
+        kind: ``folders``, ``lists``, ``annotation files``, ``file names`` or ``manifest``.
+        where: the folder or file, below the source.
+    """
+
+    split: str
+    kind: str
+    where: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +44,7 @@ class RawPair:
         image_path: the photograph.
         mask_path: the ground truth, in any format, or the annotation file.
         roi_path: the region of interest, or None.
-        split: said by folder, index file or manifest; None where nothing says it.
+        split: train, val or test, once it is decided.
         drawn: of an annotation file, width and height as it says them (or None) and the cracks; else None.
     """
 
@@ -49,6 +65,7 @@ class RawDataset:
         pairs: sorted by stem.
         problems: what the user must mend before an import; empty if nothing.
         account: what was recognised, and what was passed over.
+        claims: by stem, all that says its split in the source.
         source: the manifest's ``source`` column, if the source is canonical already, else None.
     """
 
@@ -56,6 +73,7 @@ class RawDataset:
     pairs: list[RawPair] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     account: ImportAccount = field(default_factory=ImportAccount)
+    claims: dict[str, list[SplitClaim]] = field(default_factory=dict)
     source: str | None = None
 
     def report_left_out(self, text: str, names: Sequence[str], *, allowed: bool) -> None:
@@ -91,8 +109,8 @@ def pair_files(
         chosen = _pairs_by_stem(dataset, files, rois, allow_unpaired=allow_unpaired)
     dataset.pairs = sorted(
         (
-            RawPair(i.stem, i.path, t.path, rois[fold(i.stem)].path if fold(i.stem) in rois else None, split)
-            for i, t, split in chosen
+            RawPair(i.stem, i.path, t.path, rois[fold(i.stem)].path if fold(i.stem) in rois else None)
+            for i, t in chosen
         ),
         key=lambda pair: pair.stem,
     )
@@ -151,7 +169,7 @@ def _tell_truth_in_same_folder(files: list[FoundFile]) -> list[FoundFile]:
     return told
 
 
-Chosen = tuple[FoundFile, FoundFile, str | None]  # photograph, ground truth, split
+Chosen = tuple[FoundFile, FoundFile]  # photograph, ground truth
 
 
 def _pairs_of_index(dataset: RawDataset, files: list[FoundFile], indexed: list[IndexedPair]) -> list[Chosen]:
@@ -162,11 +180,6 @@ def _pairs_of_index(dataset: RawDataset, files: list[FoundFile], indexed: list[I
         earlier = first.setdefault(key, pair)
         if (earlier.image_path, earlier.mask_path) != (pair.image_path, pair.mask_path):
             dataset.problems.append(f"{earlier.where} and {pair.where}: two different pairs with the stem {key!r}")
-        elif earlier.split != pair.split:
-            dataset.problems.append(
-                f"{earlier.where} and {pair.where}: {pair.image_path.name} is in two splits ({earlier.split}, "
-                f"{pair.split})"
-            )
     unlisted = [
         f for f in files if f.role in (None, Role.IMAGE) and f.path not in {p.image_path for p in first.values()}
         and f.path not in {p.mask_path for p in first.values()}
@@ -175,10 +188,7 @@ def _pairs_of_index(dataset: RawDataset, files: list[FoundFile], indexed: list[I
         dataset.account.pass_over(
             "files", f"{count_of(len(unlisted), 'image')} in no index file", (f.shown for f in unlisted)
         )
-    return [
-        (by_path[p.image_path], by_path[p.mask_path], p.split or by_path[p.image_path].split)
-        for p in first.values()
-    ]
+    return [(by_path[p.image_path], by_path[p.mask_path]) for p in first.values()]
 
 
 def _pairs_by_stem(
@@ -205,11 +215,7 @@ def _pairs_by_stem(
     without_truth = [f for k, f in images.items() if k not in truths]
     without_image = [f for k, f in truths.items() if k not in images]
     _report_unpaired(dataset, files, without_truth, without_image, allow_unpaired=allow_unpaired)
-    pairs = [(f, truths[k]) for k, f in images.items() if k in truths]
-    for image, truth in pairs:
-        if image.split and truth.split and image.split != truth.split:
-            dataset.problems.append(f"image and ground truth in two splits: {image.shown}, {truth.shown}")
-    return [(image, truth, image.split or truth.split) for image, truth in pairs]
+    return [(f, truths[k]) for k, f in images.items() if k in truths]
 
 
 def _truths_by_stem(
@@ -233,19 +239,26 @@ def _truths_by_stem(
 def _one_each(dataset: RawDataset, files: list[FoundFile], what: str) -> dict[str, FoundFile]:
     """The files by stem; copies are dropped, different files with one stem are a problem."""
     by_stem: dict[str, FoundFile] = {}
+    copies = []
     for file in files:
         key = fold(file.stem)
         earlier = by_stem.setdefault(key, file)
         if earlier is file:
             continue
-        if not filecmp.cmp(earlier.path, file.path, shallow=False):
+        if not (earlier.path.samefile(file.path) or filecmp.cmp(earlier.path, file.path, shallow=False)):
             dataset.problems.append(
-                f"two different {what} with the stem {file.stem!r}: {earlier.shown}, {file.shown}"
+                f"two different {what} with the stem {file.stem!r}: {earlier.shown}, {file.shown}; rename one"
             )
-        elif earlier.split and file.split and earlier.split != file.split:
-            dataset.problems.append(f"the same file in two splits: {earlier.shown}, {file.shown}")
+            continue
+        if earlier.split and file.split and earlier.split != file.split:
+            dataset.problems.append(
+                f"the same file in two splits: {earlier.shown}, {file.shown}; take one of them away"
+            )
         elif file.split:
-            by_stem[key] = file
+            by_stem[key], file = file, earlier
+        copies.append(file.shown)
+    if copies:
+        dataset.account.pass_over("files", f"{what} that are copies of others with the same name", copies)
     return by_stem
 
 

@@ -6,13 +6,13 @@ import hashlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from crackseg.data.catalog import KNOWN_DATASETS, SPLITS
-from crackseg.data.image_io import IMAGE_EXTENSIONS
-from crackseg.data.index_files import read_lines
-from crackseg.data.layouts import fold, original_of_crop
+from crackseg.data.catalog import KNOWN_DATASETS, SPLITS, KnownDataset
+from crackseg.data.folder_words import SPLITS_OF_WORD, original_of_crop
 from crackseg.data.pairing import RawDataset
+from crackseg.data.source_splits import ADVICE, describe_sources, resolve_claims
+from crackseg.data.split_lists import ImageNames, read_rows
 from crackseg.data.wording import count_of, join_some
 from crackseg.errors import CracksegError
 
@@ -36,37 +36,105 @@ def decide_splits(
     """
     stems = [pair.stem for pair in dataset.pairs]
     known = KNOWN_DATASETS.get(dataset.name)
-    undecided = [pair.stem for pair in dataset.pairs if pair.split is None]
+    of_source, conflicts = resolve_claims(dataset)
+    account = dataset.account
+    if lists or counts:
+        account.reopen("split")
     if lists:
         try:
             splits = read_split_lists(lists, stems)
         except CracksegError as error:
             dataset.problems.append(str(error))
             return
-    elif counts is None and undecided and len(undecided) < len(stems):
-        dataset.problems.append(
-            f"{count_of(len(undecided), 'image')} without split, though others have one: {join_some(undecided)}; "
-            "give lists with --train-list, --val-list and --test-list"
+        account.recognise("split", "as the lists say that were given", lists.values())
+    elif counts:
+        splits = _seeded_splits(stems, counts, seed)
+        account.recognise(
+            "split", f"drawn as {' : '.join(map(str, counts))} from the names, as asked (seed {seed})"
         )
+    elif conflicts:
+        dataset.problems += conflicts
         return
-    elif counts is None and not undecided:
-        given = {pair.stem: str(pair.split) for pair in dataset.pairs}
-        splits = add_validation_split(given, seed=seed)
-        moved = sum(splits[stem] != given[stem] for stem in stems)
-        if moved:
+    elif of_source:
+        try:
+            splits = _follow_source(dataset, of_source, seed)
+        except CracksegError as error:
+            dataset.problems.append(str(error))
+            return
+        if known and known.role == "test" and set(splits.values()) != {"test"}:
+            account.recognise("split", "the paper tests on all of its images; here the source's own split counts")
+    elif known and known.role == "test":
+        splits = dict.fromkeys(stems, "test")
+        account.recognise("split", "all test, as in the paper: the source says none")
+    else:
+        splits = _seeded_splits(stems, PAPER_COUNTS, seed)
+        account.recognise("split", f"the source says none: drawn as 200 : 20 : 40 from the names (seed {seed})")
+    if of_source and (lists or counts):
+        _report_overruled(dataset, of_source, splits)
+    _report_absent_splits(dataset, splits, known)
+    dataset.pairs = [replace(pair, split=splits[pair.stem]) for pair in dataset.pairs]
+
+
+def _follow_source(dataset: RawDataset, of_source: dict[str, str], seed: int) -> dict[str, str]:
+    """The split that the source says, completed where that is no guess.
+
+    Raises:
+        CracksegError: it says none for some images, which could be test images as well as others.
+    """
+    account, places = dataset.account, describe_sources(dataset)
+    undecided = sorted(pair.stem for pair in dataset.pairs if pair.stem not in of_source)
+    if undecided:
+        if "train" in of_source.values() or set(places) != {"lists"}:
+            said = "; ".join(f"{kind}: {join_some(where, 5)}" for kind, where in places.items())
+            raise CracksegError(
+                f"{count_of(len(undecided), 'image')} without split, though others have one (said by {said}): "
+                f"{join_some(undecided)}; {ADVICE}"
+            )
+        of_source = of_source | dict.fromkeys(undecided, "train")
+        account.recognise("split", "no list names training images: images in no list became train", undecided)
+    for kind, where in places.items():
+        if kind != "manifest":
+            account.recognise("split", f"the source's own, as its {kind} say", where)
+    words = {claim.split for claims in dataset.claims.values() for claim in claims}
+    for word in sorted(words - set(SPLITS)):
+        taken = {split for stem, split in of_source.items() if {c.split for c in dataset.claims[stem]} == {word}}
+        if taken:
+            account.recognise("split", f"images of which only {word} is said became {' and '.join(sorted(taken))}")
+    splits = add_validation_split(of_source, seed=seed)
+    moved = sum(splits[stem] != of_source[stem] for stem in splits)
+    if moved:
+        account.recognise(
+            "split", f"the source has no validation images: {moved} of its train images became val (seed {seed})"
+        )
+    return splits
+
+
+def _report_overruled(dataset: RawDataset, of_source: dict[str, str], splits: dict[str, str]) -> None:
+    where = [place for places in describe_sources(dataset).values() for place in places]
+    moved = [s for s, split in of_source.items() if split == "test" and splits[s] != "test"]
+    text = "the source's own, since another one was asked for"
+    if moved:
+        text += f"; {count_of(len(moved), 'image')} that it tests on became train or val"
+    dataset.account.pass_over("split", text, where)
+
+
+def _report_absent_splits(dataset: RawDataset, splits: dict[str, str], known: KnownDataset | None) -> None:
+    """Say which splits have no image, and what follows."""
+    present = set(splits.values())
+    consequences = {
+        "train": "it cannot be trained on, only tested on",
+        "val": "a training on it has nothing to choose its threshold by",
+        "test": "a model trained on it can only be scored on its validation images (data.evaluate_split=val)",
+    }
+    if known and known.role == "test" and present == {"test"}:
+        return
+    for split in SPLITS:
+        if splits and split not in present and not (split == "val" and "train" not in present):
             dataset.account.recognise(
                 "split",
-                f"the source has no validation images: {moved} of its train images became val (seed {seed})",
+                f"no {split} images: {consequences[split]}; draw some with --split-counts, or name them with "
+                f"--{split}-list",
             )
-        if known and known.role == "test" and set(splits.values()) != {"test"}:
-            dataset.account.recognise(
-                "split", "the paper tests on all of its images; here the source's own split counts"
-            )
-    elif counts is None and known and known.role == "test":
-        splits = dict.fromkeys(stems, "test")
-    else:
-        splits = _seeded_splits(stems, counts or PAPER_COUNTS, seed)
-    dataset.pairs = [replace(pair, split=splits[pair.stem]) for pair in dataset.pairs]
 
 
 def _seeded_splits(stems: list[str], counts: tuple[int, int, int], seed: int) -> dict[str, str]:
@@ -141,8 +209,9 @@ def read_split_lists(lists: Mapping[str, Path], stems: Collection[str]) -> dict[
     """Read the user's own lists.
 
     Args:
-        lists: for train, val and test (or some of them), a text file with a stem or file name on each line; blank
-            lines and lines that begin with ``#`` are skipped; of ``image mask`` lines, the image counts.
+        lists: for train, val and test (or some of them), a text file with a stem or file name on each line, or a
+            table with a header; blank lines and lines that begin with ``#`` are skipped; of ``image mask`` lines,
+            the image counts; of a column for the split, the rows of this split.
         stems: the dataset's stems; each must be in exactly one list.
     Returns:
         Split of each stem, in sorted order of stems.
@@ -150,7 +219,7 @@ def read_split_lists(lists: Mapping[str, Path], stems: Collection[str]) -> dict[
         CracksegError: a list cannot be read, names an unknown image, or an image is in two lists or in none; all
             of it at once.
     """
-    known = {fold(stem): stem for stem in stems}
+    names = ImageNames(stems)
     places: dict[str, tuple[str, str]] = {}  # stem -> split, where
     problems: list[str] = []
     for split, path in lists.items():
@@ -158,20 +227,18 @@ def read_split_lists(lists: Mapping[str, Path], stems: Collection[str]) -> dict[
             raise CracksegError(f"split {split!r}: expected one of {', '.join(SPLITS)}")
         if not path.is_file():
             raise CracksegError(f"{path}: no such file; expected the list of {split} images")
-        lines = read_lines(path)
-        if lines is None:
+        rows = read_rows(path, names)
+        if rows is None:
             raise CracksegError(f"{path}: not a text file; expected a stem or file name on each line")
-        for number, line in enumerate(lines, start=1):
-            if not line or line.startswith("#"):
-                continue
-            where = f"{path.name}, line {number}"
-            stem = _find_stem(line, known)
+        for row in rows:
+            if row.split and split not in SPLITS_OF_WORD[row.split]:
+                continue  # one table with a column for the split may be given for each
+            where = f"{path.name}, {row.where}"
+            stem = row.find(names)
             if stem is None:
-                problems.append(f"{where}: no image named {line!r}")
-            elif stem in places:
-                problems.append(f"{where}: {stem} is already in {places[stem][1]} ({places[stem][0]})")
-            else:
-                places[stem] = (split, where)
+                problems.append(f"{where}: no image named {row.cells[0]!r}")
+            elif places.setdefault(stem, (split, where))[0] != split:
+                problems.append(f"{where}: {stem} is already in {places[stem][0]} ({places[stem][1]})")
     missing = sorted(set(stems) - places.keys())
     if missing and not problems:
         problems.append(f"{count_of(len(missing), 'image')} in no list: {join_some(missing)}")
@@ -179,13 +246,3 @@ def read_split_lists(lists: Mapping[str, Path], stems: Collection[str]) -> dict[
         more = f"\n- and {len(problems) - 20} more" if len(problems) > 20 else ""
         raise CracksegError("the split lists do not fit:\n- " + "\n- ".join(problems[:20]) + more)
     return {stem: places[stem][0] for stem in sorted(stems)}
-
-
-def _find_stem(line: str, known: Mapping[str, str]) -> str | None:
-    for text in (line, line.replace(",", " ").split()[0] if line.strip(", ") else line):
-        name = PurePosixPath(text.replace("\\", "/"))
-        if fold(name.name) in known:
-            return known[fold(name.name)]
-        if name.suffix.lower() in IMAGE_EXTENSIONS and fold(name.stem) in known:
-            return known[fold(name.stem)]
-    return None

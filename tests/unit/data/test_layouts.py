@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from crackseg.data.catalog import list_samples, read_manifest
+from crackseg.data.folder_words import Role, known_name, read_folders, split_of_name
 from crackseg.data.image_io import read_mask
 from crackseg.data.importers import import_datasets
-from crackseg.data.layouts import Role, known_name, read_folders, split_of_name
 from crackseg.errors import CracksegError
 from tests.unit.data.raw_sources import add_masks, add_photos, make_mask, save, seed_of
 
