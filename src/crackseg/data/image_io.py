@@ -1,109 +1,61 @@
-"""Reading and writing photographs, masks and probability maps.
+"""Reading and writing photographs, masks and probability maps as files.
 
-Images come out upright (EXIF), RGB, uint8, whatever the file held; sizes are checked in the header, before a
-decompression bomb can be decoded. Files are written beside their place and renamed.
+Photographs come out upright (EXIF), RGB, uint8, whatever the file held (:mod:`crackseg.data.decoding`). Files are
+written next to their place and renamed.
 """
 
 from __future__ import annotations
 
 import contextlib
-import io
 import os
+import stat
 import uuid
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
 
+from crackseg.data.decoding import (
+    MAX_PIXELS,
+    Decoded,
+    decode_image,
+    decode_photograph,
+    decode_stored,
+    decoding,
+    open_image,
+    upright_size,
+)
+from crackseg.data.image_kinds import HEAD_BYTES, IMAGE_EXTENSIONS, why_unread
 from crackseg.errors import CracksegError
 
-IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
-MAX_PIXELS = 250_000_000  # 12,000 x 9,000 fits; 30,000 x 30,000 is refused
-
-Image.MAX_IMAGE_PIXELS = None  # our own limit below says more than Pillow's warning
-
-
-def _open(content: bytes, name: str, max_pixels: int) -> Image.Image:
-    if not content:
-        raise CracksegError(f"{name}: the file is empty (0 bytes)")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            image = Image.open(io.BytesIO(content))
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, RuntimeError) as error:
-        raise CracksegError(
-            f"{name}: not an image that can be read; expected one of {', '.join(IMAGE_EXTENSIONS)}"
-        ) from error
-    width, height = image.size
-    if width * height > max_pixels:
-        raise CracksegError(
-            f"{name}: {width} x {height} pixels are {width * height / 1e6:.0f} megapixels, over the limit of "
-            f"{max_pixels / 1e6:.0f}; cut the image into parts first"
-        )
-    return image
+__all__ = [
+    "IMAGE_EXTENSIONS",
+    "MAX_PIXELS",
+    "decode_image",
+    "encode_png",
+    "read_file",
+    "read_image",
+    "read_mask",
+    "read_photograph",
+    "read_probability_map",
+    "read_raw",
+    "read_size",
+    "read_stored_map",
+    "write_bytes",
+    "write_mask",
+    "write_png",
+    "write_probability_map",
+]
 
 
-@contextlib.contextmanager
-def _decoding(name: str) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, ValueError, SyntaxError, EOFError, RuntimeError) as error:  # RuntimeError: AVIF
-        raise CracksegError(f"{name}: the image is damaged or cut short ({error}); fetch it again") from error
-
-
-def _load(image: Image.Image, name: str) -> Image.Image:
-    with _decoding(name):
-        image.load()
-    return image
-
-
-def _to_uint8(image: Image.Image) -> Image.Image:
-    """Bring 16-bit and float greyscale to 8 bits; the range is the format's, not the image's own."""
-    if image.mode in ("I;16", "I;16B", "I;16L", "I"):
-        return Image.fromarray((np.asarray(image).astype(np.int64).clip(0, 65535) >> 8).astype(np.uint8))
-    if image.mode == "F":
-        return Image.fromarray((np.nan_to_num(np.asarray(image)).clip(0, 1) * 255).astype(np.uint8))
-    return image
-
-
-def decode_image(content: bytes, *, name: str = "image", max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Decode an encoded photograph.
-
-    Args:
-        content: the file's bytes.
-        name: what errors call it, e.g. its path.
-        max_pixels: refuse more than this many pixels, before decoding.
-    Returns:
-        uint8 (H, W, 3), RGB, upright.
-    Raises:
-        CracksegError: empty, no image, damaged, cut short, or too large.
-    """
-    image = _open(content, name, max_pixels)
-    end_mark = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}.get(image.format or "")
-    if (
-        end_mark
-        and image.mode in ("RGB", "L")
-        and "transparency" not in image.info
-        and end_mark in content[-4096:]
-    ):
-        # OpenCV decodes faster than Pillow, but takes a cut file without a word: hence the end mark.
-        bgr = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
-        if bgr is not None:
-            return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
-    image = _to_uint8(ImageOps.exif_transpose(_load(image, name)))
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        # On white: what lies under full transparency is arbitrary and often black.
-        rgba = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", rgba.size, (255, 255, 255, 255)), rgba)
-    return np.ascontiguousarray(np.asarray(image.convert("RGB")))
+def read_photograph(path: Path, *, max_pixels: int = MAX_PIXELS) -> Decoded:
+    """Read a photograph, with remarks on what was decided; errors as in :func:`decode_photograph`."""
+    return decode_photograph(read_file(path), name=str(path), max_pixels=max_pixels)
 
 
 def read_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Read a photograph as uint8 (H, W, 3), RGB, upright; errors as in :func:`decode_image`."""
-    return decode_image(_read_bytes(path), name=str(path), max_pixels=max_pixels)
+    """Read a photograph as uint8 (H, W, 3), RGB, upright; errors as in :func:`decode_photograph`."""
+    return read_photograph(path, max_pixels=max_pixels).image_HW3
 
 
 def read_raw(path: Path, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -112,18 +64,14 @@ def read_raw(path: Path, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     Returns:
         (H, W) or (H, W, C), the file's own dtype; palette images give their indices; 1-bit images 0/1.
     """
-    image = ImageOps.exif_transpose(_load(_open(_read_bytes(path), str(path), max_pixels), str(path)))
-    values = np.asarray(image)
-    return values.astype(np.uint8) if values.dtype == bool else values
+    return decode_stored(read_file(path), name=str(path), max_pixels=max_pixels)
 
 
 def read_size(path: Path) -> tuple[int, int]:
     """Upright (width, height) in pixels, from the header alone."""
-    image = _open(_read_bytes(path), str(path), 10**12)
-    width, height = image.size
-    with _decoding(str(path)):  # Pillow reads a PNG to its end for this
-        turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-    return (height, width) if turned else (width, height)
+    content = read_file(path)
+    with decoding(str(path)):  # Pillow reads a PNG to its end for this
+        return upright_size(open_image(content, str(path), 10**12))
 
 
 def read_mask(path: Path) -> np.ndarray:
@@ -207,19 +155,43 @@ def write_probability_map(path: Path, crack_prob: np.ndarray) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file beside its place and rename it, so that nobody ever sees half of it."""
+    """Write a file next to its place and rename it, so that no one ever sees half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    temporary = path.with_name(f".{uuid.uuid4().hex[:12]}.tmp")  # short: with the file's name it could be too long
     try:
         temporary.write_bytes(content)
         os.replace(temporary, path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise
 
 
-def _read_bytes(path: Path) -> bytes:
+def read_file(path: Path) -> bytes:
+    """Read a picture's content; raw files and videos are refused before their many megabytes are read."""
     try:
-        return path.read_bytes()
+        _require_file(path)
+        with path.open("rb") as file:
+            if reason := why_unread(path.name, file.read(HEAD_BYTES)):
+                raise CracksegError(f"{path}: {reason}")
+            file.seek(0)
+            return file.read()
     except OSError as error:
         raise CracksegError(f"{path}: cannot be read ({error.strerror})") from error
+    except MemoryError as error:
+        raise CracksegError(f"{path}: reading it takes more memory than there is") from error
+
+
+def _require_file(path: Path) -> None:
+    """Refuse what is no regular file, without opening it: reading a pipe would wait for ever."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        if path.is_symlink():
+            raise CracksegError(f"{path}: a link to {os.readlink(path)}, which is not there or leads back") from None
+        raise
+    if stat.S_ISDIR(mode):
+        os.listdir(path)
+        raise CracksegError(f"{path}: a folder; expected a file")
+    if not stat.S_ISREG(mode):
+        raise CracksegError(f"{path}: a pipe, socket or device; expected a file")
