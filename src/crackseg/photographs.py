@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import glob
+import logging
 import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from crackseg.data.folder_walk import walk_folder
 from crackseg.data.image_io import IMAGE_EXTENSIONS
+from crackseg.data.image_kinds import has_image_ending
+from crackseg.data.wording import count_of, join_some
 from crackseg.errors import CracksegError
 
+_log = logging.getLogger("crackseg")
 _MADE = ("masks", "overlays", "annotated", "predictions.csv")  # in a folder of results
 
 
@@ -49,7 +54,7 @@ def find_photographs(patterns: Sequence[str], out_dir: Path | None) -> list[Phot
             if any(path.resolve().is_relative_to(written) for written in made):
                 continue  # by an earlier run
             if not path.is_dir():
-                if match == pattern or path.suffix.lower() in IMAGE_EXTENSIONS:
+                if match == pattern or has_image_ending(path):
                     found.add(path)
                     holders.append(path.parent)
             elif files := _list_images(path, made):
@@ -72,12 +77,27 @@ def find_photographs(patterns: Sequence[str], out_dir: Path | None) -> list[Phot
 
 
 def _list_images(folder: Path, left_out: Sequence[Path]) -> list[Path]:
-    files = []
-    for parent, folders, names in os.walk(folder):
-        folders[:] = [f for f in folders if not f.startswith(".") and Path(parent, f).resolve() not in left_out]
-        files += [
-            Path(parent, name)
-            for name in names
-            if Path(name).suffix.lower() in IMAGE_EXTENSIONS and not name.startswith(".")
-        ]
-    return files
+    """List the pictures below a folder, linked folders too; what is passed over is said.
+
+    A picture of a kind that cannot be read, or a link to nothing, is listed: its row says what is wrong.
+    """
+    walked = walk_folder(folder)
+    real_of: dict[Path, str] = {}  # one look-up for each folder, since a disk of photographs holds thousands
+    found: dict[str, Path] = {}
+    twice, others = [], Counter[str]()
+    for path in [*walked.files, *(folder / name for name in walked.broken)]:
+        real = real_of.setdefault(path.parent, os.path.realpath(path.parent))
+        if any(Path(real).is_relative_to(written) for written in left_out):
+            continue
+        if not has_image_ending(path):
+            others[path.suffix.lower() or "no extension"] += 1
+        elif path != (first := found.setdefault(os.path.join(real, path.name), path)):
+            twice.append(f"{path} ({first})")
+    if others:
+        kinds = ", ".join(f"{count} {ending}" for ending, count in others.most_common(6))
+        _log.info("%s: %s passed over, no photographs: %s", folder, count_of(others.total(), "file"), kinds)
+    if walked.loops:
+        _log.warning("%s: not followed, since they lead back: %s", folder, join_some(walked.loops))
+    if twice:
+        _log.warning("%s: taken once, though linked twice: %s", folder, join_some(twice))
+    return list(found.values())

@@ -11,6 +11,7 @@ import re
 import struct
 import zlib
 from dataclasses import dataclass, field
+from typing import Any
 
 _MARKER = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")  # ends a scan: neither a stuffed zero nor a restart
 _RESTART = re.compile(rb"\xff[\xd0-\xd7]")
@@ -156,7 +157,7 @@ class WatchedJpeg(io.BytesIO):
 
     def __init__(self, content: bytes, structure: JpegStructure) -> None:
         super().__init__(content)
-        self.image = None  # type: ignore[var-annotated]  # Pillow's, set by the caller before it is loaded
+        self.image: Any = None  # Pillow's, set by the caller before it is loaded
         data_end = structure.end
         while data_end > 0 and content[data_end - 1] == 0:
             data_end -= 1

@@ -10,6 +10,7 @@ import io
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -32,11 +33,14 @@ MAX_PIXELS = 250_000_000  # 12,000 x 9,000 fits; 30,000 x 30,000 is refused
 
 Image.MAX_IMAGE_PIXELS = None  # our own limit below says more than Pillow's warning
 warnings.filterwarnings("ignore", module=r"PIL\.")  # they name no file; what matters is found here
-cv2.setLogLevel(2)  # errors: what it warns of (a damaged EXIF block) is the same
+# Of warnings (a damaged EXIF block), too, what matters is found here.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
 _WHITE = (255, 255, 255, 255)
 _TURNED = (5, 6, 7, 8)  # EXIF: width and height change places
 _GREY_FILL = 128  # what libjpeg puts where data are missing
-_TIFF = {"photometric": 262, "bits": 258, "subfile": 254, "sub_ifds": 330, "max_value": 281, "max_sample": 341, "dng": 50706}  # fmt: skip
+_TIFF = {
+    "photometric": 262, "bits": 258, "subfile": 254, "sub_ifds": 330, "max_value": 281, "max_sample": 341, "dng": 50706,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +108,12 @@ def open_image(content: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image
     head = content[:HEAD_BYTES]
     if reason := why_unread(name, head):
         raise CracksegError(f"{name}: {reason}")
+    formats = FORMATS
     if recognise(head) == "HEIF":
         _add_heif(name)
+        formats = ("HEIF",)
     try:
-        image = Image.open(io.BytesIO(content), formats=FORMATS)
+        image = Image.open(io.BytesIO(content), formats=formats)
     except Exception as error:  # of a damaged header, Pillow's readers raise whatever they stumble over
         if recognise(head) == "JPEG" and (bits := _bits_of_jpeg(content)) != 8:
             raise CracksegError(f"{name}: a JPEG of {bits} bits; save it as TIFF or PNG of 16 bits") from error
@@ -147,7 +153,9 @@ def decoding(name: str) -> Iterator[None]:
         raise error if name in str(error) else CracksegError(f"{name}: {error}") from error
     except MemoryError as error:
         raise CracksegError(f"{name}: decoding it takes more memory than there is") from error
-    except Exception as error:  # decoders raise a dozen classes: OSError, ValueError, SyntaxError, struct.error ...
+    except (
+        Exception
+    ) as error:  # decoders raise a dozen classes: OSError, ValueError, SyntaxError, struct.error ...
         detail = " ".join(str(error).split()) or type(error).__name__
         raise CracksegError(f"{name}: the image is damaged or cut short ({detail}); fetch it again") from error
 
@@ -155,7 +163,11 @@ def decoding(name: str) -> Iterator[None]:
 def _decode_values(image: Image.Image, content: bytes, name: str) -> tuple[np.ndarray, str | None]:
     """Decode to uint8 (H, W, 3), RGB, as stored (not turned), and a remark on the values' scale."""
     sixteen_bits = _bits_per_channel(image, content) == 16
-    if image.format == "PNG" and image.mode in ("RGB", "L", "RGBA", "LA", "I;16") and "transparency" not in image.info:
+    if (
+        image.format == "PNG"
+        and image.mode in ("RGB", "L", "RGBA", "LA", "I;16")
+        and "transparency" not in image.info
+    ):
         # OpenCV decodes PNG faster, and keeps the 16 bits of colours, of which Pillow gives 8.
         flags = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
         values = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
@@ -163,7 +175,9 @@ def _decode_values(image: Image.Image, content: bytes, name: str) -> tuple[np.nd
             return _finish(_to_rgb(values), None)
     loaded = _load(image, content)
     if sixteen_bits and image.mode.startswith(("RGB", "L")) and image.format == "TIFF":
-        values = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
+        values = cv2.imdecode(
+            np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
+        )
         if values is None or values.dtype != np.uint16 or values.shape[:2] != image.size[::-1]:
             raise CracksegError(f"{name}: 16-bit colours in a form that is not read; save it as PNG or as 8 bits")
         return _finish(_to_rgb(values), _full_scale(image))
@@ -172,7 +186,9 @@ def _decode_values(image: Image.Image, content: bytes, name: str) -> tuple[np.nd
         if values.dtype.byteorder == ">":
             values = values.astype(values.dtype.newbyteorder("="))
         grey, remark = to_8_bits(values, full_scale=_full_scale(image))
-        if image.format == "TIFF" and _tag(image, "photometric") == 0:  # white is 0, which Pillow minds in 8 bits only
+        if (
+            image.format == "TIFF" and _tag(image, "photometric") == 0
+        ):  # white is 0, which Pillow minds in 8 bits only
             grey = 255 - grey
         return cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB), remark
     if loaded.mode == "LAB":
@@ -257,7 +273,9 @@ def _turn(values: np.ndarray, orientation: int) -> np.ndarray:
 
 def _remark_frames(image: Image.Image) -> list[str]:
     try:
-        several = image.format != "MPO" and getattr(image, "is_animated", False)  # MPO: a phone's depth or gain map
+        several = image.format != "MPO" and getattr(
+            image, "is_animated", False
+        )  # MPO: a phone's depth or gain map
     except Exception:  # a later page is damaged; only the first is read
         several = True
     if not several:
@@ -275,7 +293,7 @@ def _bits_per_channel(image: Image.Image, content: bytes) -> int | None:
 
 
 def _full_scale(image: Image.Image) -> float | None:
-    """Read what a file says that white is: TIFF's bits where they are packed, or its largest value; PPM's; else None."""
+    """Read what a file says that white is: TIFF's packed bits or largest value, PPM's; else None."""
     if image.format == "PPM" and image.mode == "I":
         return 65535.0  # Pillow scales by the header's largest value
     if image.format != "TIFF":
@@ -292,7 +310,7 @@ def _full_scale(image: Image.Image) -> float | None:
     return None
 
 
-def _tag(image: Image.Image, name: str) -> object:
+def _tag(image: Image.Image, name: str) -> Any:
     return getattr(image, "tag_v2", {}).get(_TIFF[name])
 
 

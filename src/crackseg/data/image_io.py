@@ -188,7 +188,9 @@ def _require_file(path: Path) -> None:
         mode = path.stat().st_mode
     except OSError:
         if path.is_symlink():
-            raise CracksegError(f"{path}: a link to {os.readlink(path)}, which is not there or leads back") from None
+            raise CracksegError(
+                f"{path}: a link to {os.readlink(path)}, which is not there or leads back"
+            ) from None
         raise
     if stat.S_ISDIR(mode):
         os.listdir(path)

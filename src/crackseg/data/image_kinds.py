@@ -10,20 +10,20 @@ IMAGE_EXTENSIONS = (
     ".jp2", ".j2k", ".jpf", ".jpx", ".pbm", ".pgm", ".ppm", ".pnm", ".psd", ".qoi",
 )  # fmt: skip
 # Pillow's other formats are none of photographs, have no mark of their own, or start another program (EPS).
-FORMATS = ("JPEG", "MPO", "PNG", "BMP", "DIB", "TIFF", "WEBP", "GIF", "AVIF", "HEIF", "JPEG2000", "PPM", "PSD", "QOI")  # fmt: skip
+FORMATS = ("JPEG", "PNG", "BMP", "DIB", "TIFF", "WEBP", "GIF", "AVIF", "JPEG2000", "PPM", "PSD", "QOI")
 HEAD_BYTES = 32  # of a file: enough for :func:`recognise`
 
 _RAW = (
-    ".3fr .arw .cr2 .cr3 .crw .dcr .dng .erf .fff .gpr .iiq .kdc .mef .mos .mrw .nef .nrw .orf .pef .raf .raw .rw2 "
-    ".rwl .sr2 .srf .srw .x3f"
-).split()
-_VIDEOS = ".3gp .avi .insv .lrv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .webm .wmv".split()
+    ".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".gpr", ".iiq", ".kdc", ".mef", ".mos",
+    ".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f",
+)  # fmt: skip
+_VIDEOS = (
+    ".3gp", ".avi", ".insv", ".lrv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".webm", ".wmv",
+)  # fmt: skip
 _RAW_REASON = "a camera's raw file; develop it into JPEG or TIFF first"
 _VIDEO_REASON = "a video; save its frames as JPEG or PNG first"
 _JXL_REASON = "JPEG XL, which is not read; save it as JPEG, PNG or TIFF"
-_UNREAD_ENDINGS = (
-    dict.fromkeys(_RAW, _RAW_REASON) | dict.fromkeys(_VIDEOS, _VIDEO_REASON) | {".jxl": _JXL_REASON}
-)
+_UNREAD_ENDINGS = dict.fromkeys(_RAW, _RAW_REASON) | dict.fromkeys(_VIDEOS, _VIDEO_REASON) | {".jxl": _JXL_REASON}
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 _SIGNATURES = (
     (b"\xff\xd8\xff", "JPEG"), (b"\x89PNG\r\n\x1a\n", "PNG"), (b"II*\0", "TIFF"), (b"MM\0*", "TIFF"),
@@ -39,7 +39,7 @@ def recognise(head: bytes) -> str | None:
     """Recognise a picture or video by its first bytes.
 
     Returns:
-        One of :data:`FORMATS`, or ``JXL``, ``RAW`` or ``VIDEO``; None for anything else.
+        One of :data:`FORMATS`, ``HEIF`` (a plug-in reads it), ``JXL``, ``RAW`` or ``VIDEO``; None for the rest.
     """
     if head[4:8] == b"ftyp":
         brand = head[8:12]

@@ -39,15 +39,12 @@ def to_8_bits(values: np.ndarray, *, full_scale: float | None = None) -> tuple[n
     low, high = values.min(), values.max()
     if not np.isfinite([low, high]).all() or low < 0 or high > 65535:
         raise CracksegError(
-            f"its values are {values.dtype} from {low:g} to {high:g}, and their full scale is unknown; expected 0 to 1, "
-            "0 to 255 or up to 16 bits: save it as 8 bits"
+            f"its values are {values.dtype} from {low:g} to {high:g}, and their full scale is unknown; expected 0 to "
+            "1, 0 to 255 or up to 16 bits: save it as 8 bits"
         )
     if full_scale is None or high > full_scale:
         bits = next(depth for depth in _DEPTHS if high <= 2**depth - 1)
-        if values.dtype.kind == "f" and high <= 1:
-            full_scale = 1.0
-        else:
-            full_scale = float(2**bits - 1)
+        full_scale = 1.0 if values.dtype.kind == "f" and high <= 1 else float(2**bits - 1)
     usual = {"u": 65535.0, "f": 1.0}.get(values.dtype.kind)
     if full_scale != usual:
         remarks.append(f"{_TYPES[values.dtype.kind]} values up to {high:g} read with full scale {full_scale:g}")

@@ -1,0 +1,121 @@
+"""A photograph is what its file shows, or an error that names the file; never half a picture, never a traceback."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from crackseg.data.decoding import decode_image
+from crackseg.data.image_io import write_bytes
+from crackseg.errors import CracksegError
+from crackseg.photographs import find_photographs
+
+
+@pytest.fixture(scope="module")
+def picture() -> np.ndarray:
+    """uint8 (96, 128, 3) with grain, so that its JPEG has data everywhere."""
+    rng = np.random.default_rng(0)
+    return cv2.GaussianBlur(rng.integers(60, 200, (96, 128, 3), dtype=np.uint8), (0, 0), 1.0)
+
+
+def encode(picture: np.ndarray, kind: str, **how: object) -> bytes:
+    content = io.BytesIO()
+    Image.fromarray(picture).save(content, kind, **how)  # type: ignore[arg-type]
+    return content.getvalue()
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_that_lost_data_is_no_photograph(picture: np.ndarray, progressive: bool) -> None:
+    whole = encode(picture, "JPEG", quality=92, progressive=progressive)
+    half = len(whole) // 2
+    damaged = {
+        "cut": whole[:half],
+        "cut, with an end mark": whole[:half] + b"\xff\xd9",
+        "the rest is zeros": whole[:half] + bytes(len(whole) - half),
+        "a block of zeros": whole[:half] + bytes(512) + whole[half + 512 :],
+    }
+    assert decode_image(whole).shape == picture.shape
+    for how, content in damaged.items():
+        with pytest.raises(CracksegError, match="damaged or cut short"):
+            decode_image(content, name=how)
+
+
+def test_flat_areas_are_not_taken_for_damage() -> None:
+    for value in (0, 128, 255):
+        flat = np.full((96, 128, 3), value, np.uint8)
+        flat[:40] = np.random.default_rng(1).integers(0, 256, (40, 128, 3))
+        assert decode_image(encode(flat, "JPEG")).shape == flat.shape
+
+
+@pytest.mark.parametrize(("bits", "factor"), [(10, 4), (12, 16), (14, 64)])
+def test_a_camera_s_bits_in_a_16_bit_file_keep_their_brightness(
+    picture: np.ndarray, bits: int, factor: int
+) -> None:
+    grey = picture[..., 0].copy()
+    grey[0, 0] = 255  # white
+    ok, content = cv2.imencode(".tif", grey.astype(np.uint16) * factor)
+    assert ok
+    assert abs(decode_image(content.tobytes()).mean() - grey.mean()) < 2, bits
+
+
+def test_floats_up_to_255_and_up_to_1_are_the_same_photograph(picture: np.ndarray) -> None:
+    grey = picture[..., 0].astype(np.float32)
+    read = [decode_image(cv2.imencode(".tif", values)[1].tobytes()).astype(int) for values in (grey, grey / 255)]
+    assert abs(read[0] - read[1]).max() <= 1
+    assert abs(read[0][..., 0] - grey).max() <= 1
+
+
+def test_values_of_unknown_scale_are_refused_by_name() -> None:
+    content = cv2.imencode(".tif", np.linspace(-3, 9, 64 * 64, dtype=np.float32).reshape(64, 64))[1].tobytes()
+    with pytest.raises(CracksegError, match=r"heights\.tif: .*full scale is unknown"):
+        decode_image(content, name="heights.tif")
+
+
+def test_a_damaged_exif_block_does_not_hide_the_picture(picture: np.ndarray) -> None:
+    content = encode(picture, "WEBP", lossless=True, exif=b"Exif\0\0 garbage, no TIFF")
+    assert (decode_image(content) == picture).all()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF"])
+def test_no_damage_ends_in_a_traceback(picture: np.ndarray, kind: str) -> None:
+    whole = encode(picture[:32, :32], kind)
+    rng = np.random.default_rng(7)
+    for _ in range(120):
+        content = bytearray(whole)
+        for place in rng.integers(0, len(content), 4):
+            content[place] = rng.integers(256)
+        if rng.random() < 0.3:
+            del content[rng.integers(1, len(content)) :]
+        try:
+            decode_image(bytes(content), name="photograph")
+        except CracksegError as error:
+            assert "photograph" in str(error)  # noqa: PT017
+
+
+def test_a_name_as_long_as_the_file_system_takes_can_be_written(tmp_path: Path) -> None:
+    path = tmp_path / ("裂" * 82 + ".png")  # 250 bytes
+    write_bytes(path, b"content")
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_every_picture_of_a_folder_is_listed_through_links_and_whatever_its_ending(
+    tmp_path: Path, picture: np.ndarray, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder, elsewhere = tmp_path / "day1", tmp_path / "nas"
+    folder.mkdir()
+    elsewhere.mkdir()
+    (elsewhere / "c.jpg").write_bytes(encode(picture, "JPEG"))
+    for name in ("a.JPG", "b.heic", "d.jfif", "e.dng", "notes.txt"):
+        (folder / name).write_bytes(b"")
+    (folder / "day2").symlink_to(elsewhere)
+    (elsewhere / "back").symlink_to(folder)
+    with caplog.at_level("INFO", logger="crackseg"):
+        found = find_photographs([str(folder)], None)
+    assert {p.path.name for p in found} == {"a.JPG", "b.heic", "c.jpg", "d.jfif", "e.dng"}
+    assert "1 file passed over, no photographs: 1 .txt" in caplog.text
+    assert "lead back" in caplog.text
