@@ -108,7 +108,7 @@ def open_image(content: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image
     head = content[:HEAD_BYTES]
     if reason := why_unread(name, head):
         raise CracksegError(f"{name}: {reason}")
-    formats = FORMATS
+    formats: tuple[str, ...] = FORMATS
     if recognise(head) == "HEIF":
         _add_heif(name)
         formats = ("HEIF",)
