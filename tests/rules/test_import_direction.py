@@ -46,6 +46,8 @@ ORDER = [
     "crackseg.data.perceptual_hash",
     "crackseg.data.validation",
     "crackseg.data.versioning",
+    "crackseg.data.guard",
+    "crackseg.data.versioned_import",
     "crackseg.data.preprocessing",
     "crackseg.data.augmentation",
     "crackseg.data.decoded",

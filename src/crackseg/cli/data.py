@@ -61,21 +61,13 @@ def data_import(
     """
     import json
 
-    from crackseg.data.importers import import_datasets
-    from crackseg.data.staging import finish_interrupted_import
-    from crackseg.data.versioning import check_data_is_committed, fetch_data, version_data
+    from crackseg.data.versioned_import import import_versioned
     from crackseg.project_folder import find_root
 
-    root = find_root()
-    fetch_data(root)
-    if finish_interrupted_import(root / "data"):
-        version_data(root)
-    if (root / "data").is_dir():
-        check_data_is_committed(root, root)
     lists = {"train": train_list, "val": val_list, "test": test_list}
-    summaries = import_datasets(
+    summaries = import_versioned(
+        find_root(),
         source,
-        root / "data",
         name=name,
         crack_values=crack_values or None,
         split_seed=split_seed,
@@ -85,7 +77,6 @@ def data_import(
         crack_labels=crack_labels or None,
         line_width_px=line_width_px,
     )
-    version_data(root)
     if as_json:
         click.echo(json.dumps([summary.to_dict() for summary in summaries], indent=2, ensure_ascii=False))
         return

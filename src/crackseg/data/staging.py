@@ -12,7 +12,7 @@ import shutil
 import stat
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -24,16 +24,21 @@ _LOCK_TIMEOUT_S = 600
 
 
 class StagingArea:
-    """A folder beside ``data/``, on the same file system, that DVC never sees.
+    """A folder on the file system of ``data/``, that DVC never sees.
 
     Attributes:
-        data_dir: where the datasets go.
-        folder: ``.import-data`` beside it.
+        data_dir: where the datasets go; the folder itself, where ``data/`` is a link to it.
+        folder: ``.import-data`` next to it; in it, where it is a mounted disk or its parent cannot be written.
     """
 
     def __init__(self, data_dir: Path) -> None:
-        self.data_dir = Path(os.path.abspath(data_dir))
-        self.folder = self.data_dir.parent / f".import-{self.data_dir.name}"
+        self.data_dir = Path(os.path.realpath(data_dir))
+        parent = self.data_dir.parent
+        if self.data_dir.is_dir() and (
+            self.data_dir.stat().st_dev != parent.stat().st_dev or not os.access(parent, os.W_OK | os.X_OK)
+        ):
+            parent = self.data_dir
+        self.folder = parent / f".import-{self.data_dir.name}"
         self._new = self.folder / "new"
         self._old = self.folder / "old"
         self._commit = self.folder / "commit.json"  # there once everything is written, until all is swapped
@@ -45,9 +50,27 @@ class StagingArea:
         return path
 
     def swap_in(self, datasets: Sequence[str]) -> None:
-        """Put the written datasets in place of those of the same name."""
+        """Put the written datasets in place of those of the same name.
+
+        Raises:
+            OSError: the file system refuses; what was swapped already is swapped back.
+        """
         write_bytes(self._commit, json.dumps(list(datasets)).encode())
-        self._finish()
+        try:
+            self._finish()
+        except OSError:
+            with suppress(OSError):  # else the next import finishes the swap
+                self._swap_back(datasets)
+            raise
+
+    def _swap_back(self, datasets: Sequence[str]) -> None:
+        for dataset in datasets:
+            written, place, former = self._new / dataset, self.data_dir / dataset, self._old / dataset
+            if not written.exists():
+                os.replace(place, written)
+            if former.exists():
+                os.replace(former, place)
+        self._commit.unlink()
 
     def recover(self) -> list[str]:
         """Finish an interrupted swap, or clear away what an interrupted import wrote.

@@ -49,13 +49,13 @@ def check_data(root: Path, params: Params | None) -> Finding:
     """Whether ``data/`` is the version that git knows, and holds what params.yaml names."""
     try:  # they need OpenCV and pandas, without which the other checks have the more to say
         from crackseg.data.catalog import data_source, list_samples
-        from crackseg.data.versioning import check_data_is_committed
+        from crackseg.data.guard import check_data_is_committed
     except ImportError as error:
         return Finding(
             "data", "failed", f"cannot be looked at: {first_line(error)}", "see packages and OpenCV above"
         )
     try:
-        listing = check_data_is_committed(root, root)
+        listing, _ = check_data_is_committed(root, root)
         wanted = list(dict.fromkeys([params.data.train_dataset, *params.data.test_datasets])) if params else []
         images = {name: len(list_samples(root / "data", name)) for name in wanted}
         kinds = {name: data_source(root / "data", name) for name in wanted}

@@ -8,7 +8,8 @@ from pathlib import Path
 from crackseg.data.catalog import data_source, list_samples
 from crackseg.data.preprocessing import prepare_dataset
 from crackseg.data.validation import validate_datasets
-from crackseg.data.versioning import check_data_is_committed, hash_dataset, hash_listing
+from crackseg.data.guard import check_data_is_committed
+from crackseg.data.versioning import hash_dataset, hash_listing
 from crackseg.errors import CracksegError
 from crackseg.params import load_params
 from crackseg.project_folder import find_real_root
@@ -23,7 +24,7 @@ def run(root: Path) -> None:
     """
     layout = Layout(root)
     params = load_params(layout.params).data
-    listing = check_data_is_committed(root, find_real_root(root))
+    listing, _ = check_data_is_committed(root, find_real_root(root))
     datasets = list(dict.fromkeys([params.train_dataset, *params.test_datasets]))
     _check_splits(layout.data, params.train_dataset, params.test_datasets, params.evaluate_split)
     reports = validate_datasets(layout.data, datasets, train_dataset=params.train_dataset)
