@@ -93,7 +93,9 @@ def check_git(root: Path) -> None:
             ["git", "rev-parse", "--is-inside-work-tree"], cwd=root, capture_output=True, text=True, check=False
         )
     except OSError as error:
-        raise CracksegError(f"git cannot be started ({error.strerror}); install it: data.dvc is kept in git") from error
+        raise CracksegError(
+            f"git cannot be started ({error.strerror}); install it: data.dvc is kept in git"
+        ) from error
     if answer.returncode:
         said = answer.stderr.strip()
         if "not a git repository" in said:

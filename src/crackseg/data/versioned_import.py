@@ -55,11 +55,15 @@ def import_versioned(root: Path, source: Path, **options: Any) -> list[ImportSum
 def _check_project(root: Path) -> None:
     check_git(root)
     if not any((folder / ".dvc").is_dir() for folder in (root, *root.parents)):
-        raise CracksegError(f"{root} is no DVC project, and data/ is versioned with DVC; run `dvc init` in it first")
+        raise CracksegError(
+            f"{root} is no DVC project, and data/ is versioned with DVC; run `dvc init` in it first"
+        )
     check_pointer(root)
     data_dir = root / "data"
     if data_dir.is_symlink() and not data_dir.exists():
-        raise CracksegError(f"{data_dir} is a link to {os.readlink(data_dir)}, which is not there; is the disk mounted?")
+        raise CracksegError(
+            f"{data_dir} is a link to {os.readlink(data_dir)}, which is not there; is the disk mounted?"
+        )
     if data_dir.exists() and not data_dir.is_dir():
         raise CracksegError(f"{data_dir} is a file; expected the folder of the datasets. Move it away first")
     if data_dir.is_dir() and not os.access(data_dir, os.W_OK | os.X_OK):
@@ -100,7 +104,7 @@ def _version(root: Path) -> None:
         version_data(root)
     except CracksegError as error:
         raise CracksegError(
-            f"{error}\n  what was imported is in data/ and not versioned yet: the next `crackseg data import` does that "
-            "first, and so does `dvc add data && git add data.dvc`"
+            f"{error}\n  what was imported is in data/ and not versioned yet: the next `crackseg data import` does "
+            "that first, and so does `dvc add data && git add data.dvc`"
         ) from error
     (root / _UNVERSIONED).unlink(missing_ok=True)

@@ -6,9 +6,9 @@ import shutil
 from pathlib import Path
 
 from crackseg.data.catalog import data_source, list_samples
+from crackseg.data.guard import check_data_is_committed
 from crackseg.data.preprocessing import prepare_dataset
 from crackseg.data.validation import validate_datasets
-from crackseg.data.guard import check_data_is_committed
 from crackseg.data.versioning import hash_dataset, hash_listing
 from crackseg.errors import CracksegError
 from crackseg.params import load_params
