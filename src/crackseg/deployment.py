@@ -14,6 +14,8 @@ from typing import NoReturn
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
+from crackseg.analysis import SETTINGS_NAME, ModelSettings
+from crackseg.data.catalog import warn_of_source
 from crackseg.errors import CracksegError
 from crackseg.model_card import write_card
 from crackseg.model_loading import pin_alias
@@ -56,8 +58,28 @@ def find_model(uri: str | None) -> tuple[str, Store | None]:
     return f"models:/{version.name}/{version.version}", store
 
 
+def find_warning(model_uri: str, store: Store | None) -> str:
+    """Look up the warning of a model that must not be used, a sentence; "" for others.
+
+    Args:
+        model_uri, store: from :func:`find_model`.
+    """
+    if store:
+        name, version = model_uri.removeprefix("models:/").split("/")
+        return warn_of_source(store.client.get_model_version(name, version).tags.get("data.source", ""))
+    found = sorted(Path(model_uri).rglob(SETTINGS_NAME))
+    return warn_of_source(ModelSettings.read(found[0]).data_source) if found else ""
+
+
 def run_scoring_server(
-    model_uri: str, store: Store | None, *, port: int, max_bytes: int, max_pixels: int, timeout_s: int
+    model_uri: str,
+    store: Store | None,
+    *,
+    port: int,
+    max_bytes: int,
+    max_pixels: int,
+    timeout_s: int,
+    warning: str = "",
 ) -> NoReturn:
     """Become the scoring server; see ``crackseg.scoring_server``.
 
@@ -67,6 +89,7 @@ def run_scoring_server(
         max_bytes: of a request.
         max_pixels: of its images together.
         timeout_s: after which a request is given up with status 504.
+        warning: from :func:`find_warning`; every answer carries it.
     Raises:
         CracksegError: the port is taken.
     """
@@ -83,6 +106,7 @@ def run_scoring_server(
         [
             sys.executable, "-I", spec.origin, model_uri,
             f"--port={port}", f"--max-bytes={max_bytes}", f"--max-pixels={max_pixels}",
+            f"--warning={warning}",
         ],
         environment,
     )  # fmt: skip

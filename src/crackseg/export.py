@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from crackseg.analysis import SETTINGS_NAME, WEIGHTS_NAME, ModelSettings
+from crackseg.data.catalog import warn_of_source
 from crackseg.data.image_io import IMAGE_EXTENSIONS, read_image, write_bytes
 from crackseg.engines import without_advice
 from crackseg.errors import CracksegError
@@ -68,12 +69,14 @@ class Exported:
         model: ``models:/NAME/VERSION`` or the folder that it was made from.
         parity: its proof.
         logged: whether it is an artifact of the version's run, too.
+        warning: that the model must not be used, a sentence; "" for others. The file carries it in its metadata.
     """
 
     paths: tuple[Path, ...]
     model: str
     parity: Parity
     logged: bool
+    warning: str = ""
 
 
 class ProbabilityNetwork(nn.Module):
@@ -134,7 +137,8 @@ def export_model(
             write_bytes(target, path.read_bytes())
         if store:
             _log(store, uri, file_format, paths, parity)
-    return Exported(tuple(written), uri, parity, logged=store is not None)
+    warning = warn_of_source(settings.data_source)
+    return Exported(tuple(written), uri, parity, logged=store is not None, warning=warning)
 
 
 def compare(network: nn.Module, run: _Run, images: Sequence[np.ndarray], *, tile_px: int) -> Parity:
@@ -182,6 +186,8 @@ def _open(folder: Path, uri: str) -> tuple[ProbabilityNetwork, ModelSettings, di
         "crackseg.postprocess": settings.postprocess.model_dump_json(),
         "crackseg.weights_sha256": hashlib.sha256(weights_path.read_bytes()).hexdigest(),
     }
+    if warning := warn_of_source(settings.data_source):
+        metadata["crackseg.warning"] = warning
     return ProbabilityNetwork(network).eval(), settings, metadata
 
 

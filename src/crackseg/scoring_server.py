@@ -7,13 +7,20 @@ with the code that it was registered with, and not with the code that lies here.
 import argparse
 import io
 import json
+import logging
 import os
+import string
 import threading
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextvars import ContextVar
 from typing import Any, cast
 
 HOST = "127.0.0.1"
 _AT_ONCE = 2  # predictions: one computes while another decodes; more would only take memory
+_MAX_HEADER = 4000  # characters; clients refuse longer ones
+_WARNINGS: ContextVar[list[str]] = ContextVar("warnings")
+_BODY: ContextVar[bytes] = ContextVar("body")
+_BASE64 = frozenset(string.ascii_letters + string.digits + "+/=" + string.whitespace)
 _DRAIN_FACTOR = 64  # how much of a request that is too large is read and dropped, in limits
 
 Message = MutableMapping[str, Any]
@@ -28,19 +35,27 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--max-bytes", type=int, required=True)
     parser.add_argument("--max-pixels", type=int, required=True)
+    parser.add_argument("--warning", default="")
     arguments = parser.parse_args()
     import mlflow
     import uvicorn
 
+    log = logging.getLogger("crackseg")
+    log.setLevel(logging.ERROR)  # `crackseg serve` has said the warning that a version gives when it is loaded
     model = mlflow.pyfunc.load_model(arguments.model_uri)
+    log.setLevel(logging.NOTSET)
     app = build_app(
-        model, name=arguments.model_uri, max_bytes=arguments.max_bytes, max_pixels=arguments.max_pixels
+        model,
+        name=arguments.model_uri,
+        max_bytes=arguments.max_bytes,
+        max_pixels=arguments.max_pixels,
+        warning=arguments.warning,
     )
     print(f"{arguments.model_uri} answers at http://{HOST}:{arguments.port}/invocations (Ctrl-C ends)", flush=True)
     uvicorn.run(app, host=HOST, port=arguments.port, log_level=os.environ.get("UVICORN_LOG_LEVEL", "warning"))
 
 
-def build_app(model: Any, *, name: str, max_bytes: int, max_pixels: int) -> "RequestLimit":
+def build_app(model: Any, *, name: str, max_bytes: int, max_pixels: int, warning: str = "") -> "RequestLimit":
     """MLflow's scoring server for a model, behind our limits.
 
     Args:
@@ -48,6 +63,8 @@ def build_app(model: Any, *, name: str, max_bytes: int, max_pixels: int) -> "Req
         name: answers carry it in the header ``x-crackseg-model``.
         max_bytes: of a request's body.
         max_pixels: of a request's images together.
+        warning: carried by every answer in the header ``x-crackseg-warning``, before what the version says of the
+            photographs; "" for none.
     """
     from fastapi import Request
     from fastapi.responses import JSONResponse
@@ -61,7 +78,7 @@ def build_app(model: Any, *, name: str, max_bytes: int, max_pixels: int) -> "Req
         message = f"the request cannot be understood: {type(error).__name__}: {str(error)[:300]}"
         return JSONResponse({"error_code": "BAD_REQUEST", "message": message}, status_code=400)
 
-    return RequestLimit(app, name=name, max_bytes=max_bytes)
+    return RequestLimit(app, name=name, max_bytes=max_bytes, warning=warning)
 
 
 class LimitedModel:
@@ -74,10 +91,12 @@ class LimitedModel:
     """
 
     def __init__(self, model: Any, max_pixels: int) -> None:
+        from mlflow.exceptions import MlflowException
         from PIL import Image
 
         Image.MAX_IMAGE_PIXELS = None  # ours says what to do
         self._model = model
+        self._exception = MlflowException
         self._max_pixels = max_pixels
         self._turns = threading.BoundedSemaphore(_AT_ONCE)
         self.metadata = model.metadata
@@ -96,6 +115,8 @@ class LimitedModel:
             total = 0
             for number, content in enumerate(data["image"]):
                 width, height = _read_size(content)
+                if not width and (fault := _find_fault_of_text(number)):
+                    raise MlflowException.invalid_parameter_value(f"row {number} of column image: {fault}")
                 total += width * height
                 if total > self._max_pixels:
                     raise MlflowException.invalid_parameter_value(
@@ -105,9 +126,20 @@ class LimitedModel:
                         "cut them into parts first (`crackseg serve --max-megapixels` sets the limit)"
                     )
             with self._turns:
-                return self._model.predict(data, params=params)
+                return self._predict(data, params)
         except MlflowException as error:
             raise _make_refusal(error) from error
+
+    def _predict(self, data: Any, params: dict[str, Any] | None) -> Any:
+        """Predict, and leave what the version warns of where the answer's header is made."""
+        try:
+            warnings = self._model.unwrap_python_model().warnings
+        except (AttributeError, self._exception):  # a version of before there were any
+            return self._model.predict(data, params=params)
+        warnings.set(())
+        answer = self._model.predict(data, params=params)
+        _WARNINGS.get([]).extend(warnings.get())
+        return answer
 
 
 def _make_refusal(error: Any) -> Exception:
@@ -134,6 +166,34 @@ def _read_size(content: Any) -> tuple[int, int]:
         return 0, 0
 
 
+def _find_fault_of_text(number: int) -> str:
+    """Say what is wrong with the text of a row in the request; "" if it is base64 of something.
+
+    MLflow's decoder drops all that is no base64, so what arrives here may be empty, or an image without its end.
+    """
+    try:
+        request = json.loads(_BODY.get(b""))
+        if "dataframe_records" in request:
+            text = request["dataframe_records"][number]["image"]
+        else:
+            table = request["dataframe_split"]
+            text = table["data"][number][table["columns"].index("image")]
+    except (ValueError, LookupError, TypeError):
+        return ""
+    if not isinstance(text, str):
+        return ""
+    if not text.strip():
+        return "the text is empty; expected the base64 text of a photograph's file"
+    odd = sorted(set(text) - _BASE64)
+    if odd:
+        shown = text if len(text) <= 40 else f"{text[:40]}…"
+        return (
+            f"{shown!r} is not base64 ({len(odd)} kinds of other characters, such as {odd[0]!r}); expected the base64 "
+            "text of a photograph's file, without a prefix such as data:image/jpeg;base64,"
+        )
+    return ""
+
+
 class RequestLimit:
     """An ASGI application before another: bodies over a limit get status 413 and are never held in memory.
 
@@ -141,10 +201,12 @@ class RequestLimit:
         app: what answers the rest.
         name: of the model, for the header ``x-crackseg-model`` of each answer.
         max_bytes: of a body.
+        warning: for the header ``x-crackseg-warning`` of each answer; "" for none.
     """
 
-    def __init__(self, app: Any, *, name: str, max_bytes: int) -> None:
+    def __init__(self, app: Any, *, name: str, max_bytes: int, warning: str = "") -> None:
         self.app = app
+        self.warning = warning
         self.name = name
         self.max_bytes = max_bytes
 
@@ -179,14 +241,23 @@ class RequestLimit:
         if scope["method"] == "POST" and b"content-type" not in headers:
             await _answer(send, 415, "BAD_REQUEST", "there is no header Content-Type; expected application/json")
             return
-        waiting = [{"type": "http.request", "body": bytes(body), "more_body": False}]
+        content = bytes(body)
+        waiting = [{"type": "http.request", "body": content, "more_body": False}]
 
         async def replay() -> Message:
             return waiting.pop() if waiting else await receive()
 
+        warnings = [self.warning] if self.warning else []
+        _BODY.set(content)
+        _WARNINGS.set(warnings)  # the list is the same in the thread that predicts
+
         async def send_named(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", []), (b"x-crackseg-model", self.name.encode())]
+                headers = [*message.get("headers", []), (b"x-crackseg-model", self.name.encode())]
+                if warnings:
+                    said = " ".join(" ".join(dict.fromkeys(warnings)).split())[:_MAX_HEADER]
+                    headers.append((b"x-crackseg-warning", said.encode("ascii", "replace")))
+                message["headers"] = headers
             await send(message)
 
         await self.app(scope, replay, send_named)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import base64
 import io
+import logging
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,12 @@ from mlflow.pyfunc import PythonModel
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
 from crackseg.analysis import CrackAnalyzer
+from crackseg.data.catalog import warn_of_source
 from crackseg.data.image_io import MAX_PIXELS, decode_image, encode_png
+from crackseg.drift import count_reference, measure_photograph, warn_of_reference, warn_of_use
 from crackseg.errors import CracksegError
 
+_log = logging.getLogger("crackseg")
 _COLUMNS = {
     "mask": DataType.string,
     "crack_fraction": DataType.double,
@@ -61,6 +66,10 @@ class CrackModel(PythonModel):
         """Read the weights and the settings that travel with them."""
         artifacts = context.artifacts
         self.analyzer = CrackAnalyzer.load(Path(artifacts["weights"]), Path(artifacts["settings"]))
+        # For a server: it sets an empty tuple before a prediction and finds what this one is to be warned of.
+        self.warnings: ContextVar[tuple[str, ...] | None] = ContextVar("warnings", default=None)
+        if warning := warn_of_source(self.analyzer.settings.data_source):
+            _log.warning("WARNING: %s", warning)
 
     def predict(self, context, model_input: pd.DataFrame, params=None) -> pd.DataFrame:  # type: ignore[no-untyped-def]
         """Find the cracks of each photograph of the column ``image``; see the class.
@@ -76,10 +85,12 @@ class CrackModel(PythonModel):
                 f"threshold is {threshold}; expected a probability in [0, 1], or null for the model's own"
             )
         columns = [*_COLUMNS, "probability"] if with_probability else [*_COLUMNS]
+        wanted, figures = self.warnings.get() is not None, []
         rows = []
         for number, content in enumerate(model_input["image"]):
             try:
-                prediction = self.analyzer.analyze(_decode(content), threshold=threshold)
+                image_HW3 = _decode(content)
+                prediction = self.analyzer.analyze(image_HW3, threshold=threshold)
             except CracksegError as error:
                 raise MlflowException.invalid_parameter_value(f"row {number} of column image: {error}") from error
             row = {name: getattr(prediction, name) for name in columns if name not in ("mask", "probability")}
@@ -87,6 +98,13 @@ class CrackModel(PythonModel):
             if with_probability:
                 row["probability"] = _encode(np.rint(prediction.crack_prob * 65535).astype(np.uint16))
             rows.append(row)
+            if wanted:
+                found = {"crack_fraction": prediction.crack_fraction, "confidence": prediction.confidence}
+                figures.append(measure_photograph(image_HW3) | found)
+        if wanted:
+            settings = self.analyzer.settings
+            few = warn_of_reference(count_reference(settings.reference))
+            self.warnings.set((*warn_of_use(settings, figures), *([few] if few else [])))
         return pd.DataFrame(rows, columns=columns)
 
 

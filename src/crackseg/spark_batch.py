@@ -46,8 +46,9 @@ def score_folder(
     *,
     master: str,
     file_format: str = "parquet",
+    warning: str = "",
 ) -> BatchSummary:
-    """Predict all photographs below a folder and write a table: path, the model's columns, and ``error``.
+    """Predict all photographs below a folder and write a table: path, the model's columns, ``error`` and ``warning``.
 
     Args:
         model_uri: ``models:/NAME/VERSION``, or the folder of a version.
@@ -56,13 +57,14 @@ def score_folder(
         target: a folder that does not exist yet; likewise.
         master: ``local[N]``, or a cluster's, e.g. ``spark://HOST:7077``.
         file_format: ``parquet`` or ``csv``.
+        warning: of the model, for the column ``warning`` of every row; "" leaves it empty.
     Raises:
         CracksegError: pyspark or Java is missing, there is no photograph, the target exists, or the job failed.
     """
     _check_paths(source, target)
     spark = start_spark(master)
     try:
-        return _score(spark, model_uri, tracking_uri, source, target, file_format)
+        return _score(spark, model_uri, tracking_uri, source, target, file_format, warning)
     except CracksegError:
         raise
     except Exception as error:  # Java's exceptions come in a dozen classes
@@ -111,7 +113,13 @@ def start_spark(master: str) -> SparkSession:
 
 
 def _score(
-    spark: SparkSession, model_uri: str, tracking_uri: str | None, source: str, target: str, file_format: str
+    spark: SparkSession,
+    model_uri: str,
+    tracking_uri: str | None,
+    source: str,
+    target: str,
+    file_format: str,
+    warning: str,
 ) -> BatchSummary:
     import mlflow
     from pyspark.sql import functions as sql
@@ -139,6 +147,7 @@ def _score(
         table = table.unionByName(
             spark.createDataFrame(rows, "path string, error string"), allowMissingColumns=True
         )
+    table = table.withColumn("warning", sql.lit(warning or None).cast("string"))
     writer = table.write.mode("error")
     if file_format == "csv":
         writer.option("header", "true").csv(target)

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from crackseg.app.inspection import Inspection, inspect_photograph
 from crackseg.app.shelf import ModelShelf
-from crackseg.drift import MIN_IMAGES, compare, describe_drift
+from crackseg.data.catalog import warn_of_source
+from crackseg.drift import MIN_IMAGES, compare, count_reference, describe_drift, warn_of_reference
 from crackseg.errors import CracksegError
 
 
@@ -33,6 +34,7 @@ class Desk:
         inspections: by the name that the page shows, in the order dropped.
         shown: name of the one that the visitor looks at; "" while there is none.
         problems: what was wrong with files, or with the version; a sentence each.
+        warnings: that the model must not be used, or knows too few photographs to compare with; a sentence each.
         drift: said of the photographs together, if there are enough and they are unlike the model's own; else "".
     """
 
@@ -40,6 +42,7 @@ class Desk:
         self.inspections: dict[str, Inspection] = {}
         self.shown = ""
         self.problems: list[str] = []
+        self.warnings: list[str] = []
         self.drift = ""
         self.folder = Path(tempfile.mkdtemp(dir=folder))
         self._shelf = shelf
@@ -61,7 +64,7 @@ class Desk:
         Yields:
             Before each step what it is, and a last time when all is done.
         """
-        self.inspections, self.shown, self.problems, self.drift = {}, "", [], ""
+        self.inspections, self.shown, self.problems, self.warnings, self.drift = {}, "", [], [], ""
         paths = list(dict.fromkeys(paths))
         self._forget(set(self._seen) - set(paths))
         if not paths:
@@ -75,6 +78,9 @@ class Desk:
         except CracksegError as error:
             self.problems = [str(error)]
             return
+        settings = model.analyzer.settings
+        said = (warn_of_source(settings.data_source), warn_of_reference(count_reference(settings.reference)))
+        self.warnings = [sentence for sentence in said if sentence]
         if model.digest != self._digest:
             self._forget(set(self._seen))
             self._digest = model.digest
@@ -89,7 +95,7 @@ class Desk:
             self._lay_out(self._seen[path])
         figures = [inspection.figures for inspection in self.inspections.values()]
         if len(figures) >= MIN_IMAGES:
-            drifts = compare(model.analyzer.settings.reference, figures)
+            drifts = compare(settings.reference, figures)
             self.drift = describe_drift(drifts) if any(d.drifted for d in drifts) else ""
         yield ""
 

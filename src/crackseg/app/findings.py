@@ -44,7 +44,7 @@ def measure_findings(inspection: Inspection, threshold: float, mm_per_px: float 
     """
     crack_mask = np.array(inspection.find_cracks(threshold))
     measurement = measure_mask(crack_mask)
-    report = describe(measurement, inspection.name, mm_per_px)
+    report = describe(measurement, inspection.name, mm_per_px, warning=inspection.warning)
     stem = Path(inspection.name).stem
     files = (folder / f"{stem}_mask.png", folder / f"{stem}_cracks.csv", folder / f"{stem}_annotated.jpg")
     write_mask(files[0], crack_mask)

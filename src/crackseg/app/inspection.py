@@ -13,7 +13,7 @@ import numpy as np
 from crackseg.analysis import CrackAnalyzer, measure_confidence
 from crackseg.app.pictures import encode_heat, encode_view
 from crackseg.data.image_io import decode_image
-from crackseg.drift import Unusual, find_unusual, measure_photograph
+from crackseg.drift import Unusual, find_unusual, measure_photograph, warn_of_use
 from crackseg.errors import CracksegError
 from crackseg.postprocessing import postprocess_map
 
@@ -32,6 +32,7 @@ class Inspection:
         operating_threshold: the model's own.
         figures: of the photograph, as :mod:`crackseg.drift` names them, at the model's own threshold.
         unusual: figures in which it is unlike the photographs that the model was made with.
+        warning: that the model must not be used, or that the photograph is unlike its own; for the tables.
         view, heat: JPEG files' contents, see :mod:`crackseg.app.pictures`.
     """
 
@@ -43,6 +44,7 @@ class Inspection:
     unusual: tuple[Unusual, ...]
     view: bytes
     heat: bytes
+    warning: str = ""
 
     def exact_threshold(self, slider_value: float) -> float:
         """The threshold that a value of the slider means.
@@ -94,4 +96,5 @@ def inspect_photograph(analyzer: CrackAnalyzer, image_path: Path, map_path: Path
         unusual=tuple(find_unusual(settings.reference, figures)),
         view=view,
         heat=encode_heat(crack_prob_HW),
+        warning=" ".join(warn_of_use(settings, [figures])),
     )

@@ -111,7 +111,9 @@ class _Page:
         # Not the chosen photograph's name: gradio refuses one that an inspection under way has taken off the list.
         place = [self.desk, self.threshold]
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-        self.blocks.load(self.open, outputs=[self.desk, self.files, self.version, self.banner], **quiet)
+        self.blocks.load(
+            self.open, outputs=[self.desk, self.files, self.version, self.banner, self.problems], **quiet
+        )
         for event in (self.files.change, self.version.input):
             event(
                 self.inspect,
@@ -143,7 +145,8 @@ class _Page:
             return changes | {self.banner: markup.write_notice(str(error), kind="error")}
         banner = "" if offer.in_production else markup.write_no_production(self.shelf.name)
         chosen = gr.Dropdown(choices=offer.choices, value=offer.in_production)
-        return changes | {self.version: chosen, self.banner: banner}
+        warning = markup.write_notice(offer.warning, kind="warning")
+        return changes | {self.version: chosen, self.banner: banner, self.problems: warning}
 
     def inspect(self, desk: Desk, paths: list[str] | None, version: str | None) -> Iterator[Changes]:
         """Photographs came or went, or another version was chosen. The first one is shown as soon as it is there."""
@@ -160,8 +163,9 @@ class _Page:
     def _list_photographs(self, desk: Desk) -> Changes:
         names = list(desk.inspections)
         notices = [markup.write_notice(problem, kind="error") for problem in desk.problems]
+        notices += [markup.write_notice(said, kind="warning") for said in (*desk.warnings, desk.drift)]
         return {
-            self.problems: "".join([*notices, markup.write_notice(desk.drift, kind="warning")]),
+            self.problems: "".join(notices),
             self.photograph: gr.Dropdown(choices=names, value=desk.shown or None, visible=len(names) > 1),
             self.results: gr.Column(visible=bool(names)),
             self.empty: gr.HTML(visible=not names),

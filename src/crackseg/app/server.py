@@ -63,6 +63,8 @@ def run_app(port: int, say: Callable[[str], Any]) -> None:
         # Another site's page that finds its way here by a name of its own is turned away.
         server.add_middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # leave by way of the `with`
+        if warning := shelf.list_offer().warning:
+            logging.getLogger("crackseg").warning("WARNING: %s", warning)
         say(f"http://{HOST}:{port} shows the page; Ctrl-C ends it")
         logging.getLogger("uvicorn.error").addFilter(_is_news)
         with suppress(KeyboardInterrupt):

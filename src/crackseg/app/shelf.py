@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 
+from crackseg.data.catalog import warn_of_source
 from crackseg.model_loading import LoadedModel, load_model
 from crackseg.production import PRODUCTION_ALIAS, Production
 
@@ -18,10 +19,12 @@ class Offer:
     Attributes:
         choices: (what is shown, the version's number) of each version, the newest first.
         in_production: the number of the version in production; None if there is none.
+        warning: that the version in production must not be used, a sentence; "" if it may be.
     """
 
     choices: list[tuple[str, str]]
     in_production: str | None
+    warning: str = ""
 
 
 class ModelShelf:
@@ -53,7 +56,9 @@ class ModelShelf:
             aliases = sorted((a for a, target in state.aliases.items() if target == number), reverse=True)
             notes = [*aliases, version.tags.get("architecture", "")]
             choices.append((" · ".join([f"version {number}", *filter(None, notes)]), number))
-        return Offer(choices, state.aliases.get(PRODUCTION_ALIAS))
+        current = state.aliases.get(PRODUCTION_ALIAS)
+        tags = state.versions[current].tags if current in state.versions else {}
+        return Offer(choices, current, warn_of_source(tags.get("data.source", "")))
 
     def take(self, version: str) -> LoadedModel:
         """Load a version, or take the one that is in memory.

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from crackseg.cli.output import warn
+
 _MODEL_HELP = "models:/NAME@ALIAS, models:/NAME/VERSION, or a version's folder. [default: @production]"
 
 
@@ -29,10 +31,15 @@ def serve(uri: str | None, port: int, max_megabytes: float, max_megapixels: floa
     \b
     crackseg serve --port 5001
     """
-    from crackseg.deployment import find_model, run_scoring_server
+    from crackseg.deployment import find_model, find_warning, run_scoring_server
 
+    model_uri, model_store = find_model(uri)
+    warning = find_warning(model_uri, model_store)
+    warn(warning)
     run_scoring_server(
-        *find_model(uri),
+        model_uri,
+        model_store,
+        warning=warning,
         port=port,
         max_bytes=round(max_megabytes * 1e6),
         max_pixels=round(max_megapixels * 1e6),
@@ -59,13 +66,17 @@ def batch(source: str, target: str, uri: str | None, workers: int, master: str |
     """
     import sys
 
-    from crackseg.deployment import find_model
+    from crackseg.deployment import find_model, find_warning
     from crackseg.spark_batch import score_folder
 
     master = master or f"local[{workers}]"
     model_uri, model_store = find_model(uri)
     tracking_uri = model_store.uri if model_store else None
-    summary = score_folder(model_uri, tracking_uri, source, target, master=master, file_format=file_format)
+    warning = find_warning(model_uri, model_store)
+    warn(warning)
+    summary = score_folder(
+        model_uri, tracking_uri, source, target, master=master, file_format=file_format, warning=warning
+    )
     for path, error in summary.failed[:20]:
         click.echo(f"left out: {path}: {error}", err=True)
     done = summary.num_images - len(summary.failed)
@@ -110,6 +121,7 @@ def export(
         f"{parity.max_difference:.2g}, on {parity.num_images} photographs at two sizes each "
         f"({parity.num_pixels / 1e6:.1f} megapixels)" + ("\nlogged with the version" if done.logged else "")
     )
+    warn(done.warning)
 
 
 @click.command()
