@@ -54,12 +54,11 @@ def find_datasets(
         index_problems += problems
         if not pairs and not problems:
             list_files.append(path)
-    annotated, unknown, annotation_problems = read_annotation_files(listing.annotation_files)
-    index_problems += annotation_problems
-    if crack_labels and not annotated:
-        index_problems.append(f"--crack-label was given, but {source} holds no annotation file")
+    annotations = read_annotation_files(listing.annotation_files)
+    if crack_labels and not annotations.files:
+        index_problems.append(f"--crack-label was given, but {source} holds no annotation file that can be used")
     divided, strangers = _divide(source, listing.files, name)
-    if annotated and len(divided) > 1:
+    if annotations.files and len(divided) > 1:
         raise CracksegError(
             f"{source} holds annotations and several datasets; import one dataset's folder at a time"
         )
@@ -67,15 +66,16 @@ def find_datasets(
     unread = {*listing.tables, *listing.index_files, *listing.others}
     unread -= {source / pair.file for pair in indexed}
     for dataset_name, files in divided.items():
-        if annotated:
+        if annotations.files:
             dataset = pair_annotations(
-                dataset_name, files, annotated, crack_labels=crack_labels, allow_unpaired=allow_unpaired
+                dataset_name, files, annotations, indexed, crack_labels=crack_labels, allow_unpaired=allow_unpaired
             )
         else:
             dataset = pair_files(dataset_name, files, indexed, allow_unpaired=allow_unpaired)
-            if not dataset.pairs:
-                dataset.problems += unknown
-        list_files += [p for p in listing.annotation_files if p not in {image.path for image in annotated}]
+            # Where every image has its mask, it does not matter what else lies there.
+            complete = bool(dataset.pairs) and not dataset.problems
+            annotations.report_unused(dataset, allowed=complete)
+        list_files += annotations.others
         used = collect_claims(
             dataset, files, indexed, _lists_of(dataset_name, list_files, source, divided), source
         )
@@ -104,6 +104,18 @@ def find_datasets(
 
 
 def _explain_empty(source: Path, listing: SourceListing) -> str:
+    if listing.annotation_files:
+        holding = [
+            f"{i.name} in {i.path.name}"
+            for file in read_annotation_files(listing.annotation_files).files
+            for i in file.images
+            if i.embedded
+        ]
+        saved = f" ({join_some(holding, 3)} embedded as imageData: save as images first)" if holding else ""
+        return (
+            f"{source} holds {count_of(len(listing.annotation_files), 'JSON or XML file')} and no images{saved}; put "
+            "the photographs next to them"
+        )
     if listing.archives:
         return f"{source} holds no images, but {join_some(a.name for a in listing.archives)}; unpack that first"
     return f"{source} holds no images (looked for {', '.join(IMAGE_EXTENSIONS)}, in all folders below it)"

@@ -20,13 +20,13 @@ from PIL import Image
 from tqdm import tqdm
 
 from crackseg.data.account import ACCOUNT_NAME, ImportAccount
+from crackseg.data.annotated_pairs import draw_annotations
 from crackseg.data.catalog import IMPORTED_SOURCE, KNOWN_DATASETS, MANIFEST_COLUMNS, SPLITS
 from crackseg.data.discovery import find_datasets
 from crackseg.data.folder_words import fold
 from crackseg.data.image_io import decode_image, encode_png, write_bytes, write_mask
 from crackseg.data.mask_formats import MaskReader, has_shape_of
 from crackseg.data.pairing import RawDataset, RawPair
-from crackseg.data.shapes import draw_shapes
 from crackseg.data.splits import decide_splits
 from crackseg.data.staging import open_staging_area
 from crackseg.data.wording import count_of
@@ -201,14 +201,16 @@ def _write_files(
     rows: list[dict[str, Any]] = []
     reencoded: dict[str, list[str]] = {}
     crack_pixels, crack_pixels_in_roi = 0, 0
+    cut: list[str] = []
     for pair in tqdm(dataset.pairs, desc=f"import {dataset.name}", unit="image", disable=not progress):
         try:
             image_name, (width, height), why = _write_image(pair, folder)
-            mask = (
-                truth_reader.read(pair.mask_path)
-                if pair.drawn is None
-                else _draw(pair, (width, height), line_width_px)
-            )
+            if pair.drawn is None:
+                mask = truth_reader.read(pair.mask_path)
+            else:
+                drawing = draw_annotations(pair, (width, height), line_width_px)
+                mask = drawing.mask
+                cut += [f"{pair.image_path.name} ({place})" for place in drawing.cut]
             _check_shape(pair.image_path, (width, height), pair.mask_path, mask)
             write_mask(folder / "masks" / f"{pair.stem}.png", mask)
             if pair.roi_path:
@@ -252,25 +254,13 @@ def _write_files(
     for why, names in sorted(reencoded.items()):
         text = f"{count_of(len(names), 'image')} re-encoded as upright RGB PNG ({why})"
         dataset.account.recognise("files", text, names)
+    if cut:
+        text = f"{count_of(len(cut), 'shape')} partly outside the image: what lies in it is drawn"
+        dataset.account.recognise("shapes", text, cut)
     table = pd.DataFrame(rows, columns=list(MANIFEST_COLUMNS)).sort_values("stem", ignore_index=True)
     content = table.to_csv(index=False, lineterminator="\n", float_format="%.9g")
     write_bytes(folder / "manifest.csv", content.encode())
     return table
-
-
-def _draw(pair: RawPair, image_size: tuple[int, int], line_width_px: float) -> np.ndarray:
-    """The mask of what was drawn on a photograph."""
-    assert pair.drawn is not None
-    size, shapes = pair.drawn
-    if size is not None and size != image_size:
-        raise CracksegError(
-            f"{pair.mask_path}: says {size[0]} x {size[1]} pixels, but {pair.image_path.name} has {image_size[0]} x "
-            f"{image_size[1]}; expected annotations of this very photograph"
-        )
-    try:
-        return draw_shapes(list(shapes), image_size, line_width_px)
-    except CracksegError as error:
-        raise CracksegError(f"{pair.mask_path}: {pair.image_path.name}: {error}") from error
 
 
 def _write_image(pair: RawPair, folder: Path) -> tuple[str, tuple[int, int], str | None]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from crackseg.data.account import ImportAccount
-from crackseg.data.annotations import Shape
+from crackseg.data.annotations.drawn import Shape
 from crackseg.data.catalog import KNOWN_DATASETS
 from crackseg.data.folder_words import Role, fold, original_of_crop, truth_stem
 from crackseg.data.index_files import IndexedPair

@@ -1,0 +1,116 @@
+"""Shapes, images and files as every annotation tool's reader returns them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+DRAWABLE_KINDS = ("polygon", "polyline", "mask")
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Something drawn on an image.
+
+    Attributes:
+        label: its category.
+        kind: one of ``DRAWABLE_KINDS``, or the tool's word for what cannot say which pixels are crack (``rectangle``,
+            ``box``, ``tag``).
+        points: float (N, 2), x and y, of a polygon or polyline.
+        holes: float (N, 2) each, polygons that are cut out of a polygon.
+        width_px: of a polyline, where the file says it.
+        runs: of a mask, lengths of runs of pixels that are off, on, off, …
+        box: of a mask, left, top, width, height.
+        by_column: whether the runs go down the columns (COCO) or along the rows (CVAT, LabelMe).
+        place: where the file has it, for messages, e.g. ``annotation 17``.
+    """
+
+    label: str
+    kind: str
+    points: np.ndarray = field(default_factory=lambda: np.empty((0, 2)))
+    holes: tuple[np.ndarray, ...] = ()
+    width_px: float | None = None
+    runs: tuple[int, ...] = ()
+    box: tuple[int, int, int, int] = (0, 0, 0, 0)
+    by_column: bool = False
+    place: str = ""
+
+    def draws_like(self, other: Shape) -> bool:
+        """Return whether the other shape has the same label and the same pixels, wherever its file has it."""
+        return (
+            (self.label, self.kind, self.width_px, self.runs, self.box, self.by_column)
+            == (other.label, other.kind, other.width_px, other.runs, other.box, other.by_column)
+            and np.array_equal(self.points, other.points)
+            and len(self.holes) == len(other.holes)
+            and all(np.array_equal(a, b) for a, b in zip(self.holes, other.holes, strict=True))
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class AnnotatedImage:
+    """All that a file says of one image.
+
+    Attributes:
+        name: the image's file name, perhaps with folders.
+        path: the annotation file.
+        size: width and height as the file says them, or None.
+        shapes: may be empty: an image without cracks.
+        embedded: whether the file holds the photograph itself, too (LabelMe's imageData).
+    """
+
+    name: str
+    path: Path
+    size: tuple[int, int] | None
+    shapes: tuple[Shape, ...]
+    embedded: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AnnotationFile:
+    """One annotation file.
+
+    Attributes:
+        path: the file.
+        images: that it tells of.
+        says_empty: whether a file in which nothing is drawn says that there are no cracks. A LabelMe file is saved
+            for its image by a person; a COCO or CVAT file without shapes may be a list of images not annotated yet.
+        labels: that the file declares, drawn or not.
+        remarks: how many shapes have a mark that does not change what is drawn, by the mark.
+    """
+
+    path: Path
+    images: list[AnnotatedImage]
+    says_empty: bool = False
+    labels: frozenset[str] = frozenset()
+    remarks: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether it says nothing of any image."""
+        return not self.says_empty and not any(image.shapes for image in self.images)
+
+
+def as_points(values: Any) -> np.ndarray:
+    """Convert coordinates, flat or in pairs, to float (N, 2).
+
+    Raises:
+        ValueError: there are none, an odd number of them, or one that is no finite number.
+    """
+    flat = np.array(values, float).ravel()
+    if not len(flat):
+        raise ValueError("no points")
+    if len(flat) % 2:
+        raise ValueError(f"{len(flat)} coordinates; expected pairs of x and y")
+    if not np.isfinite(flat).all():
+        raise ValueError("a coordinate that is not a finite number")
+    return flat.reshape(-1, 2)
+
+
+def as_size(width: Any, height: Any) -> tuple[int, int] | None:
+    """Return (width, height) where a file says both; some tools write 0 or nothing."""
+    size = (int(float(width or 0)), int(float(height or 0)))
+    return size if min(size) > 0 else None
