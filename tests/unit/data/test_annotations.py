@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import json
 from pathlib import Path
@@ -14,7 +15,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from crackseg.annotation_export import FORMATS, export_annotations
-from crackseg.data.annotations import Shape, is_crack_label, read_annotations
+from crackseg.data.annotations.drawn import Shape
+from crackseg.data.annotations.files import read_annotations
+from crackseg.data.annotations.labels import is_crack_label
 from crackseg.data.image_io import encode_png, read_mask, write_bytes, write_mask
 from crackseg.data.importers import ImportSummary, import_datasets
 from crackseg.data.shapes import draw_shapes, find_outlines
@@ -93,7 +96,9 @@ def test_compressed_runs_of_coco_are_read(tmp_path: Path) -> None:
     runs = [405, 4, 36, 700, 2, 1, 1252]
     path = tmp_path / "all.json"
     path.write_text(json.dumps(coco({"size": [40, 60], "counts": compress(runs)})))
-    (image,) = read_annotations(path) or []
+    file = read_annotations(path)
+    assert file is not None
+    (image,) = file.images
     assert list(image.shapes[0].runs) == runs
 
 
@@ -124,7 +129,9 @@ def test_which_label_is_crack_can_be_said(tmp_path: Path) -> None:
         run(tmp_path, "all.json", coco(ring, name="Riss"))
     run(tmp_path, "all.json", coco(ring, name="Riss"), crack_labels=("Riss",))
     assert imported(tmp_path).sum() == 40
-    with pytest.raises(CracksegError, match="no shape has the label Ris; labels seen: Riss"):
+    with pytest.raises(
+        CracksegError, match=r"no shape has the label Ris \(the nearest is Riss\); labels seen: Riss"
+    ):
         run(tmp_path, "all.json", coco(ring, name="Riss"), crack_labels=("Ris",))
 
 
@@ -137,8 +144,10 @@ def test_names_that_say_crack() -> None:
     ("content", "message"),
     [
         ({"name": "package", "version": 1}, "not COCO JSON, LabelMe JSON or CVAT"),
-        ("no json", "not COCO JSON"),
-        (labelme(imagePath="8.png"), r"8\.png \(in 7\.json\)"),
+        ("no json", r"7\.json: is no JSON"),
+        (labelme(shapes=[{"label": "crack", "points": [[0.1, 0.2], [0.5, 0.2], [0.5, 0.6]]}]), "as fractions"),
+        (labelme(shapes=[{"label": "crack", "points": [[900, 5], [950, 5], [950, 9]]}]), r"shape 1"),
+        ('{"shapes": [], "imagePa', r"7\.json: is cut short"),
         (labelme(imageWidth=61), "says 61 x 40 pixels"),
         (labelme(shapes=[{"label": "crack", "points": [["x", 1]]}]), "is damaged"),
         (labelme(shapes=[{"label": "crack", "points": SQUARE, "shape_type": "rectangle"}]), "rectangle"),
@@ -171,7 +180,7 @@ def test_other_json_beside_masks_does_no_harm(tmp_path: Path) -> None:
 @settings(deadline=None, max_examples=60)
 def test_outlines_drawn_again_are_the_mask(mask: np.ndarray) -> None:
     shapes = [Shape("crack", "polygon", outline.round(2)) for outline in find_outlines(mask)]
-    np.testing.assert_array_equal(draw_shapes(shapes, (mask.shape[1], mask.shape[0]), 1), mask)
+    np.testing.assert_array_equal(draw_shapes(shapes, (mask.shape[1], mask.shape[0]), 1).mask, mask)
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -206,3 +215,41 @@ def test_exported_predictions_come_back_as_they_were(tmp_path: Path, form: str) 
 def test_a_folder_without_predictions_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CracksegError, match="crackseg predict --out"):
         export_annotations(tmp_path, tmp_path / "out", "coco")
+
+
+def test_a_renamed_photograph_is_found_by_the_annotation_files_own_name_and_said(tmp_path: Path) -> None:
+    summary = run(tmp_path, "7.json", labelme(imagePath="8.png"))
+    assert any("8.png" in line for line in summary.account.to_lines())
+    assert imported(tmp_path).sum() == 40
+
+
+def test_masks_of_labelme_are_read_as_pixels(tmp_path: Path) -> None:
+    pixels = np.zeros((4, 10), np.uint8)
+    pixels[1, 2:9] = 255
+    mask = base64.b64encode(encode_png(pixels)).decode()
+    shape = {"label": "crack", "points": [[10, 5], [19, 8]], "shape_type": "mask", "mask": mask}
+    run(tmp_path, "7.json", labelme(shapes=[shape]))
+    assert imported(tmp_path).sum() == 7
+    assert imported(tmp_path)[6, 12:19].all()
+
+
+@pytest.mark.parametrize(
+    "label", ["sealed crack", "crack-free", "crack repair", "uncracked", "no_crack", "rissfrei"]
+)
+def test_labels_of_sound_or_repaired_places_are_no_cracks(label: str) -> None:
+    assert not is_crack_label(label)
+
+
+def test_labels_taken_and_left_out_are_listed_with_their_counts(tmp_path: Path) -> None:
+    sealed = labelme()["shapes"][0] | {"label": "sealed crack"}
+    lines = run(tmp_path, "7.json", labelme(shapes=[*labelme()["shapes"], sealed])).account.to_lines()
+    assert any("taken as crack: crack (1 shape)" in line for line in lines)
+    assert any("not taken as crack: sealed crack (1 shape)" in line for line in lines)
+
+
+def test_an_annotation_file_without_annotations_hides_no_mask(tmp_path: Path) -> None:
+    mask = np.zeros((40, 60), np.uint8)
+    mask[20, 5:50] = 1
+    write_mask(tmp_path / "in" / "masks" / "7.png", mask)
+    run(tmp_path, "all.json", coco([]) | {"annotations": []})
+    np.testing.assert_array_equal(imported(tmp_path), mask)

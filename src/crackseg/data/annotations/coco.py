@@ -81,10 +81,10 @@ def _check_ids(
         lost = [a for a in annotations if str(a.get(key)) not in known]
         if lost:
             names = join_some(str(a.get("id")) for a in lost)
-            ids = join_some(sorted({str(a.get(key)) for a in lost}))
+            pointed_to = join_some(sorted({str(a.get(key)) for a in lost}))
             raise CracksegError(
                 f"{path}: {count_of(len(lost), 'annotation')} of no {word} in the file (annotation {names}; {key} "
-                f"{ids}); export it again"
+                f"{pointed_to}); export it again"
             )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 DRAWABLE_KINDS = ("polygon", "polyline", "mask")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # arrays have no single truth value
 class Shape:
     """Something drawn on an image.
 

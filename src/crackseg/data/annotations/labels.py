@@ -23,8 +23,6 @@ class Meaning(Enum):
     UNSURE = "may be a crack"
 
 
-
-
 def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
