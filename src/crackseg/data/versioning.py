@@ -32,7 +32,9 @@ def list_folder(folder: Path) -> dict[str, str]:
     return {
         path.relative_to(folder).as_posix(): hash_file(path)
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in _NOT_DATA
+        if path.is_file()
+        and path.name not in _NOT_DATA
+        and not path.relative_to(folder).parts[0].startswith(".import-")
     }
 
 
