@@ -13,10 +13,10 @@ from pathlib import Path, PurePosixPath
 from crackseg.data.annotations.drawn import DRAWABLE_KINDS, AnnotatedImage, AnnotationFile
 from crackseg.data.annotations.files import FORMATS, read_annotations
 from crackseg.data.annotations.labels import choose_labels
-from crackseg.data.folder_words import Role, fold, split_of_name
+from crackseg.data.folder_words import Role, fold, split_of_name, split_of_word
 from crackseg.data.index_files import IndexedPair
 from crackseg.data.layouts import FoundFile
-from crackseg.data.pairing import RawDataset, RawPair, pair_files
+from crackseg.data.pairing import RawDataset, RawPair, SplitClaim, pair_files
 from crackseg.data.shapes import Drawing, draw_shapes
 from crackseg.data.wording import count_of, join_some
 from crackseg.errors import CracksegError
@@ -51,9 +51,7 @@ class Annotations:
                 dataset.account.pass_over("files", f"annotation file not used, {message}")
         else:
             dataset.problems += messages
-        if self.others and dataset.pairs:
-            dataset.account.pass_over("files", f"JSON or XML that is not {FORMATS}", self.others)
-        elif not dataset.pairs:
+        if not dataset.pairs:
             dataset.problems += [f"{path}: not {FORMATS}" for path in self.others]
 
 
@@ -249,6 +247,9 @@ def _choose_ground_truth(
             empty.append(file.shown)
         if key in masks:
             unused.append(str(masks.pop(key).mask_path.name))
+        if split := split_of_word(image.subset):
+            where = f"{image.path.name} (subset {image.subset})"
+            dataset.claims[file.stem] = [SplitClaim(split, "annotation files", where)]
         dataset.pairs.append(RawPair(file.stem, file.path, image.path, None, None, (image.size, drawable)))
     _report_shapes(dataset, kinds, undrawable, annotations.files)
     if empty:

@@ -5,6 +5,7 @@ The second step of an import: divides the listed files among datasets and has ea
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from pathlib import Path
 
@@ -13,8 +14,9 @@ import pandas as pd
 from crackseg.data.account import ACCOUNT_NAME, read_account
 from crackseg.data.annotated_pairs import pair_annotations, read_annotation_files
 from crackseg.data.catalog import KNOWN_DATASETS, check_dataset_name
-from crackseg.data.folder_words import known_name, read_folders
+from crackseg.data.folder_words import known_name, read_folders, split_of_name
 from crackseg.data.image_io import IMAGE_EXTENSIONS
+from crackseg.data.image_kinds import why_unread
 from crackseg.data.index_files import IndexedPair, read_index_file
 from crackseg.data.layouts import FoundFile, SourceListing, list_source
 from crackseg.data.pairing import RawDataset, SplitClaim, pair_files
@@ -47,7 +49,7 @@ def find_datasets(
         raise CracksegError(_explain_empty(source, listing))
     indexed: list[IndexedPair] = []
     index_problems: list[str] = []
-    list_files = list(listing.tables)
+    list_files = list(listing.tables)  # and text, JSON and XML files of no other kind
     for path in listing.index_files:
         pairs, problems = read_index_file(path, source)
         indexed += pairs
@@ -55,6 +57,7 @@ def find_datasets(
         if not pairs and not problems:
             list_files.append(path)
     annotations = read_annotation_files(listing.annotation_files)
+    list_files += annotations.others
     if crack_labels and not annotations.files:
         index_problems.append(f"--crack-label was given, but {source} holds no annotation file that can be used")
     divided, strangers = _divide(source, listing.files, name)
@@ -63,7 +66,7 @@ def find_datasets(
             f"{source} holds annotations and several datasets; import one dataset's folder at a time"
         )
     datasets = []
-    unread = {*listing.tables, *listing.index_files, *listing.others}
+    unread = {*listing.tables, *listing.index_files, *listing.others, *annotations.others}
     unread -= {source / pair.file for pair in indexed}
     for dataset_name, files in divided.items():
         if annotations.files:
@@ -75,7 +78,6 @@ def find_datasets(
             # Where every image has its mask, it does not matter what else lies there.
             complete = bool(dataset.pairs) and not dataset.problems
             annotations.report_unused(dataset, allowed=complete)
-        list_files += annotations.others
         used = collect_claims(
             dataset, files, indexed, _lists_of(dataset_name, list_files, source, divided), source
         )
@@ -91,6 +93,14 @@ def find_datasets(
             dataset.account = first
         if not dataset.pairs:
             dataset.problems += _look_beside(source, dataset_name)
+        elif dataset.unpaired:
+            dataset.problems.append(_advise_unpaired(dataset, source))
+        elif (word := split_of_name(source.name)) and not any(dataset.claims.values()):
+            dataset.account.pass_over(
+                "split",
+                f"the name of {source.name} says {word}, but a folder that is imported alone is divided; keep its images "
+                "in one split with --split-counts, e.g. 0 0 1 for test",
+            )
         datasets.append(dataset)
     datasets[0].problems[:0] = index_problems
     _pass_over_rest(datasets[0], listing, sorted(unread), source)
@@ -183,7 +193,8 @@ def _pass_over_rest(dataset: RawDataset, listing: SourceListing, unread: list[Pa
         by_ending[path.suffix.lower()].append(path.relative_to(source).as_posix())
     for ending, names in sorted(by_ending.items()):
         kind = f"{ending} file" if ending else "file"
-        text = f"{count_of(len(names), kind)} {'' if ending else 'without extension '}not read by an import"
+        reason = why_unread(names[0], b"") or "not read by an import"
+        text = f"{count_of(len(names), kind)}{'' if ending else ' without extension'}: {reason}"
         dataset.account.pass_over("files", text, names)
     walked, account = listing.walked, dataset.account
     if listing.archives:
@@ -197,6 +208,20 @@ def _pass_over_rest(dataset: RawDataset, listing: SourceListing, unread: list[Pa
         account.pass_over("links", "lead back to a folder that holds them", walked.loops)
     if walked.broken:
         account.pass_over("links", "lead to nothing", walked.broken)
+
+
+def _advise_unpaired(dataset: RawDataset, source: Path) -> str:
+    """A remedy for files without a partner: the folder that holds all pairs, or to leave the files out."""
+    leave_out = f"--allow-unpaired leaves out {count_of(len(dataset.unpaired), 'such file')}"
+    folder = Path(
+        os.path.commonpath([p for x in dataset.pairs for p in (x.image_path.parent, x.mask_path.parent)])
+    )
+    if folder == source or not folder.is_relative_to(source):
+        return leave_out
+    return (
+        f"all {count_of(len(dataset.pairs), 'pair')} are in one folder: `crackseg data import {folder} --name "
+        f"{dataset.name}`; or {leave_out}"
+    )
 
 
 def _look_beside(source: Path, name: str) -> list[str]:

@@ -65,6 +65,7 @@ class RawDataset:
         pairs: sorted by stem.
         problems: what the user must mend before an import; empty if nothing.
         account: what was recognised, and what was passed over.
+        unpaired: files that are reported as problems for want of a partner, below the source.
         claims: by stem, all that says its split in the source.
         source: the manifest's ``source`` column, if the source is canonical already, else None.
     """
@@ -73,6 +74,7 @@ class RawDataset:
     pairs: list[RawPair] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     account: ImportAccount = field(default_factory=ImportAccount)
+    unpaired: list[str] = field(default_factory=list)
     claims: dict[str, list[SplitClaim]] = field(default_factory=dict)
     source: str | None = None
 
@@ -82,6 +84,7 @@ class RawDataset:
             self.account.pass_over("files", text, names)
         else:
             self.problems.append(f"{text}: {join_some(names)}")
+            self.unpaired += names
 
 
 def pair_files(

@@ -49,7 +49,7 @@ def collect_claims(
     claims = dataset.claims
     stems_of_path = {pair.image_path: pair.stem for pair in dataset.pairs}
     for pair in dataset.pairs:
-        claims[pair.stem] = _claims_of_folders(pair, by_path, source, own_names)
+        claims.setdefault(pair.stem, []).extend(_claims_of_folders(pair, by_path, source, own_names))
     for listed in indexed:
         if listed.split and listed.image_path in stems_of_path:
             claims[stems_of_path[listed.image_path]].append(SplitClaim(listed.split, "lists", listed.file))

@@ -221,3 +221,63 @@ def test_dataset_without_test_images_says_so(tmp_path: Path) -> None:
         add_photos(source / split / "img", SPLITS[split])
         add_masks(source / split / "gt", SPLITS[split])
     assert "no test images" in str(bring(source))
+
+
+def test_list_that_is_used_is_not_passed_over(source: Path) -> None:
+    write_lists(source, "json by split")
+    assert bring(source).account.passed_over == []
+
+
+def test_source_whose_name_says_a_split_is_named(tmp_path: Path) -> None:
+    source = tmp_path / "testcrop"
+    add_photos(source / "img", STEMS)
+    add_masks(source / "gt", STEMS)
+    assert "testcrop says test" in str(bring(source))
+
+
+def test_subset_of_cvats_images_is_kept(tmp_path: Path) -> None:
+    source = tmp_path / "src"
+    add_photos(source / "images", STEMS)
+    shape = '<polygon label="crack" points="2,10;40,10;40,13;2,13" occluded="0"/>'
+    images = "".join(
+        f'<image id="{stem[1:]}" name="{stem}.jpg" subset="{split.title()}" width="48" height="32">{shape}</image>'
+        for split, stems in SPLITS.items()
+        for stem in stems
+    )
+    (source / "annotations.xml").write_text(f"<annotations><version>1.1</version>{images}</annotations>")
+    bring(source)
+    assert splits_of(source) == SPLITS
+
+
+def test_figures_of_a_repository_name_the_folder_that_would_do(tmp_path: Path) -> None:
+    source = tmp_path / "repo"
+    add_photos(source / "dataset" / "crack", STEMS)
+    add_masks(source / "dataset" / "crack_gt", STEMS)
+    add_photos(source / "docs" / "images", ["figure1"])
+    with pytest.raises(CracksegError, match=r"data import \S*repo/dataset --name X1`; or --allow-unpaired"):
+        bring(source)
+    bring(source / "dataset")
+
+
+def test_links_are_followed_or_named(tmp_path: Path) -> None:
+    source = tmp_path / "src"
+    add_photos(tmp_path / "nas" / "photos", STEMS)
+    add_masks(tmp_path / "nas" / "drawn", STEMS)
+    source.mkdir()
+    (source / "images").symlink_to(tmp_path / "nas" / "photos")
+    (source / "masks").symlink_to(tmp_path / "nas" / "drawn")
+    (source / "again").symlink_to(source)
+    (source / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    summary = bring(source)
+    assert summary.num_images == len(STEMS)
+    passed = {entry.text: entry.names for entry in summary.account.passed_over}
+    assert passed == {"lead back to a folder that holds them": ("again",), "lead to nothing": ("gone.jpg",)}
+
+
+def test_files_that_no_import_reads_are_named_by_their_ending(source: Path) -> None:
+    for name in ("images/a.cr2", "images/b.cr2", "notes.docx", "old.zip", "@eaDir/c0.jpg", "Thumbs.db"):
+        (source / name).parent.mkdir(exist_ok=True)
+        (source / name).write_bytes(b"x")
+    text = str(bring(source))
+    for expected in ("2 .cr2 files: a camera's raw file", "1 .docx file", "1 archive", "@eaDir/, Thumbs.db"):
+        assert expected in text

@@ -40,7 +40,8 @@ def read_cvat(path: Path, root: ElementTree.Element) -> AnnotationFile:
                 raise CracksegError(f"{path}: {name}: {place} is damaged ({reason}); export it again") from error
             if element.get("occluded") == "1" and element.tag != "tag":
                 remarks["marked as occluded"] += 1
-        images.append(AnnotatedImage(name, path, as_size(image.get("width"), image.get("height")), tuple(shapes)))
+        size = as_size(image.get("width"), image.get("height"))
+        images.append(AnnotatedImage(name, path, size, tuple(shapes), subset=image.get("subset") or ""))
     labels = frozenset(label.text or "" for label in root.iterfind("meta//labels/label/name"))
     return AnnotationFile(path, images, labels=labels, remarks=remarks)
 

@@ -60,6 +60,7 @@ class AnnotatedImage:
         size: width and height as the file says them, or None.
         shapes: may be empty: an image without cracks.
         embedded: whether the file holds the photograph itself, too (LabelMe's imageData).
+        subset: of the tool's project, e.g. ``Train`` or ``default``; empty where the file says none.
     """
 
     name: str
@@ -67,6 +68,7 @@ class AnnotatedImage:
     size: tuple[int, int] | None
     shapes: tuple[Shape, ...]
     embedded: bool = False
+    subset: str = ""
 
 
 @dataclass(frozen=True, slots=True)
