@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from crackseg.data.image_io import encode_png, read_image, read_mask, write_bytes
+from crackseg.data.image_io import encode_png, read_image, write_bytes
+from crackseg.data.mask_formats import MaskReader
 from crackseg.data.shapes import find_outlines
 from crackseg.errors import CracksegError
 from crackseg.prediction_table import TABLE_NAME, is_table
@@ -76,7 +77,10 @@ def _outline(rows: list[dict[str, str]], predicted_dir: Path, out_dir: Path) -> 
         while stem.lower() in taken:
             stem += "_"
         taken.add(stem.lower())
-        mask = read_mask(predicted_dir / row["mask"])
+        reader = MaskReader(may_fill=True)  # not read_mask: a mask may have been corrected with any tool
+        mask = reader.read(predicted_dir / row["mask"])
+        if problems := reader.find_problems():
+            raise CracksegError(f"{predicted_dir / row['mask']}: {'; '.join(problems)}")
         name, content = _upright(source, stem)
         height, width = read_image(source).shape[:2]
         if (height, width) != mask.shape:

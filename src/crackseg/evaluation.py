@@ -12,6 +12,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from crackseg.centerlines import LineCounts, count_lines
+from crackseg.data.crack_values import CrackValue
 from crackseg.data.image_io import (
     IMAGE_EXTENSIONS,
     read_mask,
@@ -26,6 +27,8 @@ from crackseg.params import EvaluateParams, PostprocessParams
 from crackseg.postprocessing import postprocess, postprocess_map
 from crackseg.records import CrackSample
 from crackseg.tables import write_csv
+
+MAP_EXTENSIONS = (".png", ".npy", ".tif", ".tiff", ".bmp")  # no JPEG: its noise would be scored
 
 
 def score_split(
@@ -98,9 +101,9 @@ def score_folder(
     *,
     tolerance_px: int = 2,
     num_thresholds: int = 256,
-    crack_values: tuple[int, ...] | None = None,
+    crack_values: tuple[CrackValue, ...] | None = None,
 ) -> Scores:
-    """Score anybody's maps: 8- or 16-bit PNG, or float ``.npy`` in [0, 1], with the stem of their mask.
+    """Score anybody's maps, with the stem of their mask: 8- or 16-bit grey, or floats in [0, 1] (``.npy``, TIFF).
 
     Args:
         predictions_dir: one map for each mask.
@@ -109,7 +112,7 @@ def score_folder(
     Raises:
         CracksegError: a partner is missing or doubled, or a pair cannot be read or differs in size.
     """
-    predictions = list_by_stem(predictions_dir, (".png", ".npy"))
+    predictions = list_by_stem(predictions_dir, MAP_EXTENSIONS)
     masks = list_by_stem(masks_dir, (*IMAGE_EXTENSIONS, ".mat"))
     for kind, without, these, others in (
         ("mask", "prediction", masks, predictions),
@@ -134,7 +137,7 @@ def score_folder(
             name=str(predictions[stem]),
         )
         scores.add(counts, stem)
-    if problems := reader.find_problems(mostly_crack_is_one=False):
+    if problems := reader.find_problems():
         raise CracksegError(f"{masks_dir}: {'; '.join(problems)}")
     return scores.result()
 

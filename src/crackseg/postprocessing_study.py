@@ -19,11 +19,12 @@ from skimage.morphology import disk
 from tqdm import tqdm
 
 from crackseg.centerlines import LineCounts, count_lines, count_pieces, thin
-from crackseg.data.image_io import IMAGE_EXTENSIONS, encode_png, read_mask
+from crackseg.data.crack_values import CrackValue
+from crackseg.data.image_io import IMAGE_EXTENSIONS, encode_png
 from crackseg.data.mask_formats import MaskReader
 from crackseg.data.wording import join_some
 from crackseg.errors import CracksegError
-from crackseg.evaluation import changes_maps, list_by_stem, read_map, stretch_map
+from crackseg.evaluation import MAP_EXTENSIONS, changes_maps, list_by_stem, read_map, stretch_map
 from crackseg.metrics import ImageCounts, ScoreAccumulator, Scores, count_image
 from crackseg.params import EvaluateParams, PostprocessParams
 from crackseg.postprocessing import METHODS, postprocess_map
@@ -75,9 +76,9 @@ def find_maps(predictions_dir: Path, masks_dir: Path, rois_dir: Path | None = No
     Raises:
         CracksegError: a folder holds none of the kind, a map has no truth, or two files one stem.
     """
-    maps = list_by_stem(predictions_dir, (".png", ".npy"))
+    maps = list_by_stem(predictions_dir, MAP_EXTENSIONS)
     masks = list_by_stem(masks_dir, (*IMAGE_EXTENSIONS, ".mat"))
-    rois = list_by_stem(rois_dir, (".png",)) if rois_dir else {}
+    rois = list_by_stem(rois_dir, IMAGE_EXTENSIONS) if rois_dir else {}
     for kind, folder, files in (("mask", masks_dir, masks), ("region of interest", rois_dir, rois)):
         alone = sorted(maps.keys() - files.keys())
         if folder and alone:
@@ -106,7 +107,7 @@ def compare_methods(
     variants: Sequence[PostprocessParams],
     evaluate: EvaluateParams,
     *,
-    crack_values: tuple[int, ...] | None = None,
+    crack_values: tuple[CrackValue, ...] | None = None,
 ) -> Comparison:
     """Post-process every map in every way and score it.
 
@@ -144,7 +145,7 @@ def compare_methods(
             ]
             reached_HW = np.searchsorted(levels, processed_HW, side="right") - 1
             processed_pngs[-1].append(encode_png(reached_HW.astype(np.uint16)))
-    if problems := reader.find_problems(mostly_crack_is_one=False):
+    if problems := reader.find_problems():
         raise CracksegError(f"{maps[0].mask_path.parent}: {'; '.join(problems)}")
     if not num_truth_pieces:
         raise CracksegError(f"{maps[0].mask_path.parent}: no mask shows a crack; expected at least one that does")
@@ -180,7 +181,7 @@ def compare_methods(
 def _load_map(files: MapFiles, reader: MaskReader, evaluate: EvaluateParams) -> _LoadedMap:
     mask_HW = reader.read(files.mask_path)
     stored_HW = read_map(files.map_path, mask_HW)
-    roi_HW = read_mask(files.roi_path) if evaluate.use_roi and files.roi_path else None
+    roi_HW = MaskReader(may_fill=True).read(files.roi_path) if evaluate.use_roi and files.roi_path else None
     if roi_HW is not None and (roi_HW.shape != mask_HW.shape or not roi_HW.any()):
         raise CracksegError(
             f"{files.roi_path}: {roi_HW.shape[1]} x {roi_HW.shape[0]} pixels, {roi_HW.sum()} of them inside; expected "

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from crackseg.data.catalog import IMPORTED_SOURCE, data_source, read_manifest
+from crackseg.data.crack_values import CrackValue
 from crackseg.data.image_io import write_bytes
 from crackseg.data.importers import import_datasets
 from crackseg.data.versioning import fetch_data
@@ -28,7 +29,7 @@ _FIGURES = {
 
 
 def import_photographs(
-    root: Path, photographs: Path | None, name: str, crack_values: tuple[int, ...] | None
+    root: Path, photographs: Path | None, name: str, crack_values: tuple[CrackValue, ...] | None
 ) -> tuple[Path, str]:
     """Say where the study's images are: the user's, imported beside ``data/``, or the training dataset.
 

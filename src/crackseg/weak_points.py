@@ -17,6 +17,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from crackseg.centerlines import LineCounts, count_lines, count_pieces
+from crackseg.data.crack_values import CrackValue
 from crackseg.data.image_io import IMAGE_EXTENSIONS
 from crackseg.data.mask_formats import MaskReader
 from crackseg.data.preprocessing import resize_mask
@@ -54,7 +55,7 @@ def draw_procedural_masks() -> Iterator[np.ndarray]:
         yield render_scene("CrackTree260", seed, size=SCENE_SIZE_PX).mask
 
 
-def read_masks(folders: Sequence[Path], *, crack_values: tuple[int, ...] | None = None) -> list[np.ndarray]:
+def read_masks(folders: Sequence[Path], *, crack_values: tuple[CrackValue, ...] | None = None) -> list[np.ndarray]:
     """Read all ground truth in these folders, in any format that can be imported.
 
     Args:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from crackseg.cli.crack_value import crack_value_option
 from crackseg.errors import CracksegError
 
 
@@ -23,7 +24,7 @@ def data() -> None:
 @data.command("import")
 @click.argument("source", type=click.Path(path_type=Path))
 @click.option("--name", help="Name of the dataset; known ones are recognised by their folders.")
-@click.option("--crack-value", "crack_values", type=int, multiple=True, help="Mask value that means crack.")
+@crack_value_option
 @click.option("--crack-label", "crack_labels", multiple=True, help="Label that means crack, in annotation files.")
 @click.option(
     "--line-width-px",
@@ -42,7 +43,7 @@ def data() -> None:
 def data_import(
     source: Path,
     name: str | None,
-    crack_values: tuple[int, ...],
+    crack_values: tuple[int | str, ...],
     crack_labels: tuple[str, ...],
     line_width_px: float,
     split_seed: int,

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from crackseg.cli.crack_value import crack_value_option
+
 _EXISTING_DIR = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
@@ -18,7 +20,7 @@ _EXISTING_DIR = click.Path(exists=True, file_okay=False, path_type=Path)
     multiple=True,
     help="Truth of yours, 1-px lines (repeatable); 20 procedural scenes by default.",
 )
-@click.option("--crack-value", "crack_values", type=int, multiple=True, help="Mask value that means crack.")
+@crack_value_option
 @click.option("--tolerance-px", default=2, show_default=True, type=click.IntRange(0, 100))
 @click.option("--line-tolerance-px", default=4, show_default=True, type=click.IntRange(0, 100), help="Of clIoU.")
 @click.option(
@@ -31,7 +33,7 @@ _EXISTING_DIR = click.Path(exists=True, file_okay=False, path_type=Path)
 def explain_scores(
     out_dir: Path,
     mask_dirs: tuple[Path, ...],
-    crack_values: tuple[int, ...],
+    crack_values: tuple[int | str, ...],
     tolerance_px: int,
     line_tolerance_px: int,
     size_px: int,
@@ -80,7 +82,7 @@ def explain_scores(
     "--rois", type=_EXISTING_DIR, help="Regions of interest, with the same stems; all counts by default."
 )
 @click.option("--out", "out_dir", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder.")
-@click.option("--crack-value", "crack_values", type=int, multiple=True, help="Mask value that means crack.")
+@crack_value_option
 @click.option("--min-length-px", default=20, show_default=True, type=click.IntRange(0), help="Second time round.")
 @click.option("--low-ratio", default=0.6, show_default=True, type=click.FloatRange(0, 1, min_open=True))
 @click.option("--max-gap-px", default=10, show_default=True, type=click.IntRange(1))
@@ -94,7 +96,7 @@ def compare_postprocessing(
     masks: Path,
     rois: Path | None,
     out_dir: Path,
-    crack_values: tuple[int, ...],
+    crack_values: tuple[int | str, ...],
     min_length_px: int,
     low_ratio: float,
     max_gap_px: int,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from crackseg.cli.crack_value import crack_value_option
 from crackseg.cli.output import warn
 from crackseg.errors import CracksegError
 
@@ -21,7 +22,7 @@ from crackseg.errors import CracksegError
 )
 @click.option("--photographs", type=click.Path(path_type=Path), help="Their folder: backgrounds of the pictures.")
 @click.option("--min-length-px", type=click.FloatRange(0), default=0.0, help="Leave out shorter cracks.")
-@click.option("--crack-value", "crack_values", type=int, multiple=True, help="Mask value that means crack.")
+@crack_value_option
 def measure(
     masks: tuple[str, ...],
     as_json: bool,
@@ -30,7 +31,7 @@ def measure(
     out_dir: Path | None,
     photographs: Path | None,
     min_length_px: float,
-    crack_values: tuple[int, ...],
+    crack_values: tuple[int | str, ...],
 ) -> None:
     """Measure the cracks of MASKS: files, folders (with all below) and "quoted*globs".
 
@@ -45,6 +46,7 @@ def measure(
     from crackseg.measurement.files import (
         MeasureOptions,
         find_beside,
+        judge_masks,
         measure_files,
         read_reports,
         report_each,
@@ -59,6 +61,7 @@ def measure(
         raise CracksegError("--photographs are the backgrounds of the annotated pictures; say where to with --out")
     found = find_photographs(masks, out_dir)
     warnings = find_warnings(mask.path for mask in found)
+    judge_masks(found, options)
     failed: list[str] = []
     if out_dir is None:
         reports = report_each(found, options, failed, warnings)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from crackseg.cli.crack_value import crack_value_option
+
 _EXISTING_DIR = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
@@ -14,14 +16,14 @@ _EXISTING_DIR = click.Path(exists=True, file_okay=False, path_type=Path)
 @click.option("--masks", required=True, type=_EXISTING_DIR, help="Truth, with the same stems.")
 @click.option("--tolerance-px", default=2, show_default=True, type=click.IntRange(0, 100))
 @click.option("--num-thresholds", default=256, show_default=True, type=click.IntRange(2, 16384))
-@click.option("--crack-value", "crack_values", type=int, multiple=True, help="Mask value that means crack.")
+@crack_value_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def score(
     predictions: Path,
     masks: Path,
     tolerance_px: int,
     num_thresholds: int,
-    crack_values: tuple[int, ...],
+    crack_values: tuple[int | str, ...],
     as_json: bool,
 ) -> None:
     """Score anybody's probability maps: ODS, OIS and AP under three protocols.

@@ -6,13 +6,15 @@ from pathlib import Path
 
 import click
 
+from crackseg.cli.crack_value import crack_value_option
+
 
 @click.command()
 @click.option(
     "--photographs", type=click.Path(path_type=Path), help="Photographs and masks to study; imported aside."
 )
 @click.option("--name", default="UAV75", show_default=True, help="Name for them.")
-@click.option("--crack-value", "crack_values", type=int, multiple=True, help="Mask value that means crack.")
+@crack_value_option
 @click.option("--seeds", default=3, show_default=True, type=click.IntRange(1), help="Trainings of each cell.")
 @click.option("--jobs", default=2, show_default=True, type=click.IntRange(1), help="Trainings at a time.")
 @click.option(
@@ -22,7 +24,7 @@ import click
 def study(
     photographs: Path | None,
     name: str,
-    crack_values: tuple[int, ...],
+    crack_values: tuple[int | str, ...],
     seeds: int,
     jobs: int,
     pretrained: bool,

@@ -37,6 +37,15 @@ warnings.filterwarnings("ignore", module=r"PIL\.")  # they name no file; what ma
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
 _WHITE = (255, 255, 255, 255)
 _TURNED = (5, 6, 7, 8)  # EXIF: width and height change places
+_TRANSPOSED = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 _GREY_FILL = 128  # what libjpeg puts where data are missing
 _TIFF = {
     "photometric": 262, "bits": 258, "subfile": 254, "sub_ifds": 330, "max_value": 281, "max_sample": 341, "dng": 50706,
@@ -82,19 +91,19 @@ def decode_image(content: bytes, *, name: str = "image", max_pixels: int = MAX_P
     return decode_photograph(content, name=name, max_pixels=max_pixels).image_HW3
 
 
-def decode_stored(content: bytes, *, name: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Decode a file's stored values without turning them into colours: palette indices, RGBA, 16 bits.
+def decode_stored(content: bytes, *, name: str, max_pixels: int = MAX_PIXELS) -> tuple[Image.Image, str]:
+    """Decode a file without turning its values into others: palettes, alpha channels and 16 bits stay.
 
     Returns:
-        (H, W) or (H, W, C), upright, the file's own dtype; palette images give their indices; 1-bit images 0/1.
+        The image, upright, in the file's own mode, and the file's format as Pillow calls it.
     """
     image = open_image(content, name, max_pixels)
     with decoding(name):
         if image.format == "PNG":
             image = open_image(check_png(content), name, max_pixels)
-        turn = read_orientation(image)
-        values = np.asarray(_load(image, content))
-        return _turn(values.astype(np.uint8) if values.dtype == bool else values, turn)
+        turn, image_format = read_orientation(image), image.format or ""
+        image = _load(image, content)
+        return (image.transpose(_TRANSPOSED[turn]) if turn > 1 else image), image_format
 
 
 def open_image(content: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from crackseg.data.decoding import (
     MAX_PIXELS,
@@ -38,8 +39,8 @@ __all__ = [
     "read_mask",
     "read_photograph",
     "read_probability_map",
-    "read_raw",
     "read_size",
+    "read_stored",
     "read_stored_map",
     "write_bytes",
     "write_mask",
@@ -58,12 +59,8 @@ def read_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     return read_photograph(path, max_pixels=max_pixels).image_HW3
 
 
-def read_raw(path: Path, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Read a file's stored values without turning them into colours: palette indices, RGBA, 16 bits.
-
-    Returns:
-        (H, W) or (H, W, C), the file's own dtype; palette images give their indices; 1-bit images 0/1.
-    """
+def read_stored(path: Path, *, max_pixels: int = MAX_PIXELS) -> tuple[Image.Image, str]:
+    """Read a file without changing its values or mode; return the image, upright, and its format."""
     return decode_stored(read_file(path), name=str(path), max_pixels=max_pixels)
 
 
@@ -76,10 +73,10 @@ def read_size(path: Path) -> tuple[int, int]:
 
 def read_mask(path: Path) -> np.ndarray:
     """Read a canonical mask (``data/NAME/masks``): uint8 (H, W), 0 or 1."""
-    values = read_raw(path)
-    if values.ndim != 2:
-        raise CracksegError(f"{path}: expected a one-channel mask, got shape {values.shape}; import it again")
-    return (values > 127).astype(np.uint8)
+    image, _ = read_stored(path)
+    if image.mode != "L":  # a palette's indices, say, are no values
+        raise CracksegError(f"{path}: expected a mask of 8-bit grey, got mode {image.mode}; import it again")
+    return (np.asarray(image) > 127).astype(np.uint8)
 
 
 def read_probability_map(path: Path) -> np.ndarray:
@@ -91,12 +88,12 @@ def read_probability_map(path: Path) -> np.ndarray:
 
 
 def read_stored_map(path: Path) -> np.ndarray:
-    """Read a probability map as it is stored: 8- or 16-bit grey PNG (full scale is 1), or float ``.npy``.
+    """Read a probability map as it is stored: 8- or 16-bit grey (full scale is 1), or floats, TIFF or ``.npy``.
 
     Scoring compares these exactly; 128/255, say, has no exact float32.
 
     Returns:
-        uint8 or uint16 (H, W) of a PNG; float32 or float64 (H, W) in [0, 1] of a ``.npy``.
+        uint8 or uint16 (H, W) of an image; float32 or float64 (H, W) in [0, 1] of a ``.npy`` or a float TIFF.
     Raises:
         CracksegError: not one channel, not a number, or outside [0, 1].
     """
@@ -106,9 +103,7 @@ def read_stored_map(path: Path) -> np.ndarray:
         except (ValueError, OSError, EOFError) as error:
             raise CracksegError(f"{path}: not a NumPy array that can be read ({error})") from error
     else:
-        values = read_raw(path)
-        if values.ndim == 3 and (values[..., :1] == values[..., :3]).all():
-            values = values[..., 0]  # grey, stored as colour
+        values = _read_map_image(path)
     if values.ndim != 2:
         two = values.ndim == 3 and 2 in (values.shape[0], values.shape[-1])
         advice = (
@@ -128,6 +123,33 @@ def read_stored_map(path: Path) -> np.ndarray:
             + ("NaN" if np.isnan(low) else f"values from {low:g} to {high:g}")
         )
     return values if values.dtype == np.float64 else values.astype(np.float32)
+
+
+def _read_map_image(path: Path) -> np.ndarray:
+    """Read a map that is an image: grey in any mode, also as a palette or as equal channels."""
+    image, _ = read_stored(path)
+    if image.mode in ("P", "PA"):
+        image = image.convert("RGBA" if image.mode == "PA" or "transparency" in image.info else "RGB")
+    values = np.asarray(image)
+    if image.mode in ("LA", "RGBA"):
+        if values[..., -1].min() < 255:
+            raise CracksegError(
+                f"{path}: parts of the map are transparent; expected grey without an alpha channel"
+            )
+        values = values[..., :-1]
+    if values.ndim == 3 and (values == values[..., :1]).all():
+        return values[..., 0]  # grey, stored as colour
+    if values.ndim == 3:
+        raise CracksegError(
+            f"{path}: expected one channel (H, W), got shape {values.shape} in colours, e.g. of a colour map; save the "
+            "probabilities in grey"
+        )
+    if values.dtype.kind == "i" and (values.min() < 0 or values.max() > 65535):
+        raise CracksegError(
+            f"{path}: expected 8 or 16 bits, got values from {values.min()} to {values.max()}; divide by their full "
+            "scale and save floats as .npy"
+        )
+    return values.astype(np.uint8) if values.dtype == bool else values
 
 
 def encode_png(values: np.ndarray) -> bytes:

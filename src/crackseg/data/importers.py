@@ -22,6 +22,7 @@ from tqdm import tqdm
 from crackseg.data.account import ACCOUNT_NAME, ImportAccount
 from crackseg.data.annotated_pairs import draw_annotations
 from crackseg.data.catalog import IMPORTED_SOURCE, KNOWN_DATASETS, MANIFEST_COLUMNS, SPLITS
+from crackseg.data.crack_values import CrackValue
 from crackseg.data.discovery import find_datasets
 from crackseg.data.folder_words import fold
 from crackseg.data.image_io import decode_image, encode_png, write_bytes, write_mask
@@ -89,7 +90,7 @@ def import_datasets(
     data_dir: Path,
     *,
     name: str | None = None,
-    crack_values: tuple[int, ...] | None = None,
+    crack_values: tuple[CrackValue, ...] | None = None,
     split_seed: int = 0,
     split_counts: tuple[int, int, int] | None = None,
     split_lists: Mapping[str, Path] | None = None,
@@ -104,8 +105,8 @@ def import_datasets(
         source: folder in any layout of docs/your-own-photographs.md.
         data_dir: the versioned data folder.
         name: the dataset's name; None where the folders' names say it (the paper's four, canonical folders).
-        crack_values: mask values that mean crack, compared in the first channel, the palette index or the MATLAB
-            matrix; None for the rules of :class:`~crackseg.data.mask_formats.MaskReader`.
+        crack_values: mask values that mean crack, as in :mod:`crackseg.data.crack_values`; None for the
+            rules of :class:`~crackseg.data.mask_formats.MaskReader`.
         split_seed: of the division into train, val and test.
         split_counts: its numbers; None for 200, 20, 40, or for all test where the paper only tests.
         split_lists: text files that list the images of each split; they win over folders and counts. In a bundle
@@ -191,12 +192,12 @@ def _write_files(
     dataset: RawDataset,
     folder: Path,
     source: Path,
-    crack_values: tuple[int, ...] | None,
+    crack_values: tuple[CrackValue, ...] | None,
     line_width_px: float,
     progress: bool,
 ) -> pd.DataFrame:
     """Write images, masks, regions of interest and the manifest; add problems and entries to ``dataset``."""
-    truth_reader, roi_reader = MaskReader(crack_values), MaskReader()
+    truth_reader, roi_reader = MaskReader(crack_values), MaskReader(may_fill=True)
     label = dataset.source or f"{IMPORTED_SOURCE}:{source.name}"
     rows: list[dict[str, Any]] = []
     reencoded: dict[str, list[str]] = {}
@@ -243,14 +244,16 @@ def _write_files(
             }
         )
     if any(pair.drawn is None for pair in dataset.pairs):
-        dataset.problems += truth_reader.find_problems()
+        problems = truth_reader.find_problems()
+        dataset.problems += problems
+        for text, concerned in [] if problems else truth_reader.find_notes():
+            dataset.account.recognise("mask values", text, concerned)
+    dataset.problems += roi_reader.find_problems()
     if crack_pixels_in_roi < _ROI_MIN_CRACK_SHARE * crack_pixels:
         dataset.problems.append(
             f"only {crack_pixels_in_roi / crack_pixels:.0%} of the crack pixels lie in the regions of interest, "
             "so these are something else; take their folder away"
         )
-    for note in truth_reader.find_notes():
-        dataset.account.recognise("mask values", note)
     for why, names in sorted(reencoded.items()):
         text = f"{count_of(len(names), 'image')} re-encoded as upright RGB PNG ({why})"
         dataset.account.recognise("files", text, names)

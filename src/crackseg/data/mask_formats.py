@@ -1,7 +1,7 @@
 """Ground truth in any format -> {0, 1}, and a refusal where the values do not say what a crack is.
 
-Masks are read one after the other; what their values mean is judged over the whole dataset, since UAV75's 204
-(planking, not a crack) and the grey edge of an anti-aliased crack look alike in a single pixel.
+Masks are read one after the other; what their values mean is judged over the whole dataset, for imports, scores and
+measurements alike.
 """
 
 from __future__ import annotations
@@ -11,50 +11,44 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import scipy.io
-from PIL import Image
 
-from crackseg.data.image_io import MAX_PIXELS, read_raw
-from crackseg.data.wording import count_of
-from crackseg.errors import CracksegError
+from crackseg.data.crack_values import CrackValue, CrackValues, name_value
+from crackseg.data.mask_kinds import PixelKinds
+from crackseg.data.stored_masks import COLOUR, RARE, StoredMask, count_levels, read_stored_mask
+from crackseg.data.wording import count_of, join_some
 
-_INVERTED_FRACTION = 0.6  # half of the masks with more crack than this: black on white, or regions of interest
-_PHOTOGRAPH_FRACTION = 0.5  # share of mid-grey pixels that no mask has, however soft its edges
-_CRACKFOREST_VALUE = 2  # groundTruth.Segmentation: 1 is background, 2 is crack
-_3X3 = np.ones((3, 3), np.uint8)
-
-
-@dataclass(frozen=True, slots=True)
-class RawMask:
-    """A ground truth as stored.
-
-    Attributes:
-        values: uint8 or uint16 (H, W): grey values, palette indices, or a MATLAB matrix.
-        exact: the values are as they were drawn; False after lossy compression.
-        default_crack_value: the value that means crack, where the format says so, else None.
-    """
-
-    values: np.ndarray
-    exact: bool = True
-    default_crack_value: int | None = None
+_MOSTLY_CRACK = 0.6  # more crack than this: black on white, or regions of interest
+_THIN_PART = 12  # lines are thinner than this part of the shorter side
+_MAX_VALUES = 4096  # different values that are counted; photographs have more
+_MAX_LISTED = 10_000  # names that are kept
 
 
 @dataclass(slots=True)
 class MaskReader:
-    """Reads a dataset's ground truth and remembers what its values were.
+    """Reads a dataset's ground truth and judges what its values mean.
 
     Attributes:
-        crack_values: the values that mean crack, or None: 1 in masks of {0, 1}, index 1 in palettes of {0, 1},
-            2 in CrackForest's ``.mat``, otherwise what is over 127.
+        crack_values: the numbers or colours that mean crack, or None: 1 in masks of {0, 1}, 2 in CrackForest's
+            ``.mat``, otherwise what is over 127 in the brightest channel.
+        may_fill: the masks may be white all over, as regions of interest and predictions are.
     """
 
-    crack_values: tuple[int, ...] | None = None
-    _histogram: np.ndarray = field(default_factory=lambda: np.zeros(65536, np.int64))
-    _inside: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))  # 3 x 3 of one value
-    _alone: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))  # beside 0 and its own value only
-    _judged: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))  # pixels that > 127 decided
+    crack_values: tuple[CrackValue, ...] | None = None
+    may_fill: bool = False
+    _chosen: CrackValues | None = None
+    _kinds: PixelKinds = field(default_factory=PixelKinds)
+    _counts: dict[int, int] = field(default_factory=dict)  # pixels of each value, all masks
+    _dark: dict[int, int] = field(default_factory=dict)  # the same of masks in which nothing is over 127
+    _num_masks: int = 0
+    _by_rule: dict[str, str] = field(default_factory=dict)  # a mask for each rule that found cracks
     _fractions: list[float] = field(default_factory=list)
-    _inexact: int = 0
+    _lossy: list[str] = field(default_factory=list)
+    _photographs: list[str] = field(default_factory=list)
+    _mostly_crack: list[str] = field(default_factory=list)
+    _inverted: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._chosen = CrackValues(self.crack_values) if self.crack_values is not None else None
 
     def read(self, path: Path) -> np.ndarray:
         """Read one ground truth: an image of any kind, or ``.mat``.
@@ -62,109 +56,141 @@ class MaskReader:
         Returns:
             uint8 (H, W) of {0, 1}.
         Raises:
-            CracksegError: it cannot be read, or holds several colours and no ``crack_values`` were given.
+            CracksegError: it cannot be read.
         """
-        raw = read_mat(path) if path.suffix.lower() == ".mat" else read_image_mask(path, self.crack_values is None)
-        self._histogram += _count(raw.values, 65536)
-        self._inexact += not raw.exact
-        if self.crack_values is not None:
-            mask = np.isin(raw.values, self.crack_values)
-        elif raw.default_crack_value is not None:
-            mask = raw.values == raw.default_crack_value
-        elif raw.exact and raw.values.max(initial=0) <= 1:
-            mask = raw.values == 1
+        return self.take(read_stored_mask(path), path.name)
+
+    def take(self, mask: StoredMask, name: str) -> np.ndarray:
+        """Take in a ground truth that was read already, as :meth:`read` does."""
+        counts = count_levels(mask.coded.codes, 256)
+        self._num_masks += 1
+        self._count(self._counts, mask, counts)
+        if not mask.exact:
+            _list(self._lossy, name)
+        if self._chosen is not None:
+            return self._chosen.find(mask, name).astype(np.uint8)
+        if mask.default_crack_value is not None:
+            rule, crack_HW = "format", mask.numbers == mask.default_crack_value
+        elif mask.exact and mask.rgb is None and mask.numbers.max(initial=0) <= 1:
+            rule, crack_HW = "one", mask.numbers == 1
         else:
-            grey = (raw.values if raw.values.max() <= 255 else raw.values >> 8).astype(np.uint8)
-            self._look_at(grey, exact=raw.exact)
-            mask = grey > 127
-        fraction = float(mask.mean())
+            rule, crack_HW = "bright", mask.grey > 127
+        if mask.default_crack_value is None:
+            self._judge(mask, counts, crack_HW, name)
+        fraction = float(crack_HW.mean())
         if fraction > 0:
+            self._by_rule.setdefault("16 bits, to 255" if rule == "bright" and mask.deep is False else rule, name)
+            if mask.deep:
+                self._by_rule.setdefault("16 bits", name)
             self._fractions.append(fraction)
-        return mask.astype(np.uint8)
+        if fraction > _MOSTLY_CRACK:
+            _list(self._inverted if _is_line_drawing(~crack_HW) else self._mostly_crack, name)
+        return crack_HW.astype(np.uint8)
 
-    def _look_at(self, grey: np.ndarray, *, exact: bool) -> None:
-        counts = _count(grey, 256)
-        self._judged += counts
-        if not exact or not counts[1:255].any():
-            return
-        largest = cv2.dilate(grey, _3X3)
-        smallest = cv2.erode(grey, _3X3)
-        smallest_above_0 = cv2.erode(np.where(grey == 0, np.uint8(255), grey), _3X3)
-        self._inside += _count(grey[(largest == grey) & (smallest == grey)], 256)
-        self._alone += _count(grey[(largest == grey) & (smallest_above_0 == grey)], 256)
+    def _judge(self, mask: StoredMask, counts: np.ndarray, crack_HW: np.ndarray, name: str) -> None:
+        self._kinds.add(mask, counts)
+        if _looks_like_photograph(mask, counts):
+            _list(self._photographs, name)
+        if not crack_HW.any() and (mask.exact or mask.grey.max(initial=0) >= 32):
+            self._count(self._dark, mask, counts)
 
-    def find_problems(self, *, mostly_crack_is_one: bool = True) -> list[str]:
-        """What forbids trusting the masks read so far; empty if nothing.
+    def _count(self, into: dict[int, int], mask: StoredMask, counts: np.ndarray) -> None:
+        for code in np.flatnonzero(counts):
+            value = int(mask.coded.values[code])
+            if value in into or len(into) < _MAX_VALUES:
+                into[value] = into.get(value, 0) + int(counts[code])
 
-        Args:
-            mostly_crack_is_one: distrust masks with more crack than background.
-        """
-        if self.crack_values is not None:
-            absent = [v for v in self.crack_values if v > 65535 or v < 0 or not self._histogram[v]]
-            return [f"no mask has the crack value {v}; values seen: {self._describe_values()}" for v in absent]
-        many_levels = np.count_nonzero(self._judged) > 64
-        if many_levels and self._judged[32:224].sum() > _PHOTOGRAPH_FRACTION * self._judged.sum():
-            return ["the ground truth looks like photographs: most of its pixels are neither dark nor light"]
-        classes = self._find_classes()
-        if len(classes) > 1:
+    def find_problems(self) -> list[str]:
+        """Find what forbids trusting the masks read so far; empty if nothing."""
+        if self._chosen is not None:
+            nothing_drawn = self._counts.keys() <= {0}
+            return [] if nothing_drawn else self._chosen.find_problems(self.describe_values())
+        if self._photographs and not self.may_fill:
             return [
-                f"the masks hold several kinds of pixels ({', '.join(map(str, classes))}): which are cracks? "
-                f"Values seen: {self._describe_values()}. Say it, e.g. --crack-value {classes[-1]} (repeat it for "
-                "more than one)"
+                f"the ground truth looks like photographs ({join_some(self._photographs)}): most of its pixels are "
+                "neither dark nor light"
             ]
-        if self._judged[1:].any() and not self._judged[128:].any():
+        kinds = self._kinds.find()
+        if len(kinds) > 1:
+            return [self._refuse_kinds(kinds)]
+        if {"one", "bright"} <= self._by_rule.keys():
             return [
-                "no mask has a value over 127, so none would have a crack; values seen: "
-                f"{self._describe_values()}. Say which means crack, e.g. --crack-value "
-                f"{int(self._judged[1:].argmax()) + 1}"
+                f"in some masks 1 is the highest value ({self._by_rule['one']}), in others there is one over 127 "
+                f"({self._by_rule['bright']}); values seen: {self.describe_values()}. Say which mean crack, e.g. "
+                "--crack-value 1 --crack-value 255"
             ]
-        if mostly_crack_is_one and self._fractions and float(np.median(self._fractions)) > _INVERTED_FRACTION:
+        if {"16 bits", "16 bits, to 255"} <= self._by_rule.keys():
+            return [
+                "the highest value of some 16-bit masks is 255 at most "
+                f"({self._by_rule['16 bits, to 255']}), of others more ({self._by_rule['16 bits']}); values seen: "
+                f"{self.describe_values()}. Say which mean crack, with --crack-value"
+            ]
+        dark = {value: count for value, count in self._dark.items() if value not in (0, RARE)}
+        if dark and not self._fractions:
+            return [
+                f"no mask has a value over 127, so none would have a crack; values seen: {self.describe_values()}. "
+                f"Say which means crack, e.g. {_option(max(dark, key=lambda value: dark[value]))}"
+            ]
+        return [] if self.may_fill else self._find_inverted()
+
+    def _refuse_kinds(self, kinds: list[int]) -> str:
+        what = "several colours" if any(kind & COLOUR for kind in kinds) else "several kinds of pixels"
+        shown = join_some(map(name_value, kinds))
+        if self.may_fill:
+            return f"masks or regions of interest hold {what} ({shown}); expected white on black"
+        return (
+            f"the masks hold {what} ({shown}): which are cracks? Values seen: {self.describe_values()}. Say it, e.g. "
+            f"{_option(kinds[-1])} (repeat it for more than one)"
+        )
+
+    def _find_inverted(self) -> list[str]:
+        said = "Say what means crack: --crack-value 0, or --crack-value 255 if this is right"
+        if self._fractions and float(np.median(self._fractions)) > _MOSTLY_CRACK:
             return [
                 f"most of the pixels are crack in most masks (median {np.median(self._fractions):.0%}): regions "
-                "of interest rather than ground truth, or cracks drawn in black on white. Say what means crack: "
-                "--crack-value 0, or --crack-value 255 if this is right"
+                f"of interest rather than ground truth, or cracks drawn in black on white. {said}"
             ]
-        return []
-
-    def find_notes(self) -> list[str]:
-        """What the user should know of the masks read so far."""
-        if self._inexact and self.crack_values is not None:
+        if self._inverted:
             return [
-                f"{count_of(self._inexact, 'mask')} in JPEG: compression changed the values, so some cracks are missed"
+                f"most of the pixels are crack in {len(self._inverted)} of {count_of(self._num_masks, 'mask')}, as "
+                f"where cracks are drawn in black on white: {join_some(self._inverted)}. Invert these masks, or say "
+                "--crack-value 255 if they are right"
             ]
-        if self._histogram[3:].any() and self._histogram[_CRACKFOREST_VALUE] and not self._judged.any():
-            return [f"only {_CRACKFOREST_VALUE} was taken as crack; values seen: {self._describe_values()}"]
         return []
 
-    def _find_classes(self) -> list[int]:
-        """Values that are kinds of pixels in their own right rather than the soft edge of a crack.
-
-        A kind of pixel fills areas (3 x 3 of one value), or draws lines that stand alone on the background; on a
-        soft edge, neighbours differ.
-        """
-        counts = self._judged
-        levels = np.flatnonzero(counts)
-        foreground = counts[1:].sum()
-        areas = (self._inside >= 5) & (self._inside >= 0.05 * counts)
-        lines = (self._alone >= 20) & (self._alone >= 0.9 * counts) & (counts >= 0.01 * foreground)
-        classes = [int(v) for v in np.flatnonzero(areas | lines) if 0 < v < 255]
-        if len(levels) > 16:
-            # Remains of compression make flat patches near black and near white: no kinds of pixels.
-            classes = [v for v in classes if 16 <= v < 240]
-        if len(classes) > 8:  # so many flat values are a slow gradient
+    def find_notes(self) -> list[tuple[str, tuple[str, ...]]]:
+        """Say what was recognised in the masks read so far, each with the names of the masks concerned."""
+        if not self._num_masks:
             return []
-        return [*classes, 255] if counts[255] else classes
+        if self._chosen is not None:
+            rule = f"crack is {', '.join(map(str, self._chosen.chosen))}, as --crack-value says"
+        else:
+            rules = {"format": "2 of groundTruth.Segmentation", "one": "1"}
+            found = [text for name, text in rules.items() if name in self._by_rule]
+            bright = any(name not in rules for name in self._by_rule) or not found
+            rule = "crack is " + " and ".join([*found, *(["what is over half of white"] if bright else [])])
+        notes: list[tuple[str, tuple[str, ...]]] = [
+            (f"{self.describe_values()} in {count_of(self._num_masks, 'mask')}; {rule}", ())
+        ]
+        if self._lossy:
+            text = f"{count_of(len(self._lossy), 'mask')} after lossy compression, which changes values at edges"
+            if self._chosen is not None:
+                text += ", so some cracks are missed"
+            notes.append((text, tuple(self._lossy)))
+        if self._mostly_crack:
+            notes.append(("more than half of the pixels are crack", tuple(self._mostly_crack)))
+        return notes
 
-    def _describe_values(self) -> str:
-        levels = np.flatnonzero(self._histogram)
-        shares = self._histogram / self._histogram.sum()
-        most = sorted(sorted(levels, key=lambda v: -shares[v])[:8])
-        rest = f" and {len(levels) - len(most)} more" if len(levels) > len(most) else ""
-        return ", ".join(f"{v} ({shares[v]:.3%})" for v in most) + rest
+    def describe_values(self) -> str:
+        """List the most frequent values and their fractions of the pixels of all masks."""
+        total = sum(self._counts.values())
+        known = sorted((v for v in self._counts if v != RARE), key=lambda v: -self._counts[v])
+        shown = ", ".join(f"{name_value(v)} ({self._counts[v] / total:.3%})" for v in sorted(known[:8]))
+        return shown + (f" and {len(known) - 8} more" if len(known) > 8 else "")
 
 
 def has_shape_of(image_size: tuple[float, float], mask: np.ndarray) -> bool:
-    """Whether a mask fits an image up to a common scale, as Stone331's half-size ground truth does.
+    """Tell whether a mask fits an image up to a common scale, as Stone331's half-size ground truth does.
 
     Args:
         image_size: (width, height) in pixels.
@@ -176,99 +202,32 @@ def has_shape_of(image_size: tuple[float, float], mask: np.ndarray) -> bool:
     return abs(mask_height - height * mask_width / width) <= max(1.0, mask_width / width)
 
 
-def _count(values: np.ndarray, num_levels: int) -> np.ndarray:
-    """How often each level occurs; in parts, since bincount widens its input to 8 bytes a pixel."""
-    flat = values.ravel()
-    parts = (flat[i : i + (1 << 22)] for i in range(0, flat.size, 1 << 22))
-    return sum((np.bincount(p, minlength=num_levels) for p in parts), np.zeros(num_levels, np.int64))
+def _looks_like_photograph(mask: StoredMask, counts: np.ndarray) -> bool:
+    """Tell whether a mask has many values, most of them neither dark nor light, or few flat parts."""
+    if np.count_nonzero(counts) <= 64:
+        return False
+    levels = count_levels(mask.grey, 256)
+    between = levels[32:224].sum() / mask.grey.size
+    if not 0.2 < between <= 0.5:
+        return bool(between > 0.5)
+    box = np.ones((3, 3), np.uint8)
+    spread = cv2.dilate(mask.grey, box) - cv2.erode(mask.grey, box)
+    return float((spread <= (2 if mask.exact else 16)).mean()) < 0.2
 
 
-def read_image_mask(path: Path, colours_must_agree: bool) -> RawMask:
-    """Read a ground truth that is an image.
-
-    Args:
-        path: image of any mode; of several channels the first counts, alpha only says where nothing was drawn.
-        colours_must_agree: report pixels of several colours instead of taking the first channel.
-    """
-    values = read_raw(path)
-    with Image.open(path) as header:
-        exact = header.format not in ("JPEG", "MPO", "WEBP")
-        mode, palette = header.mode, header.getpalette()
-    if values.dtype.kind == "f":
-        values = np.nan_to_num(values)
-        values = np.rint(values * (255 if values.max(initial=0) <= 1 else 1))
-    if values.ndim == 3:
-        values = _one_channel(values, mode, path, colours_must_agree, exact)
-    elif mode == "P" and colours_must_agree and palette and values.max() > 1:
-        colours = np.array(palette, np.uint8).reshape(-1, 3)
-        used = np.unique(values)
-        if used.max() < len(colours) and (np.ptp(colours[used].astype(int), axis=1) == 0).all():
-            values = colours[values, 0]  # a palette of greys is a way to store grey values
-    return RawMask(_as_unsigned(values), exact)
+def _is_line_drawing(mask_HW: np.ndarray) -> bool:
+    """Tell whether a mask consists of lines that are thin for its size; true for an empty one."""
+    side = max(3, min(mask_HW.shape) // _THIN_PART)
+    thick = cv2.erode(mask_HW.astype(np.uint8), np.ones((side, side), np.uint8))
+    return int(thick.sum()) <= 0.05 * int(mask_HW.sum())
 
 
-def _as_unsigned(values: np.ndarray) -> np.ndarray:
-    return values if values.dtype in (np.uint8, np.uint16) else values.clip(0, 65535).astype(np.uint16)
+def _list(names: list[str], name: str) -> None:
+    if len(names) < _MAX_LISTED:
+        names.append(name)
 
 
-def _one_channel(values: np.ndarray, mode: str, path: Path, colours_must_agree: bool, exact: bool) -> np.ndarray:
-    if mode == "CMYK":
-        raise CracksegError(
-            f"{path}: a CMYK file (for print) has no values that mean crack; save the mask in grey"
-        )
-    if mode in ("RGBA", "LA"):
-        colour, alpha = values[..., :-1], values[..., -1]
-        if not colour.any() and alpha.min() <= 127 < alpha.max():
-            return alpha  # drawn in black on a transparent sheet
-        values = np.where(alpha[..., None] == 0, np.uint8(0), colour)
-    grey = values[..., 0]
-    if not colours_must_agree or (values == values[..., :1]).all():
-        return grey
-    if not exact:
-        return values.max(axis=-1)
-    packed = (values.astype(np.int64) << (16, 8, 0)[: values.shape[-1]]).sum(axis=-1)
-    colours, counts = np.unique(packed, return_counts=True)
-    # A coloured soft edge has many colours, each rare; kinds of pixels are few and frequent.
-    drawn = [(c, n) for c, n in zip(colours, counts, strict=True) if c and n >= 0.01 * counts[colours > 0].sum()]
-    if len(drawn) > 1 and len(colours) <= 64:
-        seen = ", ".join(f"#{c:06x} ({n / packed.size:.3%})" for c, n in drawn[:8])
-        raise CracksegError(
-            f"{path}: several colours ({seen}): which are cracks? Say it by the value of the red channel, "
-            "with --crack-value, or convert the masks to grey"
-        )
-    return values.max(axis=-1)  # one colour on black, e.g. red or green
-
-
-def read_mat(path: Path) -> RawMask:
-    """Read a MATLAB ground truth: CrackForest's ``groundTruth.Segmentation``, or a file with a single matrix."""
-    try:
-        content = scipy.io.loadmat(path, squeeze_me=True, struct_as_record=False)
-    except NotImplementedError as error:
-        raise CracksegError(f"{path}: MATLAB 7.3 file; save it again in MATLAB with save(…, '-v7')") from error
-    except Exception as error:  # loadmat raises many kinds on damaged files
-        raise CracksegError(f"{path}: not a MATLAB file that can be read ({error})") from error
-    truth = content.get("groundTruth")
-    if isinstance(truth, np.ndarray) and truth.dtype == object and truth.size:
-        truth = truth.flat[0]  # several annotators: the first
-    segmentation = getattr(truth, "Segmentation", None)
-    if segmentation is not None:
-        return RawMask(_as_labels(np.asarray(segmentation), path), default_crack_value=_CRACKFOREST_VALUE)
-    matrices = [
-        v for k, v in content.items() if not k.startswith("__") and isinstance(v, np.ndarray) and v.ndim == 2
-    ]
-    if len(matrices) != 1:
-        names = sorted(k for k in content if not k.startswith("__"))
-        raise CracksegError(
-            f"{path}: expected groundTruth.Segmentation, or one matrix alone; the file holds {', '.join(names)}"
-        )
-    return RawMask(_as_labels(matrices[0], path))
-
-
-def _as_labels(values: np.ndarray, path: Path) -> np.ndarray:
-    if values.ndim != 2 or values.dtype.kind not in "buif" or values.size > MAX_PIXELS:
-        raise CracksegError(f"{path}: expected a matrix of numbers, got {values.dtype} of shape {values.shape}")
-    labels = _as_unsigned(np.nan_to_num(values))
-    if (labels != values).any():
-        wrong = values[labels != values].flat[0]
-        raise CracksegError(f"{path}: expected whole numbers from 0 to 65535 as labels, got {wrong}")
-    return labels
+def _option(value: int) -> str:
+    """Write the option that chooses a value."""
+    name = name_value(value)
+    return f"--crack-value '{name}'" if value & COLOUR else f"--crack-value {name}"

@@ -15,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from crackseg.data.catalog import SPLITS, read_manifest
-from crackseg.data.image_io import decode_image, read_raw
+from crackseg.data.image_io import decode_image, read_stored
 from crackseg.data.mask_formats import has_shape_of
 from crackseg.data.perceptual_hash import Fingerprint, compute_fingerprint, find_duplicates
 from crackseg.data.wording import count_of, join_some
@@ -240,12 +240,13 @@ def _resolve(folder: Path, listed: str) -> Path | None:
 
 def _read_binary(report: ValidationReport, stem: str, path: Path) -> np.ndarray | None:
     try:
-        values = read_raw(path)
+        image, _ = read_stored(path)
     except CracksegError as error:
         report.errors.append(Finding(stem, str(error)))
         return None
-    if values.ndim != 2 or values.dtype != np.uint8:
-        found = f"shape {values.shape} of {values.dtype}"
+    values = np.asarray(image)
+    if image.mode != "L":
+        found = f"mode {image.mode}, shape {values.shape} of {values.dtype}"
         report.errors.append(Finding(stem, f"{path}: expected one channel of 8 bits, got {found}"))
         return None
     levels = np.flatnonzero(np.bincount(values.ravel(), minlength=256))

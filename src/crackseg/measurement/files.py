@@ -15,8 +15,10 @@ from typing import Any
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
+from crackseg.data.crack_values import CrackValue
 from crackseg.data.image_io import IMAGE_EXTENSIONS, read_image, write_bytes
 from crackseg.data.mask_formats import MaskReader
+from crackseg.data.stored_masks import read_stored_mask
 from crackseg.errors import CracksegError
 from crackseg.measurement.measure import Measurement, measure_mask
 from crackseg.measurement.picture import draw_measurement
@@ -47,7 +49,7 @@ class MeasureOptions:
 
     mm_per_px: float | None = None
     min_length_px: float = 0.0
-    crack_values: tuple[int, ...] | None = None
+    crack_values: tuple[CrackValue, ...] | None = None
 
 
 @dataclass(slots=True)
@@ -67,10 +69,34 @@ def measure_file(path: Path, options: MeasureOptions) -> Measurement:
     """
     reader = MaskReader(options.crack_values)
     mask = reader.read(path)
-    problems = reader.find_problems() if mask.any() or options.crack_values is None else []
-    if problems:
+    if options.crack_values is None and (problems := reader.find_problems()):
         raise CracksegError(f"{path}: not a mask that can be measured: {problems[0]}")
     return measure_mask(mask, min_length_px=options.min_length_px)
+
+
+def judge_masks(masks: Sequence[Photograph], options: MeasureOptions) -> None:
+    """Judge over all masks what their values mean, before any is measured.
+
+    Masks that cannot be measured by themselves are passed over: they are named when it is their turn.
+
+    Raises:
+        CracksegError: together, the masks do not say what a crack is, e.g. cracks in red and patches in green in two
+            files.
+    """
+    if len(masks) == 1 and options.crack_values is None:
+        return  # measure_file judges a single mask
+    together = MaskReader(options.crack_values)
+    for mask in tqdm(masks, desc="read", unit="mask", disable=None):
+        alone = MaskReader()
+        try:
+            stored = read_stored_mask(mask.path)
+        except CracksegError:
+            continue
+        alone.take(stored, mask.path.name)
+        if options.crack_values is not None or not alone.find_problems():
+            together.take(stored, mask.path.name)
+    if problems := together.find_problems():
+        raise CracksegError(f"no mask was measured: {'; '.join(problems)}")
 
 
 def report_each(
