@@ -59,7 +59,7 @@ class PixelKinds:
         elif mask.rgb is None:
             self._add_lossy_grey(mask.grey)
         if mask.rgb is not None:
-            self._add_hues(mask.grey, mask.rgb)
+            self._add_hues(mask.grey, mask.rgb, exact=mask.exact)
         elif (num_pale := int((mask.grey >= 128).sum())) >= _MIN_PIXELS:
             self._num_pale += num_pale
 
@@ -115,16 +115,23 @@ class PixelKinds:
                 self._levels[around.start + int(solid[around].argmax())] += peak
             solid[around] = 0
 
-    def _add_hues(self, grey: np.ndarray, rgb: np.ndarray) -> None:
-        drawn = rgb[grey >= 96]
+    def _add_hues(self, grey: np.ndarray, rgb: np.ndarray, *, exact: bool) -> None:
+        drawn_HW = grey >= (96 if exact else 64)  # compression darkens thin lines
+        drawn = rgb[drawn_HW]
         if not len(drawn):
             return
         hue, saturation, brightness = cv2.cvtColor(drawn[None], cv2.COLOR_RGB2HSV)[0].T
         vivid = saturation >= 128
+        pale = (saturation < (64 if exact else 24)) & (brightness >= 128)
+        if not exact:  # and it fades the colour of thin lines, within blocks of 16 x 16
+            near_HW = np.zeros(grey.shape, np.uint8)
+            near_HW[drawn_HW] = vivid
+            pale &= cv2.dilate(near_HW, np.ones((17, 17), np.uint8))[drawn_HW] == 0
+        num_pale = int(pale.sum())
         number = hue[vivid].astype(np.int64) * _NUM_HUES // 180
         hues = np.bincount(number, minlength=_NUM_HUES)
-        num_pale = int(((saturation < 64) & (brightness >= 128)).sum())
-        enough = max(_MIN_PIXELS, _MIN_FRACTION * (hues.sum() + num_pale))
+        fraction = _MIN_FRACTION if exact else 2 * _MIN_FRACTION
+        enough = max(_MIN_PIXELS, fraction * (hues.sum() + num_pale))
         for group in _group_hues(hues, enough):
             self._hues[group] += hues[group]
             for hue_number in group:

@@ -21,6 +21,7 @@ RARE = -1  # the colours of a file beyond its 254 most frequent ones
 _MAX_CODES = 255
 _CRACKFOREST_VALUE = 2  # groundTruth.Segmentation: 1 is background, 2 is crack
 _LOSSY_FORMATS = ("JPEG", "MPO", "JPEG2000", "WEBP", "AVIF", "HEIF")
+_LOSSY_CHROMA = 32  # compression makes such differences of channels in grey masks
 _LOSSY_TIFF = ("jpeg", "tiff_jpeg", "webp")
 
 
@@ -112,6 +113,8 @@ def _read_image_mask(path: Path) -> StoredMask:
         return _from_numbers(_as_unsigned(values, path), exact=not lossy)
     if image.mode in ("RGBA", "LA"):
         values = _flatten_alpha(values)
+    if lossy and values.ndim == 3 and _is_nearly_grey(values):
+        values = values[..., 1]
     rgb = values if values.ndim == 3 and not _is_grey(values) else None
     grey = values if values.ndim == 2 else values[..., 0] if rgb is None else values.max(axis=-1)
     grey = np.ascontiguousarray(grey)
@@ -127,6 +130,11 @@ def _read_image_mask(path: Path) -> StoredMask:
 def _is_grey(values: np.ndarray) -> bool:
     """Whether all channels are equal; (H, W, C)."""
     return all((values[..., 0] == values[..., c]).all() for c in range(1, values.shape[-1]))
+
+
+def _is_nearly_grey(values: np.ndarray) -> bool:
+    """Whether colours are remains of compression; (H, W, 3)."""
+    return float((values.max(axis=-1) - values.min(axis=-1) > _LOSSY_CHROMA).mean()) <= 0.001
 
 
 def _flatten_alpha(values: np.ndarray) -> np.ndarray:
