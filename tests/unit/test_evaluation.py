@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 from crackseg.centerlines import count_lines
 from crackseg.cli import cli
@@ -163,4 +164,54 @@ def test_a_map_of_two_classes_is_refused_rather_than_half_of_it_scored(tmp_path:
     np.save(tmp_path / "maps" / "a.npy", np.full((2, 16, 16), 0.5, np.float32))
     write_mask(tmp_path / "masks" / "a.png", np.eye(16, dtype=np.uint8))
     with pytest.raises(CracksegError, match=r"a\.npy.*\(2, 16, 16\).*crack's probability alone"):
+        score_folder(tmp_path / "maps", tmp_path / "masks")
+
+
+def save_maps(folder: Path, form: str) -> None:
+    """Three maps with ground truth: 8-bit grey levels, in one of the forms that people store them in."""
+    for seed in range(3):
+        prob, mask = make_pair(seed)
+        levels = np.rint(prob / prob.max() * 255).astype(np.uint8)
+        write_mask(folder / "masks" / f"{seed}.png", mask)
+        (folder / form).mkdir(exist_ok=True)
+        path = folder / form / f"{seed}.png"
+        if form == "palette":
+            image = Image.fromarray(255 - levels).convert("P")
+            image.putpalette([level for level in range(255, -1, -1) for _ in range(3)])
+            image.save(path)
+        elif form == "float":
+            Image.fromarray(levels / np.float32(255)).save(path.with_suffix(".tif"))
+        else:
+            values = {"grey": levels, "colour": np.dstack([levels] * 3), "16 bits": levels * np.uint16(257)}[form]
+            Image.fromarray(values).save(path)
+
+
+@pytest.mark.parametrize("form", ["palette", "colour", "16 bits", "float"])
+def test_the_form_in_which_a_map_is_stored_does_not_change_its_scores(tmp_path: Path, form: str) -> None:
+    for each in ("grey", form):
+        save_maps(tmp_path, each)
+    expected = score_folder(tmp_path / "grey", tmp_path / "masks").to_dict()
+    found = score_folder(tmp_path / form, tmp_path / "masks").to_dict()
+    for protocol in ("paper", "symmetric", "strict"):
+        assert found[protocol] == pytest.approx(expected[protocol], abs=1e-3)
+
+
+def test_a_map_in_false_colours_or_with_transparent_parts_is_named(tmp_path: Path) -> None:
+    prob, mask = make_pair(0)
+    levels = np.rint(prob * 255).astype(np.uint8)
+    write_mask(tmp_path / "masks" / "a.png", mask)
+    (tmp_path / "maps").mkdir()
+    Image.fromarray(cv2.applyColorMap(levels, cv2.COLORMAP_JET)).save(tmp_path / "maps" / "a.png")
+    with pytest.raises(CracksegError, match=r"a\.png: expected one channel .* colour map"):
+        score_folder(tmp_path / "maps", tmp_path / "masks")
+    Image.fromarray(np.dstack([levels] * 4)).save(tmp_path / "maps" / "a.png")
+    with pytest.raises(CracksegError, match=r"a\.png: parts of the map are transparent"):
+        score_folder(tmp_path / "maps", tmp_path / "masks")
+
+
+def test_inverted_ground_truth_gives_no_perfect_score(tmp_path: Path) -> None:
+    prob, mask = make_pair(0)
+    write_probability_map(tmp_path / "maps" / "a.png", prob)
+    write_mask(tmp_path / "masks" / "a.png", 1 - mask)
+    with pytest.raises(CracksegError, match="most of the pixels are crack"):
         score_folder(tmp_path / "maps", tmp_path / "masks")

@@ -134,12 +134,13 @@ class MaskReader:
         return [] if self.may_fill else self._find_inverted()
 
     def _refuse_kinds(self, kinds: list[int]) -> str:
-        what = "several colours" if any(kind & COLOUR for kind in kinds) else "several kinds of pixels"
+        colours = "the masks hold several colours"
+        what = colours if any(kind & COLOUR for kind in kinds) else "the masks hold several kinds of pixels"
         shown = join_some(map(name_value, kinds))
         if self.may_fill:
-            return f"masks or regions of interest hold {what} ({shown}); expected white on black"
+            return f"{what} ({shown}); expected white on black of a region of interest or a prediction"
         return (
-            f"the masks hold {what} ({shown}): which are cracks? Values seen: {self.describe_values()}. Say it, e.g. "
+            f"{what} ({shown}): which are cracks? Values seen: {self.describe_values()}. Say it, e.g. "
             f"{_option(kinds[-1])} (repeat it for more than one)"
         )
 

@@ -164,3 +164,21 @@ def test_annotated_picture_shows_the_photograph_and_every_label_that_fits() -> N
     assert (bottom > 200).mean() > 0.5  # the line of text below the photograph
     labels, _ = cv2.connectedComponents((picture[:1390].min(axis=-1) > 245).astype(np.uint8))
     assert labels - 1 >= 2
+
+
+def test_cracks_in_one_colour_and_patches_in_another_are_told_apart_by_colour_only(tmp_path: Path) -> None:
+    for name, colour in (("crack", (128, 0, 0)), ("patch", (0, 128, 0))):
+        bar = draw_bar((120.3, 119.8), 100, 4, 30) > 0
+        write_bytes(tmp_path / "masks" / f"{name}.png", encode_png(bar[..., None] * np.array(colour, np.uint8)))
+    result = run(tmp_path / "masks", "--out", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "--crack-value '#800000'" in str(result.exception)
+    assert not (tmp_path / "out" / "cracks.csv").exists()
+    result = run(tmp_path / "masks", "--json", "--crack-value", "#800000")
+    assert [len(report["cracks"]) for report in json.loads(result.stdout)] == [1, 0]
+
+
+def test_a_crack_value_that_no_mask_has_is_no_measurement_of_nothing(masks: Path) -> None:
+    result = run(masks, "--crack-value", 254)
+    assert result.exit_code == 1
+    assert "no mask has the crack value 254" in str(result.exception)
