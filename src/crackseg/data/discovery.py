@@ -98,8 +98,8 @@ def find_datasets(
         elif (word := split_of_name(source.name)) and not any(dataset.claims.values()):
             dataset.account.pass_over(
                 "split",
-                f"the name of {source.name} says {word}, but a folder that is imported alone is divided; keep its images "
-                "in one split with --split-counts, e.g. 0 0 1 for test",
+                f"the name of {source.name} says {word}, but a folder that is imported alone is divided; keep its "
+                "images in one split with --split-counts, e.g. 0 0 1 for test",
             )
         datasets.append(dataset)
     datasets[0].problems[:0] = index_problems
