@@ -19,7 +19,6 @@ HOST = "127.0.0.1"
 _AT_ONCE = 2  # predictions: one computes while another decodes; more would only take memory
 _MAX_HEADER = 4000  # characters; clients refuse longer ones
 _WARNINGS: ContextVar[list[str]] = ContextVar("warnings")
-_BODY: ContextVar[bytes] = ContextVar("body")
 _BASE64 = frozenset(string.ascii_letters + string.digits + "+/=" + string.whitespace)
 _DRAIN_FACTOR = 64  # how much of a request that is too large is read and dropped, in limits
 
@@ -115,8 +114,6 @@ class LimitedModel:
             total = 0
             for number, content in enumerate(data["image"]):
                 width, height = _read_size(content)
-                if not width and (fault := _find_fault_of_text(number)):
-                    raise MlflowException.invalid_parameter_value(f"row {number} of column image: {fault}")
                 total += width * height
                 if total > self._max_pixels:
                     raise MlflowException.invalid_parameter_value(
@@ -166,31 +163,34 @@ def _read_size(content: Any) -> tuple[int, int]:
         return 0, 0
 
 
-def _find_fault_of_text(number: int) -> str:
-    """Say what is wrong with the text of a row in the request; "" if it is base64 of something.
+def _find_fault_of_text(body: bytes) -> str:
+    """Say which row of a refused request is no base64 text, and what it is; "" if all are.
 
-    MLflow's decoder drops all that is no base64, so what arrives here may be empty, or an image without its end.
+    MLflow's decoder drops all that is no base64, so that the model sees an empty image or one without its end.
     """
     try:
-        request = json.loads(_BODY.get(b""))
+        request = json.loads(body)
         if "dataframe_records" in request:
-            text = request["dataframe_records"][number]["image"]
+            texts = [record["image"] for record in request["dataframe_records"]]
         else:
             table = request["dataframe_split"]
-            text = table["data"][number][table["columns"].index("image")]
+            texts = [row[table["columns"].index("image")] for row in table["data"]]
     except (ValueError, LookupError, TypeError):
         return ""
-    if not isinstance(text, str):
-        return ""
-    if not text.strip():
-        return "the text is empty; expected the base64 text of a photograph's file"
-    odd = sorted(set(text) - _BASE64)
-    if odd:
+    expected = "expected the base64 text of a photograph's file"
+    for number, text in enumerate(texts):
+        if not isinstance(text, str):
+            continue
         shown = text if len(text) <= 40 else f"{text[:40]}…"
-        return (
-            f"{shown!r} is not base64 ({len(odd)} kinds of other characters, such as {odd[0]!r}); expected the base64 "
-            "text of a photograph's file, without a prefix such as data:image/jpeg;base64,"
-        )
+        if not text.strip():
+            return f"row {number} of column image: the text is empty; {expected}"
+        if odd := sorted(set(text) - _BASE64):
+            return (
+                f"row {number} of column image: {shown!r} is not base64 (it contains {odd[0]!r}); {expected}, without "
+                "a prefix such as data:image/jpeg;base64,"
+            )
+        if sum(not c.isspace() for c in text) % 4:
+            return f"row {number} of column image: {shown!r} is base64 that was cut short; {expected}"
     return ""
 
 
@@ -248,8 +248,9 @@ class RequestLimit:
             return waiting.pop() if waiting else await receive()
 
         warnings = [self.warning] if self.warning else []
-        _BODY.set(content)
         _WARNINGS.set(warnings)  # the list is the same in the thread that predicts
+
+        refused: list[str] = []
 
         async def send_named(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -258,7 +259,11 @@ class RequestLimit:
                     said = " ".join(" ".join(dict.fromkeys(warnings)).split())[:_MAX_HEADER]
                     headers.append((b"x-crackseg-warning", said.encode("ascii", "replace")))
                 message["headers"] = headers
-            await send(message)
+                if message["status"] == 400 and (fault := _find_fault_of_text(content)):
+                    refused.append(fault)
+                    await _answer(send, 400, "INVALID_PARAMETER_VALUE", fault)
+            if not refused:
+                await send(message)
 
         await self.app(scope, replay, send_named)
 

@@ -85,6 +85,7 @@ def test_a_photograph_unlike_the_models_own_warns_in_the_header_of_its_own_answe
         ("?!?", r"row 1 of column image: '?!?' is not base64"),
         ("", "the text is empty"),
         ("  ", "the text is empty"),
+        ("aGVsbG8", "cut short"),
         ("aGVsbG8=", "not an image"),
     ],
 )
