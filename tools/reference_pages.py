@@ -25,7 +25,7 @@ def settings_page(root: Path) -> str:
     committed = YAML(typ="safe", pure=True).load((root / "params.yaml").read_text(encoding="utf-8"))
     parts = [
         "# Settings\n",
-        "Every key of `params.yaml`, made from `src/crackseg/params.py`. The committed value is the "
+        "Every key of `params.yaml`, made from `src/crackseg/params/sections.py`. The committed value is the "
         "paper's best model. `dvc exp run -S loss.gamma=4` changes one for a run; an unknown key, a wrong type or a "
         "value out of range is an error that names the key.\n",
     ]

@@ -27,7 +27,10 @@ log = logging.getLogger("mkdocs.hooks.crackseg")
 # Pages that are files of the root; pages that are made, and of which source.
 ROOT_PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 MADE_PAGES = {"reference/settings.md": settings_page, "reference/commands.md": commands_page}
-SOURCE_PAGES = {"src/crackseg/params.py": "reference/settings.md", "src/crackseg/cli": "reference/commands.md"}
+SOURCE_PAGES = {
+    "src/crackseg/params/sections.py": "reference/settings.md",
+    "src/crackseg/cli": "reference/commands.md",
+}
 
 _FENCE = re.compile(r"^( *)(`{3,}|~{3,}).*?^\1\2`*[ \t]*$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"(?P<image>!?)\[(?P<text>(?:[^\[\]]|\[[^\]]*\])*)\]\((?P<target>[^()\s]+)\)")

@@ -1,16 +1,25 @@
-"""The code that a result follows from, read from the imports: deps of dvc.yaml, key of a checkpoint.
+"""What a result follows from: settings, as said at the fields of params, and code, as read from the imports.
 
-A result changes with its settings, its images and its code. DVC tracks the first two by value; of the code, these are
-the modules that a module imports, directly or not, without those of :data:`NOT_IN_RESULTS`.
+From here come the keys of checkpoints and trials, which runs are alike, what a search compares, what a comparison of
+runs accepts; tests/rules holds dvc.yaml's deps and params to it.
 """
 
 from __future__ import annotations
 
 import ast
 import hashlib
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel
+
+from crackseg.params import Params
+from crackseg.params.effects import Affects, Effect
+
+_Value = TypeVar("_Value")
 
 PACKAGE = Path(__file__).parent
 
@@ -20,13 +29,57 @@ NOT_IN_RESULTS = (
     "crackseg.launching",
     "crackseg.lineage",
     "crackseg.outbox",
-    "crackseg.params",
-    "crackseg.params_problems",
+    "crackseg.params*",
     "crackseg.project_folder",
     "crackseg.tracking",
 )
 """Modules (patterns) that word messages, find the folder, carry settings and records: a change in them, or in what is
 imported for that, must not train a model again."""
+
+
+def _read_answers() -> dict[str, tuple[Affects, ...]]:
+    answers = {}
+    for section, field in Params.model_fields.items():
+        assert isinstance(field.annotation, type)
+        assert issubclass(field.annotation, BaseModel)
+        for name, of_key in field.annotation.model_fields.items():
+            answers[f"{section}.{name}"] = tuple(mark for mark in of_key.metadata if isinstance(mark, Affects))
+    return answers
+
+
+ANSWERS: Mapping[str, tuple[Affects, ...]] = _read_answers()
+"""By dotted key, what is said at its field."""
+
+
+def keys_changing(*effects: Effect) -> frozenset[str]:
+    """List the keys that change one of these products directly."""
+    return frozenset(key for key, marks in ANSWERS.items() if any(mark.effects & set(effects) for mark in marks))
+
+
+def keys_behind(*effects: Effect, settings: Mapping[str, object] | None = None) -> frozenset[str]:
+    """List the keys that one of these products follows from, directly or through what it is made from.
+
+    Args:
+        effects: the products.
+        settings: flat values, or their text: leave out keys that need other ones to have an effect.
+    """
+    return frozenset(
+        key
+        for key, marks in ANSWERS.items()
+        if any(mark.reaches(effect) and mark.holds(settings or {}) for mark in marks for effect in effects)
+    )
+
+
+def settings_behind(effect: Effect, settings: Mapping[str, _Value]) -> dict[str, _Value]:
+    """Choose the settings that a product follows from.
+
+    Args:
+        effect: the product.
+        settings: flat, values or their text as MLflow records it. Keys that another version of crackseg had are
+            kept: nothing is known of them.
+    """
+    behind = keys_behind(effect, settings=settings)
+    return {key: value for key, value in settings.items() if key in behind or key not in ANSWERS}
 
 
 def list_code(module: str) -> tuple[Path, ...]:

@@ -24,24 +24,17 @@ from crackseg.data.versioning import hash_file
 from crackseg.devices import choose_device, choose_precision, describe_device
 from crackseg.evaluation import score_split
 from crackseg.inference import Predictor
-from crackseg.lineage import hash_code
+from crackseg.lineage import hash_code, settings_behind
 from crackseg.models import build_model
 from crackseg.models.network import CrackNetwork
 from crackseg.models.weights_file import save_weights
 from crackseg.params import Params, flatten_params
+from crackseg.params.effects import SCORES
 from crackseg.predicted_maps import predict_split
 from crackseg.records import CrackSample
 from crackseg.tracking import Store, describe_code, fetched_init
 from crackseg.training import TrainingRecipe, fit
 
-_NO_EFFECT = (
-    "train.num_workers",
-    "train.num_processes",
-    "train.cache_gb",
-    "train.device",
-    "predict.engine",
-)  # on what comes out, but for rounding
-_DECIDES = ("augment", "model", "loss", "optimizer", "scheduler", "train", "predict", "postprocess", "evaluate")
 _TIMED_IMAGES = 4  # of the validation images; each is timed as often, and the fastest pass counts
 
 
@@ -83,11 +76,7 @@ def prepare_images(data_dir: Path, dataset: str, folder: Path, base: Params) -> 
 
 def trial_key(params: Params, prepared_dir: Path) -> str:
     """Name a trial by everything that its figures follow from: settings, images, code."""
-    settings = {
-        key: value
-        for key, value in flatten_params(params).items()
-        if key.split(".")[0] in _DECIDES and key not in _NO_EFFECT
-    }
+    settings = settings_behind(SCORES, flatten_params(params))
     images = hash_file(prepared_dir / params.data.train_dataset / "manifest.csv")
     return checkpoint_key(settings, images, hash_code(__name__))
 

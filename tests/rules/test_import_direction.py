@@ -13,7 +13,6 @@ ORDER = [
     "crackseg.project_folder",
     "crackseg.store_address",
     "crackseg.devices",
-    "crackseg.params_problems",
     "crackseg.params",
     "crackseg.lineage",
     "crackseg.records",

@@ -12,11 +12,10 @@ from tqdm import tqdm
 from crackseg.bootstrap import Difference, Metric, compare_ois, compare_paired
 from crackseg.compare.evidence import Evidence
 from crackseg.compare.finding import ComparedRun
+from crackseg.lineage import keys_behind
+from crackseg.params.effects import COUNTING
 
 FIGURES = (("paper", "ods"), ("paper", "ois"), ("paper", "ap"), ("symmetric", "ods"), ("strict", "ods"))
-# What truth and counts follow from; what a model did to its maps (postprocess, predict) is what is compared.
-_SCORING = ("data.size_px", "data.resize", "data.mask_resize", "evaluate.tolerance_px", "evaluate.num_thresholds",
-            "evaluate.use_roi")  # fmt: skip
 _TAGS = ("git.commit", "git.state", "data.md5", "data.source", "device", "model.init.md5")
 
 
@@ -55,7 +54,8 @@ def explain_incomparable(reference: ComparedRun, other: ComparedRun, dataset: st
         return f"which images and data version were scored is not recorded of {silent}"
     if former != new:
         return f"scored on other images or another data version ({_shorten(former)} / {_shorten(new)})"
-    changed = [key for key in _SCORING if reference.params.get(key) != other.params.get(key)]
+    # What a model did to its maps (postprocess, predict) is what is compared.
+    changed = [key for key in sorted(keys_behind(COUNTING)) if reference.params.get(key) != other.params.get(key)]
     if changed:
         values = (f"{key} {reference.params.get(key, '–')} / {other.params.get(key, '–')}" for key in changed)
         return f"scored with other settings ({', '.join(values)})"

@@ -10,6 +10,8 @@ import pandas as pd
 from crackseg.bootstrap import Difference
 from crackseg.compare.differences import ScoreRow
 from crackseg.compare.finding import ComparedRun
+from crackseg.lineage import ANSWERS, keys_behind
+from crackseg.params.effects import RESULTS
 
 _LONGEST = 40  # characters of a parameter's value
 _SHOWN_IMAGES = 5
@@ -36,11 +38,16 @@ def format_page(
     labels = [run.label for run in runs]
     parts = [f"# {' · '.join(labels)}", _table(["run", "run id"], [[run.label, run.run_id] for run in runs])]
     parts.append("## What differs")
-    if differing:
-        settings = [[key, *(_cut(value) for value in values)] for key, values in differing.items()]
-        parts.append(_table(["setting", *labels], settings))
+    # Of keys that another version had nothing is known, and tags are no settings.
+    idle = differing.keys() & ANSWERS.keys() - keys_behind(RESULTS)
+    rows_of = {key: [key, *(_cut(value) for value in values)] for key, values in differing.items()}
+    if counting := [row for key, row in rows_of.items() if key not in idle]:
+        parts.append(_table(["setting", *labels], counting))
     else:
-        parts.append("No recorded setting.")
+        parts.append("No recorded setting that scores follow from." if idle else "No recorded setting.")
+    if idle:
+        parts.append("Also, but no score follows from it, up to rounding:")
+        parts.append(_table(["setting", *labels], [row for key, row in rows_of.items() if key in idle]))
     parts.append("## Scores")
     scores = [
         [row.metric, *(_cell(v, d) for v, d in zip(row.values, row.differences, strict=True))] for row in rows

@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from crackseg.errors import CracksegError
+from crackseg.lineage import keys_behind, settings_behind
 from crackseg.models import ENCODERS, WIDTHS
 from crackseg.params import Params, change_params, flatten_params
+from crackseg.params.effects import RESULTS
 
 Setting = str | int | float | bool
 
@@ -44,11 +46,6 @@ RECIPE: Mapping[str, Any] = {
     "postprocess.method": "none",
 }
 """What sections 3.2 and 3.3 say of all cells; the committed params.yaml agrees with it."""
-
-# What a result does not follow from, but for rounding: where it was computed, and the name that it is registered by.
-# The seed does count: a cell that is queued again with another seed is a repetition that somebody asked for.
-_NO_EFFECT = {"train.device", "train.num_workers", "registry.model_name"}
-_ONLY_FOCAL = {"loss.gamma", "loss.alpha"}
 
 
 class PaperRow(NamedTuple):
@@ -187,19 +184,21 @@ def matches(cell: Cell, run_params: Mapping[str, str]) -> bool:
 def find_departures(cell: Cell, run_params: Mapping[str, str]) -> dict[str, tuple[Any, str | None]]:
     """Where a run of a cell does not follow the paper's recipe: key, the paper's value, the run's."""
     recipe = {key: value for key, value in RECIPE.items() if key not in dict(cell.settings)}
-    unused = _ONLY_FOCAL if run_params.get("loss.name") == "bce" else set()
+    counts = keys_behind(RESULTS, settings=run_params)
     return {
         key: (value, run_params.get(key))
         for key, value in recipe.items()
-        if key not in unused and not _agree(value, run_params.get(key))
+        if key in counts and not _agree(value, run_params.get(key))
     }
 
 
 def runs_alike(params: Params, run_params: Mapping[str, str]) -> bool:
-    """Whether a run had these settings in everything that its results follow from."""
-    flat = flatten_params(params)
-    unused = _NO_EFFECT | (_ONLY_FOCAL if params.loss.name == "bce" else set())
-    return all(_agree(value, run_params.get(key)) for key, value in flat.items() if key not in unused)
+    """Tell if a run had these settings in everything that its results follow from, but for rounding.
+
+    The seed counts: a cell that is queued again with another seed is a repetition that somebody asked for.
+    """
+    settings = settings_behind(RESULTS, flatten_params(params))
+    return all(_agree(value, run_params.get(key)) for key, value in settings.items())
 
 
 def _agree(value: Any, recorded: str | None) -> bool:

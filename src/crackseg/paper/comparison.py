@@ -11,8 +11,10 @@ from typing import Any
 import pandas as pd
 
 from crackseg.data.catalog import KNOWN_DATASETS, SAMPLE_SOURCE
+from crackseg.lineage import settings_behind
 from crackseg.paper.cells import Cell, PaperRow, find_departures, matches
 from crackseg.paper.published import CELL_KEYS, FIGURES, read_table3
+from crackseg.params.effects import RESULTS
 from crackseg.tracking import FinishedRun, Store
 
 DATASETS = tuple(KNOWN_DATASETS)
@@ -25,8 +27,6 @@ _ALSO_EXPECTED = {
     "postprocess.min_length_px": "0",
     "train.patches_per_image": "1",
 }
-# What tells runs of one kind apart, and what their results do not follow from.
-_MAY_DIFFER = {"train.seed", "train.device", "train.num_workers", "registry.model_name"}
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,9 @@ def _gather_cell(store: Store, cell: Cell, runs: Sequence[FinishedRun]) -> CellR
     kinds: dict[object, list[FinishedRun]] = {}
     for run in runs:
         if matches(cell, run.params):
-            kind = (run.tags["data.md5"], *sorted((k, v) for k, v in run.params.items() if k not in _MAY_DIFFER))
-            kinds.setdefault(kind, []).append(run)
+            settings = settings_behind(RESULTS, run.params)
+            settings.pop("train.seed", None)
+            kinds.setdefault((run.tags["data.md5"], *sorted(settings.items())), []).append(run)
     if not kinds:
         return CellResult(cell)
     sources = {id(of_kind): read_sources(store, of_kind[0]) for of_kind in kinds.values()}

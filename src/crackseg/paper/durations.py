@@ -8,25 +8,15 @@ from statistics import median
 
 from crackseg.devices import choose_device, describe_device
 from crackseg.errors import CracksegError
+from crackseg.lineage import keys_changing
 from crackseg.paper.published import read_table4
 from crackseg.params import Params, flatten_params
+from crackseg.params.effects import PACE
 from crackseg.tracking import FinishedRun
 from crackseg.training import format_duration
 
 # Table 4 is of 300 epochs over 200 images on one RTX 2080. It has no time for DeepCrack.
 _PAPER_EPOCHS, _PAPER_IMAGES = 300, 200
-
-# Runs that agree in these take as long for an epoch.
-_DECIDES_PACE = (
-    "data.size_px",
-    "augment.crop_px",
-    "model.architecture",
-    "model.width",
-    "model.encoder",
-    "train.batch_size",
-    "train.patches_per_image",
-    "train.precision",
-)
 
 
 @dataclass(frozen=True)
@@ -58,19 +48,20 @@ def estimate_duration(
         num_images: training images in it.
     """
     flat = flatten_params(params)
+    pace = keys_changing(PACE) - {"model.train_layers"}
     alike = [
         run
         for run in runs
         if run.metrics.get("training_seconds", 0) > 0
         and run.tags.get("device") == machine
         and run.tags.get("data.md5") == data_md5
-        and all(run.params.get(key) == str(flat[key]) for key in _DECIDES_PACE)
+        and all(run.params.get(key) == str(flat[key]) for key in pace)
     ]
     # Training the classifier alone is faster: such runs tell of each other, if there are any.
     closest = [run for run in alike if run.params["model.train_layers"] == params.model.train_layers] or alike
     if closest:
-        pace = median(run.metrics["training_seconds"] / int(run.params["train.epochs"]) for run in closest)
-        return Duration(pace * params.train.epochs, "measured")
+        epoch_s = median(run.metrics["training_seconds"] / int(run.params["train.epochs"]) for run in closest)
+        return Duration(epoch_s * params.train.epochs, "measured")
     table = read_table4().set_index("system")["training_s_300_epochs"].dropna()
     if params.model.architecture not in table:
         return Duration(0.0, "unknown")

@@ -16,22 +16,14 @@ from crackseg.data.preprocessing import PreparedPair, prepare_pair
 from crackseg.errors import CracksegError
 from crackseg.evaluation import changes_maps, stretch_map
 from crackseg.inference import Predictor, build_predictor
+from crackseg.lineage import keys_changing
 from crackseg.models.weights_file import load_network
 from crackseg.paper.comparison import DATASETS, CellResult
 from crackseg.params import Params, change_params, load_params, parse_setting
+from crackseg.params.effects import COUNTING, IMAGES, MAPS, SCORES
 from crackseg.postprocessing import postprocess_map
 from crackseg.records import CrackSample
 from crackseg.tracking import FinishedRun, Store, fetch_weights
-
-_SETTINGS = (
-    "data.size_px",
-    "data.resize",
-    "data.mask_resize",
-    "predict.",
-    "postprocess.",
-    "evaluate.",
-    "train.precision",
-)
 
 
 @dataclass(frozen=True)
@@ -91,7 +83,8 @@ def predict_examples(
 
 def _read_params(run: FinishedRun, root: Path) -> Params:
     """The settings that the run prepared, predicted and scored with; the rest is params.yaml's and plays no part."""
-    recorded = [f"{key}={value}" for key, value in run.params.items() if key.startswith(_SETTINGS)]
+    used = keys_changing(IMAGES, MAPS, COUNTING, SCORES)
+    recorded = [f"{key}={value}" for key, value in run.params.items() if key in used]
     return change_params(
         load_params(root / "params.yaml"), dict(map(parse_setting, recorded)), source=f"run {run.run_id}"
     )

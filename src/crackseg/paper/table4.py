@@ -10,10 +10,12 @@ from statistics import median
 import pandas as pd
 
 from crackseg.data.catalog import SAMPLE_SOURCE
+from crackseg.lineage import keys_changing
 from crackseg.models import ARCHITECTURES
 from crackseg.paper.comparison import read_inputs
 from crackseg.paper.published import read_table4
 from crackseg.paper.timing import BATCH_SIZE, CROP_PX, SIZE_PX, InferenceTiming
+from crackseg.params.effects import PACE
 from crackseg.tables import format_markdown
 from crackseg.tracking import FinishedRun, Store
 from crackseg.training import format_duration
@@ -21,14 +23,12 @@ from crackseg.training import format_duration
 EPOCHS = 300
 _STEPS_PER_EPOCH = 200 // BATCH_SIZE  # of the paper's 200 training images
 
-# What an epoch's time follows from, and what the paper has for it (None: nothing).
-_CONDITIONS = {
+# Of what an epoch's time follows from, what the paper says or what goes without saying there.
+_PAPER_CONDITIONS = {
     "data.size_px": "512",
-    "augment.crop_px": None,
     "train.batch_size": "2",
     "train.patches_per_image": "1",
     "train.validate_every": "1",
-    "train.precision": None,
     "model.width": "None",
     "model.encoder": "",
     "model.train_layers": "all",
@@ -78,7 +78,7 @@ def gather_training_times(store: Store, runs: Sequence[FinishedRun]) -> dict[str
     groups: dict[tuple[object, ...], list[FinishedRun]] = {}
     for run in runs:
         if run.metrics.get("training_seconds", 0) > 0 and "model.architecture" in run.params:
-            alike = (run.params.get(key) for key in ("model.architecture", "train.epochs", *_CONDITIONS))
+            alike = (run.params.get(key) for key in ("train.epochs", *sorted(keys_changing(PACE))))
             groups.setdefault((*alike, run.tags.get("device"), run.tags.get("data.md5")), []).append(run)
     times: dict[str, TrainingTime] = {}
     for group in sorted(groups.values(), key=lambda group: _distance(group[0])):
@@ -115,12 +115,12 @@ def extrapolate_steps(steps: Mapping[str, Sequence[float]], *, hardware: str) ->
 
 
 def _distance(run: FinishedRun) -> tuple[bool, int, bool]:
-    departures = [key for key, theirs in _CONDITIONS.items() if theirs and run.params.get(key, theirs) != theirs]
+    departures = [key for key, theirs in _PAPER_CONDITIONS.items() if run.params.get(key, theirs) != theirs]
     return run.tags.get("data.source") == SAMPLE_SOURCE, len(departures), run.params["train.epochs"] != str(EPOCHS)
 
 
 def _describe_conditions(store: Store, run: FinishedRun) -> str:
-    given = {key: run.params.get(key, "") for key in _CONDITIONS}
+    given = {key: run.params.get(key, "") for key in keys_changing(PACE)}
     counts = [profile["images"] for name, profile in read_inputs(store, run.run_id) if name.endswith("-train")]
     words = [
         f"{counts[0]} images" if counts else "",

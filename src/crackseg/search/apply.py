@@ -11,12 +11,11 @@ from ruamel.yaml import YAML
 
 from crackseg.data.image_io import write_bytes
 from crackseg.errors import CracksegError
+from crackseg.lineage import keys_behind
 from crackseg.params import change_params, flatten_params, load_params
+from crackseg.params.effects import RESULTS, VERSION
 from crackseg.search.results import choose_trial
 from crackseg.search.study import Search
-
-# How a search runs, and nothing of what it finds.
-_OF_THE_SEARCH = ("search.", "train.num_workers", "train.num_processes", "train.cache_gb", "train.device")
 
 
 def settings_of_trial(search: Search, number: int | None, *, searched_only: bool) -> dict[str, Any]:
@@ -28,8 +27,9 @@ def settings_of_trial(search: Search, number: int | None, *, searched_only: bool
     """
     trial = choose_trial(search, number)
     overrides = {} if searched_only else search.overrides
-    kept = {key: value for key, value in overrides.items() if not key.startswith(_OF_THE_SEARCH)}
-    return kept | trial.params
+    # The others say how the search runs, and nothing of what it finds.
+    kept = keys_behind(RESULTS, VERSION, settings=flatten_params(search.params) | trial.params)
+    return {key: value for key, value in overrides.items() if key in kept} | trial.params
 
 
 def apply_trial(

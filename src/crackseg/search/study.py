@@ -20,8 +20,10 @@ from pydantic import ValidationError
 
 from crackseg.data.versioning import hash_file
 from crackseg.errors import CracksegError
+from crackseg.lineage import keys_changing, settings_behind
 from crackseg.paper.cells import GRID, RECIPE, TABLE3, Cell
 from crackseg.params import Params, change_params, flatten_params
+from crackseg.params.effects import SCORES, SEARCH
 from crackseg.search.space import Settings, Space, describe_space, iter_differences
 from crackseg.search.storage import PatientStorage
 from crackseg.tracking import Store
@@ -29,11 +31,6 @@ from crackseg.tracking import Store
 CELL = "cell"  # user attribute of a trial: the paper's cell that it is
 _CONFIG, _READY = "crackseg", "ready"  # user attributes of a study
 _READY_WAIT_S = 30
-_FREE = (
-    "train.num_workers", "train.num_processes", "train.cache_gb", "train.device", "data.test_datasets",
-    "data.evaluate_split", "registry.model_name",
-)  # fmt: skip
-_DECIDES = ("paper", "protocol", "second_objective", "sampler", "pruner", "seed")
 # GP and grouped TPE are marked as experimental; users have chosen them by name.
 warnings.simplefilter("ignore", ExperimentalWarning)
 
@@ -252,15 +249,15 @@ def _refuse_differences(name: str, config: Mapping[str, Any], params: Params, di
     made = change_params(read_params(config), config["overrides"], source="-S")
     differences = [f"search.space {d}" for d in iter_differences(describe_space(params), describe_space(made))]
     searched = describe_space(params).keys() | describe_space(made).keys()
+    # A condition on a key that is searched may hold in some trial.
+    fixed = [{k: v for k, v in flatten_params(p).items() if k not in searched} for p in (params, made)]
+    keys = frozenset().union(*(settings_behind(SCORES, flat) for flat in fixed))
     ours, theirs = (
-        {k: v for k, v in flatten_params(p).items() if k not in _FREE and k not in searched}
-        for p in (params, made)
+        {k: v for k, v in flat.items() if k in keys}
+        | {k: getattr(p.search, k.removeprefix("search.")) for k in keys_changing(SEARCH) - {"search.space"}}
+        for flat, p in zip(fixed, (params, made), strict=True)
     )
     differences += iter_differences(ours, theirs)
-    differences += iter_differences(
-        {f"search.{k}": getattr(params.search, k) for k in _DECIDES},
-        {f"search.{k}": getattr(made.search, k) for k in _DECIDES},
-    )
     if digest != config["data"]:
         differences.append(f"the images of {params.data.train_dataset} are others")
     if differences:

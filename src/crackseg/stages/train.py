@@ -20,10 +20,11 @@ from crackseg.data.image_io import write_bytes
 from crackseg.data.versioning import hash_file
 from crackseg.devices import choose_device, describe_device
 from crackseg.launching import run_in_processes
-from crackseg.lineage import hash_code
+from crackseg.lineage import hash_code, settings_behind
 from crackseg.models import build_model
 from crackseg.models.weights_file import save_weights
 from crackseg.params import Params, flatten_params, load_params
+from crackseg.params.effects import WEIGHTS
 from crackseg.processes import Processes, check_gpus, is_launched, joined
 from crackseg.project_folder import find_real_root
 from crackseg.records import CrackSample
@@ -32,9 +33,6 @@ from crackseg.tracking import RunRecorder, Store, describe_code, fetched_init
 from crackseg.training import TrainingRecipe, fit
 
 _Samples = tuple[list[CrackSample], list[CrackSample]]  # to train with and to validate with
-_SECTIONS = ("augment", "model", "loss", "optimizer", "scheduler", "train", "predict")
-# On the weights, but for rounding.
-_NO_EFFECT = ("train.num_workers", "train.num_processes", "train.cache_gb", "predict.engine")
 
 
 def run(root: Path) -> None:
@@ -66,7 +64,7 @@ def run(root: Path) -> None:
 
 def _training_key(layout: Layout, params: Params, init_digest: str) -> str:
     return checkpoint_key(
-        {k: v for k, v in flatten_params(params).items() if k.split(".")[0] in _SECTIONS and k not in _NO_EFFECT},
+        settings_behind(WEIGHTS, flatten_params(params)),
         hash_file(layout.prepared / params.data.train_dataset / "manifest.csv") + init_digest,
         hash_code(__name__),
     )

@@ -1,47 +1,58 @@
-"""params.yaml as frozen, typed sections: the only reader of settings.
+"""params.yaml as frozen, typed sections: what each key takes, means and affects.
 
-Unknown keys, wrong types, NaN and duplicate keys are errors that name the key, the value and the nearest
-valid one. ruamel.yaml reads the file because DVC does: PyYAML takes ``1e-3`` for text and keeps the last of two
-equal keys.
+A key says at its field what changes with it (:mod:`crackseg.params.effects`); without that answer this module cannot be
+imported.
 """
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
-from ruamel.yaml import YAML
-from ruamel.yaml.constructor import DuplicateKeyError
-from ruamel.yaml.error import YAMLError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from crackseg.errors import CracksegError
-from crackseg.params_problems import explain_problem
+from crackseg.params.effects import (
+    COUNTING,
+    IMAGES,
+    MAPS,
+    NOTHING,
+    PACE,
+    RESULTS,
+    SCORES,
+    SEARCH,
+    VERSION,
+    WEIGHTS,
+    Affects,
+)
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 PositiveInt = Annotated[int, Field(ge=1)]
 
 
-class _Section(BaseModel):
+class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
+class _Section(_Strict):
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        for name, field in cls.model_fields.items():
+            if not any(isinstance(mark, Affects) for mark in field.metadata):
+                raise TypeError(f"{cls.__name__}.{name}: say what changes with it: Annotated[…, Affects(…)]")
+
+
 class DataParams(_Section):
-    train_dataset: str
+    train_dataset: Annotated[str, Affects(WEIGHTS, VERSION)]
     """Dataset that training and validation images come from."""
-    test_datasets: Annotated[tuple[str, ...], Field(min_length=1)]
+    test_datasets: Annotated[tuple[str, ...], Field(min_length=1), Affects(RESULTS, VERSION)]
     """Datasets to predict and score, each a DVC stage of its own."""
-    evaluate_split: Literal["test", "val"]
+    evaluate_split: Annotated[Literal["test", "val"], Affects(RESULTS)]
     """Split that is predicted and scored."""
-    size_px: Annotated[int, Field(ge=32, le=16384)]
+    size_px: Annotated[int, Field(ge=32, le=16384), Affects(IMAGES, PACE)]
     """Side of the prepared images, in pixels (512 in the paper)."""
-    resize: Literal["square", "pad", "none"]
+    resize: Annotated[Literal["square", "pad", "none"], Affects(IMAGES, PACE)]
     """``square`` distorts to size_px x size_px (the paper); ``pad`` keeps the aspect ratio and pads; ``none``
     keeps every image as it is."""
-    mask_resize: Literal["nearest", "line"]
+    mask_resize: Annotated[Literal["nearest", "line"], Affects(IMAGES)]
     """``nearest`` (the paper) breaks 1-px lines when it shrinks; ``line`` keeps them connected."""
 
     @model_validator(mode="after")
@@ -52,102 +63,104 @@ class DataParams(_Section):
 
 
 class AugmentParams(_Section):
-    flip_horizontal: Probability
+    flip_horizontal: Annotated[Probability, Affects(WEIGHTS)]
     """Probability of a left-right flip."""
-    flip_vertical: Probability
+    flip_vertical: Annotated[Probability, Affects(WEIGHTS)]
     """Probability of an up-down flip."""
-    blur: Probability
+    blur: Annotated[Probability, Affects(WEIGHTS)]
     """Probability of a Gaussian blur."""
-    blur_sigma_px: Annotated[float, Field(ge=0, le=10)]
+    blur_sigma_px: Annotated[float, Field(ge=0, le=10), Affects(WEIGHTS)]
     """Largest standard deviation of that blur, in pixels."""
-    hue: Annotated[float, Field(ge=0, le=0.5)]
+    hue: Annotated[float, Field(ge=0, le=0.5), Affects(WEIGHTS)]
     """Largest turn of the hue, as a share of the colour circle."""
-    saturation: Probability
+    saturation: Annotated[Probability, Affects(WEIGHTS)]
     """Largest relative change of saturation."""
-    brightness: Probability
+    brightness: Annotated[Probability, Affects(WEIGHTS)]
     """Largest change of brightness, as a share of full scale."""
-    contrast: Probability
+    contrast: Annotated[Probability, Affects(WEIGHTS)]
     """Largest relative change of contrast around the mean."""
-    crop_px: Annotated[int, Field(ge=0)]
+    crop_px: Annotated[int, Field(ge=0), Affects(WEIGHTS, PACE)]
     """Side of the random square crop, in pixels of the prepared image; 0 takes the whole image."""
 
 
 class ModelParams(_Section):
-    architecture: str
+    architecture: Annotated[str, Affects(WEIGHTS, PACE)]
     """A name from ``crackseg.models.ARCHITECTURES``."""
-    init: str
+    init: Annotated[str, Affects(WEIGHTS)]
     """``random``, ``imagenet`` (backbone), ``coco`` (the paper), a weights file, or ``models:/NAME/VERSION``."""
-    num_classes: Literal[1, 2]
+    num_classes: Annotated[Literal[1, 2], Affects(WEIGHTS)]
     """Output maps: crack alone, or background and crack."""
-    normalize: bool
+    normalize: Annotated[bool, Affects(WEIGHTS)]
     """Subtract ImageNet's mean and divide by its deviation, inside the model."""
-    train_layers: Literal["all", "classifier"]
+    train_layers: Annotated[Literal["all", "classifier"], Affects(WEIGHTS, PACE)]
     """What is trained."""
-    width: Annotated[int, Field(ge=4, le=256)] | None
+    width: Annotated[Annotated[int, Field(ge=4, le=256)] | None, Affects(WEIGHTS, PACE)]
     """Channels of the first level (``unet``, ``modified_unet``, ``deepcrack``); null takes the architecture's own."""
-    batch_norm: bool
+    batch_norm: Annotated[bool, Affects(WEIGHTS)]
     """Batch normalisation after each convolution (``deepcrack`` only)."""
-    encoder: str
+    encoder: Annotated[str, Affects(WEIGHTS, PACE)]
     """Encoder of smp or timm, for the architectures that have one to choose; empty takes the architecture's own."""
 
 
 class LossParams(_Section):
-    name: Literal["focal", "bce"]
+    name: Annotated[Literal["focal", "bce"], Affects(WEIGHTS)]
     """The paper's balanced binary focal loss (equation 2), or binary cross-entropy."""
-    gamma: Annotated[float, Field(ge=0, le=100)]
+    gamma: Annotated[float, Field(ge=0, le=100), Affects(WEIGHTS, when={"loss.name": "focal"})]
     """Focusing exponent of equation (2)."""
-    alpha: Annotated[float, Field(gt=0)]
+    alpha: Annotated[float, Field(gt=0), Affects(WEIGHTS, when={"loss.name": "focal"})]
     """Weight of the non-crack term of equation (2)."""
 
 
 class OptimizerParams(_Section):
-    name: Literal["sgd", "adam", "adamw"]
+    name: Annotated[Literal["sgd", "adam", "adamw"], Affects(WEIGHTS)]
     """Optimiser, as torch names it."""
-    lr: Annotated[float, Field(gt=0, le=10)]
+    lr: Annotated[float, Field(gt=0, le=10), Affects(WEIGHTS)]
     """Initial learning rate."""
-    momentum: Annotated[float, Field(ge=0, lt=1)]
+    momentum: Annotated[float, Field(ge=0, lt=1), Affects(WEIGHTS)]
     """Momentum of SGD; beta 1 of Adam and AdamW."""
-    weight_decay: Annotated[float, Field(ge=0)]
+    weight_decay: Annotated[float, Field(ge=0), Affects(WEIGHTS)]
     """Weight decay."""
 
 
 class SchedulerParams(_Section):
-    name: Literal["plateau", "cosine", "none"]
+    name: Annotated[Literal["plateau", "cosine", "none"], Affects(WEIGHTS)]
     """``plateau`` follows the validation loss (the paper); ``cosine`` falls to zero over the epochs, by step."""
-    factor: Annotated[float, Field(gt=0, lt=1)]
+    factor: Annotated[float, Field(gt=0, lt=1), Affects(WEIGHTS, when={"scheduler.name": "plateau"})]
     """What ``plateau`` multiplies the learning rate with."""
-    patience: Annotated[int, Field(ge=0)]
+    patience: Annotated[int, Field(ge=0), Affects(WEIGHTS, when={"scheduler.name": "plateau"})]
     """Epochs without a better validation loss before ``plateau`` acts."""
 
 
 class TrainParams(_Section):
-    epochs: PositiveInt
+    epochs: Annotated[PositiveInt, Affects(WEIGHTS)]
     """Passes over the training images."""
-    batch_size: PositiveInt
+    batch_size: Annotated[PositiveInt, Affects(WEIGHTS, PACE)]
     """Patches in one step, over all parts and processes together."""
-    accumulate: PositiveInt
+    accumulate: Annotated[PositiveInt, Affects(WEIGHTS, PACE)]
     """Parts that a step's batch is computed in, one after another, where a GPU cannot hold it whole."""
-    patches_per_image: PositiveInt
+    patches_per_image: Annotated[PositiveInt, Affects(WEIGHTS, PACE)]
     """Random crops from each image in an epoch."""
-    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    seed: Annotated[int, Field(ge=0, lt=2**32), Affects(WEIGHTS)]
     """Seed of weights, order and augmentation."""
-    precision: Literal["auto", "float32", "bfloat16", "float16"]
+    precision: Annotated[Literal["auto", "float32", "bfloat16", "float16"], Affects(WEIGHTS, MAPS, VERSION, PACE)]
     """``auto`` takes bfloat16 where the processor computes it fast, float16 on older GPUs, else float32; no TF32."""
-    device: Literal["auto", "cpu", "cuda", "mps"]
+    device: Annotated[Literal["auto", "cpu", "cuda", "mps"], Affects(NOTHING)]
     """``auto`` takes cuda, else mps, else cpu."""
-    deterministic: bool
+    deterministic: Annotated[bool, Affects(WEIGHTS, PACE)]
     """On a GPU, only kernels that give the same result every time; false takes the fastest."""
-    compile: bool
+    compile: Annotated[bool, Affects(WEIGHTS, PACE)]
     """Let torch compile the network: some time at the beginning, then faster steps."""
-    num_workers: Annotated[int, Field(ge=0, le=64)]
+    num_workers: Annotated[int, Field(ge=0, le=64), Affects(NOTHING)]
     """Processes that augment images, for each process that trains; the result does not depend on it."""
-    cache_gb: Annotated[float, Field(ge=0)]
+    cache_gb: Annotated[float, Field(ge=0), Affects(NOTHING)]
     """Gigabytes of disk for decoded images, which all trainings share; 0 keeps none."""
-    num_processes: Annotated[int, Field(ge=1, le=64)]
+    num_processes: Annotated[
+        int, Field(ge=1, le=64), Affects(PACE), Affects(WEIGHTS, when={"train.sync_batch_norm": False})
+    ]
     """Processes of this machine that train together, one for each GPU (docs/distributed.md)."""
-    sync_batch_norm: bool
+    sync_batch_norm: Annotated[bool, Affects(WEIGHTS)]
     """Several processes normalise by the statistics of the whole batch, not of each one's share."""
-    validate_every: PositiveInt
+    validate_every: Annotated[PositiveInt, Affects(WEIGHTS, PACE)]
     """Epochs from one validation to the next; the last epoch is always validated."""
 
     @model_validator(mode="after")
@@ -161,13 +174,14 @@ class TrainParams(_Section):
 
 
 class PredictParams(_Section):
-    tile_size_px: Annotated[int, Field(ge=64, le=8192)]
+    tile_size_px: Annotated[int, Field(ge=64, le=8192), Affects(WEIGHTS, MAPS)]
     """Side of the inference window; an image up to this size is taken whole."""
-    overlap_px: Annotated[int, Field(ge=0)]
+    overlap_px: Annotated[int, Field(ge=0), Affects(WEIGHTS, MAPS)]
     """Overlap of neighbouring tiles, blended."""
-    batch_size: PositiveInt
+    batch_size: Annotated[PositiveInt, Affects(NOTHING)]
     """Most tiles in one pass."""
-    engine: Literal["auto", "torch", "openvino"] = "auto"  # models that were registered before it existed lack it
+    # Models that were registered before it existed lack it.
+    engine: Annotated[Literal["auto", "torch", "openvino"], Affects(NOTHING)] = "auto"
     """What computes a long prediction: ``auto`` takes what was measured to be fastest (crackseg.calibration)."""
 
     @model_validator(mode="after")
@@ -178,43 +192,45 @@ class PredictParams(_Section):
 
 
 class PostprocessParams(_Section):
-    method: Literal["none", "thin", "hysteresis", "link"]
+    method: Annotated[Literal["none", "thin", "hysteresis", "link"], Affects(SCORES, VERSION)]
     """What is done to a map before its threshold (docs/post-processing.md)."""
-    low_ratio: Annotated[float, Field(gt=0, le=1)]
+    low_ratio: Annotated[
+        float, Field(gt=0, le=1), Affects(SCORES, VERSION, when={"postprocess.method": ("hysteresis", "link")})
+    ]
     """Share of the threshold that a weak pixel (``hysteresis``) or a gap on average (``link``) must reach."""
-    max_gap_px: PositiveInt
+    max_gap_px: Annotated[PositiveInt, Affects(SCORES, VERSION, when={"postprocess.method": "link"})]
     """Longest gap between two line ends that ``link`` bridges, in pixels."""
-    min_length_px: Annotated[int, Field(ge=0)]
+    min_length_px: Annotated[int, Field(ge=0), Affects(SCORES, VERSION)]
     """Pieces with a shorter bounding box are dropped, after any method; 0 keeps all."""
-    floor: Annotated[float, Field(gt=0, lt=1)]
+    floor: Annotated[float, Field(gt=0, lt=1), Affects(SCORES, VERSION)]
     """Share of a map's range below which nothing is taken for a crack; unused where nothing is post-processed."""
 
 
 class EvaluateParams(_Section):
-    tolerance_px: Annotated[int, Field(ge=0, le=100)]
+    tolerance_px: Annotated[int, Field(ge=0, le=100), Affects(COUNTING)]
     """Half-width of the square dilation of the truth, d in the paper's section 3.3."""
-    num_thresholds: Annotated[int, Field(ge=2, le=16384)]
+    num_thresholds: Annotated[int, Field(ge=2, le=16384), Affects(COUNTING)]
     """Thresholds are k / (num_thresholds - 1)."""
-    line_tolerance_px: Annotated[int, Field(ge=0, le=100)]
+    line_tolerance_px: Annotated[int, Field(ge=0, le=100), Affects(SCORES)]
     """Radius of the disc within which centre lines agree (centre-line IoU; OmniCrack30k's is 4)."""
-    use_roi: bool
+    use_roi: Annotated[bool, Affects(COUNTING)]
     """Score only inside the region of interest, where a dataset has one."""
 
 
 class RegistryParams(_Section):
-    model_name: Annotated[str, Field(min_length=1, pattern=r"^[^/:]+$")]
+    model_name: Annotated[str, Field(min_length=1, pattern=r"^[^/:]+$"), Affects(VERSION)]
     """Name of the registered model in MLflow."""
-    max_drop: Annotated[float, Field(ge=0, le=1)]
+    max_drop: Annotated[float, Field(ge=0, le=1), Affects(NOTHING)]
     """What a challenger may lose on any one dataset against the model in production, in units of the score; a gain
     elsewhere does not make up for more."""
-    max_slowdown: Annotated[float, Field(ge=1, le=1000)]
+    max_slowdown: Annotated[float, Field(ge=1, le=1000), Affects(NOTHING)]
     """How many times the seconds for an image of the model in production a challenger may take."""
 
 
 Choice = str | bool | int | float | None
 
 
-class SearchDimension(_Section):
+class SearchDimension(_Strict):
     """What one key of params.yaml may be in a search: a range, or choices (a list stands for choices alone)."""
 
     low: float | None = None
@@ -244,27 +260,29 @@ def _lists_as_tuples(value: Any) -> Any:
 
 
 class SearchParams(_Section):
-    space: dict[str, dict[str, Annotated[SearchDimension | None, BeforeValidator(_as_dimension)]]]
+    space: Annotated[
+        dict[str, dict[str, Annotated[SearchDimension | None, BeforeValidator(_as_dimension)]]], Affects(SEARCH)
+    ]
     """Section and key of params.yaml to search; null leaves a key as params.yaml has it."""
-    paper: Literal["grid", "table3", "none"]
+    paper: Annotated[Literal["grid", "table3", "none"], Affects(SEARCH)]
     """Which of the paper's cells are the first trials: those of section 3.1, only those of Table 3, or none."""
-    trials: PositiveInt
+    trials: Annotated[PositiveInt, Affects(NOTHING)]
     """Trials of a study, the paper's cells among them."""
-    protocol: Literal["paper", "symmetric", "strict"]
+    protocol: Annotated[Literal["paper", "symmetric", "strict"], Affects(SEARCH)]
     """Protocol of the validation ODS that is maximised."""
-    second_objective: Literal["none", "inference_time", "parameters"]
+    second_objective: Annotated[Literal["none", "inference_time", "parameters"], Affects(SEARCH)]
     """Minimised beside it: seconds for one validation image, or the network's number of parameters."""
-    sampler: Literal["tpe", "gp", "random", "grid"]
+    sampler: Annotated[Literal["tpe", "gp", "random", "grid"], Affects(SEARCH)]
     """Optuna's sampler; ``grid`` goes through the whole space in seeded order."""
-    pruner: Literal["median", "hyperband", "none"]
+    pruner: Annotated[Literal["median", "hyperband", "none"], Affects(SEARCH)]
     """What ends a trial early, by its validation ODS after an epoch; none with a second objective."""
-    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    seed: Annotated[int, Field(ge=0, lt=2**32), Affects(SEARCH)]
     """Of the sampler; the trainings have ``train.seed``."""
-    keep: Annotated[int, Field(ge=0)]
+    keep: Annotated[int, Field(ge=0), Affects(NOTHING)]
     """Weights are kept of this many of the best trials."""
 
 
-class Params(_Section):
+class Params(_Strict):
     """The whole of params.yaml; functions get their own section, never this."""
 
     data: DataParams
@@ -287,113 +305,3 @@ class Params(_Section):
                 f"augment.crop_px {self.augment.crop_px} is larger than data.size_px {self.data.size_px}"
             )
         return self
-
-
-def load_params(path: Path) -> Params:
-    """Read and check a params.yaml.
-
-    Raises:
-        CracksegError: the file is missing or no YAML, or a key is unknown, missing, doubled, of the wrong type
-            or out of range; the message names the file, the key, the value and what was expected.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise CracksegError(
-            f"{path}: cannot be read ({error.strerror}); run crackseg in the project's folder"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise CracksegError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from error
-    try:
-        plain = YAML(typ="safe", pure=True).load(text)
-    except DuplicateKeyError as error:
-        where = f" (line {error.problem_mark.line + 1})" if error.problem_mark else ""
-        raise CracksegError(
-            f"{path}: {str(error.problem).split(' with ')[0]}{where}; keep one of the two"
-        ) from error
-    except YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise CracksegError(f"{path}: not valid YAML{where}: {getattr(error, 'problem', error)}") from error
-    if not isinstance(plain, dict):
-        raise CracksegError(f"{path}: expected sections such as `model:` and `loss:`, got {type(plain).__name__}")
-    return _check(plain, str(path))
-
-
-def change_params(params: Params, changes: Mapping[str, Any], *, source: str) -> Params:
-    """Set keys such as ``loss.gamma`` anew, and check the whole again.
-
-    Args:
-        params: what to begin from; left as it is.
-        changes: values by dotted key.
-        source: where the changes come from, for messages, e.g. ``-S``.
-    Raises:
-        CracksegError: as :func:`load_params`.
-    """
-    content = params.model_dump(mode="json")
-    for key, value in changes.items():
-        *sections, name = key.split(".")
-        section = content
-        for part in sections:
-            section = section.setdefault(part, {})
-            if not isinstance(section, dict):
-                raise CracksegError(f"{source}: unknown key {key}; {part} holds a value and no further keys")
-        section[name] = value
-    return _check(content, source)
-
-
-def parse_setting(text: str) -> tuple[str, Any]:
-    """Read ``KEY=VALUE`` as `dvc exp run -S` does: the value is YAML.
-
-    Raises:
-        CracksegError: there is no key, or the value is no YAML.
-    """
-    key, equals, value = text.partition("=")
-    if not key or not equals:
-        raise CracksegError(f"-S {text}: expected KEY=VALUE, e.g. loss.gamma=4")
-    try:
-        return key, YAML(typ="safe", pure=True).load(value)
-    except YAMLError as error:
-        raise CracksegError(f"-S {text}: the value is not valid YAML") from error
-
-
-def _check(plain: dict, source: str) -> Params:
-    try:
-        # From JSON: strict Python input would refuse lists for tuples; NaN and dates become strings here and so
-        # fail their field's type with the key named.
-        return Params.model_validate_json(json.dumps(_jsonable(plain), default=str))
-    except ValidationError as error:
-        # Unknown keys first: a misspelt key is reported as unknown and as missing, and the former is the cause.
-        problems = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-        raise CracksegError("\n".join(explain_problem(source, e, _valid_keys()) for e in problems)) from error
-
-
-def _valid_keys() -> dict[str, list[str]]:
-    keys = {name: list(field.annotation.model_fields) for name, field in Params.model_fields.items()}  # type: ignore[union-attr]
-    return keys | {"search.space": list(SearchDimension.model_fields)}
-
-
-def flatten_params(params: BaseModel, prefix: str = "") -> dict[str, Any]:
-    """Flatten to ``{"loss.gamma": 2.0, …}``, the keys that MLflow shows; without ``search``.
-
-    A search looks for the settings of trainings; nothing of a training follows from it.
-    """
-    flat: dict[str, Any] = {}
-    for key, value in params:
-        if isinstance(value, SearchParams):
-            continue
-        if isinstance(value, BaseModel):
-            flat.update(flatten_params(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
-    return flat
-
-
-def _jsonable(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(k): _jsonable(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_jsonable(v) for v in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value

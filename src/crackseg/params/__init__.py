@@ -1,0 +1,42 @@
+"""params.yaml: its keys and what each affects (sections), how it is read and changed (loading)."""
+
+from crackseg.params.loading import change_params, flatten_params, load_params, parse_setting
+from crackseg.params.sections import (
+    AugmentParams,
+    Choice,
+    DataParams,
+    EvaluateParams,
+    LossParams,
+    ModelParams,
+    OptimizerParams,
+    Params,
+    PostprocessParams,
+    PredictParams,
+    RegistryParams,
+    SchedulerParams,
+    SearchDimension,
+    SearchParams,
+    TrainParams,
+)
+
+__all__ = [
+    "AugmentParams",
+    "Choice",
+    "DataParams",
+    "EvaluateParams",
+    "LossParams",
+    "ModelParams",
+    "OptimizerParams",
+    "Params",
+    "PostprocessParams",
+    "PredictParams",
+    "RegistryParams",
+    "SchedulerParams",
+    "SearchDimension",
+    "SearchParams",
+    "TrainParams",
+    "change_params",
+    "flatten_params",
+    "load_params",
+    "parse_setting",
+]

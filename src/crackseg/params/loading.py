@@ -1,0 +1,132 @@
+"""Read params.yaml, change its keys, flatten it: the only reader of settings.
+
+Unknown keys, wrong types, NaN and duplicate keys are errors that name the key, the value and the nearest valid one.
+ruamel.yaml reads the file because DVC does: PyYAML takes ``1e-3`` for text and keeps the last of two equal keys.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.constructor import DuplicateKeyError
+from ruamel.yaml.error import YAMLError
+
+from crackseg.errors import CracksegError
+from crackseg.params.problems import explain_problem
+from crackseg.params.sections import Params, SearchDimension, SearchParams
+
+
+def load_params(path: Path) -> Params:
+    """Read and check a params.yaml.
+
+    Raises:
+        CracksegError: the file is missing or no YAML, or a key is unknown, missing, doubled, of the wrong type
+            or out of range; the message names the file, the key, the value and what was expected.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise CracksegError(
+            f"{path}: cannot be read ({error.strerror}); run crackseg in the project's folder"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise CracksegError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from error
+    try:
+        plain = YAML(typ="safe", pure=True).load(text)
+    except DuplicateKeyError as error:
+        where = f" (line {error.problem_mark.line + 1})" if error.problem_mark else ""
+        raise CracksegError(
+            f"{path}: {str(error.problem).split(' with ')[0]}{where}; keep one of the two"
+        ) from error
+    except YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise CracksegError(f"{path}: not valid YAML{where}: {getattr(error, 'problem', error)}") from error
+    if not isinstance(plain, dict):
+        raise CracksegError(f"{path}: expected sections such as `model:` and `loss:`, got {type(plain).__name__}")
+    return _check(plain, str(path))
+
+
+def change_params(params: Params, changes: Mapping[str, Any], *, source: str) -> Params:
+    """Set keys such as ``loss.gamma`` anew, and check the whole again.
+
+    Args:
+        params: what to begin from; left as it is.
+        changes: values by dotted key.
+        source: where the changes come from, for messages, e.g. ``-S``.
+    Raises:
+        CracksegError: as :func:`load_params`.
+    """
+    content = params.model_dump(mode="json")
+    for key, value in changes.items():
+        *sections, name = key.split(".")
+        section = content
+        for part in sections:
+            section = section.setdefault(part, {})
+            if not isinstance(section, dict):
+                raise CracksegError(f"{source}: unknown key {key}; {part} holds a value and no further keys")
+        section[name] = value
+    return _check(content, source)
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """Read ``KEY=VALUE`` as `dvc exp run -S` does: the value is YAML.
+
+    Raises:
+        CracksegError: there is no key, or the value is no YAML.
+    """
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise CracksegError(f"-S {text}: expected KEY=VALUE, e.g. loss.gamma=4")
+    try:
+        return key, YAML(typ="safe", pure=True).load(value)
+    except YAMLError as error:
+        raise CracksegError(f"-S {text}: the value is not valid YAML") from error
+
+
+def _check(plain: dict, source: str) -> Params:
+    try:
+        # From JSON: strict Python input would refuse lists for tuples; NaN and dates become strings here and so
+        # fail their field's type with the key named.
+        return Params.model_validate_json(json.dumps(_jsonable(plain), default=str))
+    except ValidationError as error:
+        # Unknown keys first: a misspelt key is reported as unknown and as missing, and the former is the cause.
+        problems = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+        raise CracksegError("\n".join(explain_problem(source, e, _valid_keys()) for e in problems)) from error
+
+
+def _valid_keys() -> dict[str, list[str]]:
+    keys = {name: list(field.annotation.model_fields) for name, field in Params.model_fields.items()}  # type: ignore[union-attr]
+    return keys | {"search.space": list(SearchDimension.model_fields)}
+
+
+def flatten_params(params: BaseModel, prefix: str = "") -> dict[str, Any]:
+    """Flatten to ``{"loss.gamma": 2.0, …}``, the keys that MLflow shows; without ``search``.
+
+    A search looks for the settings of trainings; nothing of a training follows from it.
+    """
+    flat: dict[str, Any] = {}
+    for key, value in params:
+        if isinstance(value, SearchParams):
+            continue
+        if isinstance(value, BaseModel):
+            flat.update(flatten_params(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(k): _jsonable(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_jsonable(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
