@@ -135,10 +135,21 @@ def test_a_run_under_other_settings_is_another(change: str) -> None:
     assert not runs_alike(COMMITTED, record(BEST, **{key.replace(".", "__"): int(value)}))
 
 
-def test_where_it_was_computed_makes_no_other_run() -> None:
-    assert runs_alike(
-        COMMITTED, record(BEST, train__device="cuda", train__num_workers=8, registry__model_name="mine")
-    )
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("train.device", "cuda"), ("train.num_workers", 8), ("train.cache_gb", 0), ("train.num_processes", 2),
+        ("predict.engine", "torch"), ("predict.batch_size", 1), ("registry.model_name", "mine"),
+        ("registry.max_drop", 0.1), ("registry.max_slowdown", 3),
+    ],
+)  # fmt: skip
+def test_where_it_was_computed_or_judged_makes_no_other_run(key: str, value: object) -> None:
+    assert runs_alike(COMMITTED, record(BEST, **{key.replace(".", "__"): value}))
+
+
+def test_processes_that_normalise_each_its_own_share_make_another_run() -> None:
+    alone = change_params(COMMITTED, {"train.sync_batch_norm": False}, source="")
+    assert not runs_alike(alone, record(BEST, train__sync_batch_norm=False, train__num_processes=2))
 
 
 def test_gamma_makes_no_other_run_of_cross_entropy() -> None:

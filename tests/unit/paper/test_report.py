@@ -160,6 +160,18 @@ def test_seeds_are_averaged_and_of_one_seed_the_newest_counts(store: Store, fini
     assert "mean of 2 runs" in format_table3(compare(store))
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("registry.max_drop", 0.1), ("train.cache_gb", 0), ("train.num_processes", 2), ("predict.engine", "torch")],
+)
+def test_seeds_are_averaged_wherever_they_were_computed(
+    store: Store, finish: Finish, key: str, value: object
+) -> None:
+    finish(RANDOM_G2, scores={"ods": 0.6})
+    finish(RANDOM_G2, overrides={"train.seed": 1, key: value}, scores={"ods": 0.8})
+    assert row_of(compare(store), "CRKWH100", RANDOM_G2)["num_runs"] == 2
+
+
 def test_runs_of_other_settings_are_not_averaged(store: Store, finish: Finish) -> None:
     finish(RANDOM_G2, scores={"ods": 0.1})
     finish(RANDOM_G2, overrides={"train.seed": 1, "augment.blur": 0.0}, scores={"ods": 0.8})

@@ -251,7 +251,9 @@ def test_a_study_of_another_space_is_refused_with_the_difference_and_a_new_name(
         bench.open("mine", 1, search__space__loss__gamma__high=8)
     with pytest.raises(CracksegError, match=r"train\.epochs: 300 in the study, 7 now"):
         bench.open("mine", 1, train__epochs=7)
-    bench.open("mine", 1, train__num_workers=3)  # nothing follows from it
+    for key, value in [("train__num_workers", 3), ("registry__max_drop", 0.1), ("predict__engine", "torch")]:
+        bench.open("mine", 1, **{key: value})  # nothing follows from it
+    bench.open("mine", 1, data__evaluate_split="val")  # trials are scored on validation images
     assert load_search(bench.store, open_storage(bench.address), "mine").name == "mine"
 
 
