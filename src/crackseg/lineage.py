@@ -1,4 +1,4 @@
-"""What a result follows from: settings, as said at the fields of params, and code, as read from the imports.
+"""Causes of a result: settings, as said at the fields of params, and code, as read from the imports.
 
 From here come the keys of checkpoints and trials, which runs are alike, what a search compares, what a comparison of
 runs accepts; tests/rules holds dvc.yaml's deps and params to it.

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from crackseg.data.folder_walk import walk_folder
 from crackseg.data.image_io import IMAGE_EXTENSIONS
-from crackseg.data.image_kinds import has_image_ending
+from crackseg.data.image_kinds import has_image_ending, is_picture
 from crackseg.data.wording import count_of, join_some
 from crackseg.errors import CracksegError
 
@@ -28,7 +28,9 @@ class Photograph:
     name: str
 
 
-def find_photographs(patterns: Sequence[str], out_dir: Path | None) -> list[Photograph]:
+def find_photographs(
+    patterns: Sequence[str], out_dir: Path | None, *, also: Sequence[str] = ()
+) -> list[Photograph]:
     """List the photographs that files, folders (with all below them) and glob patterns name, sorted, each once.
 
     Names mirror the sub-folders below the deepest folder that holds everything asked for. Where two files differ by
@@ -38,6 +40,7 @@ def find_photographs(patterns: Sequence[str], out_dir: Path | None) -> list[Phot
         patterns: at least one. Folders and patterns give files with an image's extension; hidden ones below a folder
             are left out.
         out_dir: what an earlier run wrote there is no input; None where nothing is written.
+        also: endings of files that count, too, e.g. ``.mat`` of masks.
     Raises:
         CracksegError: nothing is there, or it holds no image.
     """
@@ -57,7 +60,7 @@ def find_photographs(patterns: Sequence[str], out_dir: Path | None) -> list[Phot
                 if match == pattern or has_image_ending(path):
                     found.add(path)
                     holders.append(path.parent)
-            elif files := _list_images(path, made):
+            elif files := _list_images(path, made, also):
                 found.update(files)
                 holders.append(path)
             elif len(matches) == 1 and path.resolve() != out_dir:
@@ -76,10 +79,11 @@ def find_photographs(patterns: Sequence[str], out_dir: Path | None) -> list[Phot
     return photographs
 
 
-def _list_images(folder: Path, left_out: Sequence[Path]) -> list[Path]:
+def _list_images(folder: Path, left_out: Sequence[Path], also: Sequence[str]) -> list[Path]:
     """List the pictures below a folder, linked folders too; what is passed over is said.
 
-    A picture of a kind that cannot be read, or a link to nothing, is listed: its row says what is wrong.
+    A picture of a kind that cannot be read, or a link to nothing, is listed: its row says what is wrong. A picture
+    without a picture's ending is known by its first bytes.
     """
     walked = walk_folder(folder)
     real_of: dict[Path, str] = {}  # one look-up for each folder, since a disk of photographs holds thousands
@@ -89,13 +93,18 @@ def _list_images(folder: Path, left_out: Sequence[Path]) -> list[Path]:
         real = real_of.setdefault(path.parent, os.path.realpath(path.parent))
         if any(Path(real).is_relative_to(written) for written in left_out):
             continue
-        if not has_image_ending(path):
+        if not (has_image_ending(path) or path.suffix.lower() in also or is_picture(path)):
             others[path.suffix.lower() or "no extension"] += 1
-        elif path != (first := found.setdefault(os.path.join(real, path.name), path)):
+            continue
+        # A link leads to the file that it names, which may be listed itself.
+        real_path = os.path.realpath(path) if path.is_symlink() else os.path.join(real, path.name)
+        if path != (first := found.setdefault(real_path, path)):
             twice.append(f"{path} ({first})")
     if others:
         kinds = ", ".join(f"{count} {ending}" for ending, count in others.most_common(6))
         _log.info("%s: %s passed over, no photographs: %s", folder, count_of(others.total(), "file"), kinds)
+    if walked.broken:
+        _log.warning("%s: links to nothing: %s", folder, join_some(walked.broken))
     if walked.loops:
         _log.warning("%s: not followed, since they lead back: %s", folder, join_some(walked.loops))
     if twice:

@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from crackseg.analysis import CrackAnalyzer, ModelSettings
-from crackseg.data.image_io import read_image, write_bytes, write_mask
+from crackseg.data.image_io import read_image, read_photograph, write_bytes, write_mask
 from crackseg.drift import compare, measure_photograph, warn_of_drift, warn_of_use
 from crackseg.errors import CracksegError
 from crackseg.measurement.files import MeasureOptions, MeasureSummary, measure_files
@@ -47,6 +47,7 @@ class Summary:
     num_images: int
     num_predicted: int = 0
     num_kept: int = 0  # from an earlier run
+    remarks: list[str] = field(default_factory=list)  # what was decided about a photograph when it was read
     failed: list[str] = field(default_factory=list)  # what was wrong with each, with its path
     seconds: float = 0.0
 
@@ -106,6 +107,8 @@ def predict_files(
                         bar.write(f"left out: {row['error']}", file=sys.stderr)
                     else:
                         figures.append(read_figures(row))
+                        if row["remark"]:
+                            summary.remarks.append(f"{photograph.path}: {row['remark']}")
                     bar.update()
             if drift := warn_of_drift(compare(analyzer.settings.reference, figures)):
                 asked = {str(photograph.path) for photograph in photographs}
@@ -191,12 +194,19 @@ def _predict_file(
     row = dict.fromkeys(COLUMNS, "") | _identify(photograph.path)
     row |= {"model": model, "threshold": repr(threshold)}
     try:
-        image_HW3 = read_image(photograph.path)
-        measured = measure_photograph(image_HW3)
-        crack_prob_HW = analyzer.predictor.predict_prob(image_HW3)  # refuses a photograph of a few pixels
+        return row | _predict_into(analyzer, photograph, out_dir, threshold, overlays)
     except CracksegError as error:
         message = " ".join(str(error).split())
         return row | {"error": message if str(photograph.path) in message else f"{photograph.path}: {message}"}
+
+
+def _predict_into(
+    analyzer: CrackAnalyzer, photograph: Photograph, out_dir: Path, threshold: float, overlays: bool
+) -> Row:
+    """Predict a photograph and write its pictures; the columns of its row that say what was found."""
+    image_HW3, remarks = read_photograph(photograph.path)
+    measured = measure_photograph(image_HW3)
+    crack_prob_HW = analyzer.predictor.predict_prob(image_HW3)  # refuses a photograph of a few pixels
     height, width = image_HW3.shape[:2]
     # Of a hundred megapixels, a photograph and its map leave no room for a third thing of that size.
     background_hw3 = _reduce(image_HW3)
@@ -211,9 +221,14 @@ def _predict_file(
     overlay_path = f"overlays/{photograph.name}.jpg" if overlays else ""
     if overlays:
         write_bytes(out_dir / overlay_path, draw_overlay(background_hw3, crack_mask_HW))
-    row |= {name: f"{value:.6g}" for name, value in measured.items()}
-    row["warning"] = _warn(analyzer.settings, measured)
-    return row | {"width": str(width), "height": str(height), "mask": mask_path, "overlay": overlay_path}
+    return {name: f"{value:.6g}" for name, value in measured.items()} | {
+        "width": str(width),
+        "height": str(height),
+        "mask": mask_path,
+        "overlay": overlay_path,
+        "remark": "; ".join(remarks),
+        "warning": _warn(analyzer.settings, measured),
+    }
 
 
 def measure_masks(
@@ -276,10 +291,13 @@ def _reduce(image_HW3: np.ndarray) -> np.ndarray:
 
 
 def describe_summary(summary: Summary, out_dir: Path) -> str:
-    """Say in a line what was done."""
+    """Say in a line or two what was done."""
     kept = f", {summary.num_kept} kept from before" if summary.num_kept else ""
     failed = f", {len(summary.failed)} could not be read (column error)" if summary.failed else ""
-    return (
+    done = (
         f"{summary.num_predicted} of {summary.num_images} photographs predicted{kept}{failed}, "
         f"in {summary.seconds:.1f} s: {out_dir / TABLE_NAME}"
     )
+    if summary.remarks:
+        done += f"\nread with a remark: {len(summary.remarks)} (column remark), e.g. {summary.remarks[0]}"
+    return done

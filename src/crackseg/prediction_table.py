@@ -16,9 +16,10 @@ from crackseg.errors import CracksegError
 TABLE_NAME = "predictions.csv"
 COLUMNS = (
     "image", "size_bytes", "modified_ns", "model", "threshold", "width", "height", "crack_fraction",
-    "crack_length_px", "score", "confidence", "brightness", "contrast", "sharpness", "mask", "overlay", "warning",
-    "error",
+    "crack_length_px", "score", "confidence", "brightness", "contrast", "sharpness", "mask", "overlay", "remark",
+    "warning", "error",
 )  # fmt: skip
+_ADDED = {"remark", "warning"}
 _log = logging.getLogger("crackseg")
 
 Row = dict[str, str]
@@ -34,8 +35,8 @@ def write_table(path: Path, rows: Iterable[Row]) -> None:
 
 
 def is_table(header: Sequence[str]) -> bool:
-    """Tell the table of predictions by its columns; tables of before there was a column ``warning`` are taken."""
-    return list(header) in (list(COLUMNS), [name for name in COLUMNS if name != "warning"])
+    """Tell the table of predictions by its columns; tables from before ``remark`` and ``warning`` are taken, too."""
+    return list(header) == [c for c in COLUMNS if c in header] and set(COLUMNS) - set(header) <= _ADDED
 
 
 def read_table(path: Path) -> list[Row]:

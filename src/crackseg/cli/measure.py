@@ -59,7 +59,7 @@ def measure(
     options = MeasureOptions(choose_scale(mm_per_px, points), min_length_px, crack_values or None)
     if photographs is not None and out_dir is None:
         raise CracksegError("--photographs are the backgrounds of the annotated pictures; say where to with --out")
-    found = find_photographs(masks, out_dir)
+    found = find_photographs(masks, out_dir, also=(".mat",))
     warnings = find_warnings(mask.path for mask in found)
     judge_masks(found, options)
     failed: list[str] = []

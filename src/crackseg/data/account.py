@@ -41,7 +41,7 @@ class Entry:
 
 @dataclass(slots=True)
 class ImportAccount:
-    """What an import recognised, and what it passed over.
+    """Entries on what an import recognised and passed over.
 
     Attributes:
         recognised: the entries of what is used, and how it was understood.

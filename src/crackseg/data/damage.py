@@ -111,7 +111,7 @@ class _Scan:
         self.is_refinement, self.low_bit = bool(bits >> 4), bits & 15
 
     def may_be_zeros(self, zero_codes: dict[tuple[int, int], int]) -> bool:
-        """Whether long runs of zero bits can be a flat area: every code of zeros says "no change" or "end of block".
+        """Tell if long runs of zero bits can be a flat area: every code of zeros says "no change" or "end of block".
 
         Refinements are plain bits; without Huffman tables the data are arithmetically coded.
         """

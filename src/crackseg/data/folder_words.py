@@ -1,4 +1,4 @@
-"""What the words in the names of folders and files say: the role of the files, their split, their dataset.
+"""Words in the names of folders and files: the role of the files, their split, their dataset.
 
 ``CrackTree260_gt/gt/6192.bmp`` is ground truth of CrackTree260, ``valid/Lable_image/1.png`` is ground truth of the
 validation split, ``train2017`` holds training images, and ``train_station`` is a place.

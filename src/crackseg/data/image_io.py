@@ -7,6 +7,7 @@ written next to their place and renamed.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 import uuid
@@ -177,15 +178,22 @@ def write_probability_map(path: Path, crack_prob: np.ndarray) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file next to its place and rename it, so that no one ever sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a file next to its place and rename it, so that no one ever sees half of it.
+
+    Raises:
+        CracksegError: the name is longer than the file system takes.
+        OSError: the disk refuses.
+    """
     temporary = path.with_name(f".{uuid.uuid4().hex[:12]}.tmp")  # short: with the file's name it could be too long
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_bytes(content)
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            raise CracksegError(f"{path}: the name is longer than the file system takes; shorten it") from error
         raise
 
 

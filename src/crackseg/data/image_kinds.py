@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 IMAGE_EXTENSIONS = (
     ".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp",
@@ -24,6 +24,8 @@ _RAW_REASON = "a camera's raw file; develop it into JPEG or TIFF first"
 _VIDEO_REASON = "a video; save its frames as JPEG or PNG first"
 _JXL_REASON = "JPEG XL, which is not read; save it as JPEG, PNG or TIFF"
 _UNREAD_ENDINGS = dict.fromkeys(_RAW, _RAW_REASON) | dict.fromkeys(_VIDEOS, _VIDEO_REASON) | {".jxl": _JXL_REASON}
+# Kinds whose first bytes no text file has by chance.
+_BY_CONTENT = ("JPEG", "PNG", "TIFF", "WEBP", "GIF", "AVIF", "HEIF", "JPEG2000", "JXL", "RAW")
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 _SIGNATURES = (
     (b"\xff\xd8\xff", "JPEG"), (b"\x89PNG\r\n\x1a\n", "PNG"), (b"II*\0", "TIFF"), (b"MM\0*", "TIFF"),
@@ -65,9 +67,15 @@ def has_image_ending(name: str | PurePath) -> bool:
     return suffix in IMAGE_EXTENSIONS or suffix in _UNREAD_ENDINGS
 
 
-def is_unread_kind(name: str | PurePath) -> bool:
-    """Whether a file's name ends as that of a raw file, a video or another kind that is never read."""
-    return PurePath(name).suffix.lower() in _UNREAD_ENDINGS
+def is_picture(path: Path) -> bool:
+    """Tell a photograph by its first bytes, whatever its name; False for what cannot be opened."""
+    try:
+        if not path.is_file():  # reading a pipe would wait for ever
+            return False
+        with path.open("rb") as file:
+            return recognise(file.read(HEAD_BYTES)) in _BY_CONTENT
+    except OSError:
+        return False
 
 
 def why_unread(name: str, head: bytes) -> str | None:

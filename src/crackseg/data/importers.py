@@ -23,9 +23,10 @@ from crackseg.data.account import ACCOUNT_NAME, ImportAccount
 from crackseg.data.annotated_pairs import draw_annotations
 from crackseg.data.catalog import IMPORTED_SOURCE, KNOWN_DATASETS, MANIFEST_COLUMNS, SPLITS
 from crackseg.data.crack_values import CrackValue
+from crackseg.data.decoding import decode_photograph, read_orientation
 from crackseg.data.discovery import find_datasets
 from crackseg.data.folder_words import fold
-from crackseg.data.image_io import decode_image, encode_png, write_bytes, write_mask
+from crackseg.data.image_io import encode_png, read_file, write_bytes, write_mask
 from crackseg.data.mask_formats import MaskReader, has_shape_of
 from crackseg.data.pairing import RawDataset, RawPair
 from crackseg.data.splits import decide_splits
@@ -201,11 +202,12 @@ def _write_files(
     label = dataset.source or f"{IMPORTED_SOURCE}:{source.name}"
     rows: list[dict[str, Any]] = []
     reencoded: dict[str, list[str]] = {}
+    remarked: dict[str, list[str]] = {}  # what was decided when photographs were read
     crack_pixels, crack_pixels_in_roi = 0, 0
     cut: list[str] = []
     for pair in tqdm(dataset.pairs, desc=f"import {dataset.name}", unit="image", disable=not progress):
         try:
-            image_name, (width, height), why = _write_image(pair, folder)
+            image_name, (width, height), why, remarks = _write_image(pair, folder)
             if pair.drawn is None:
                 mask = truth_reader.read(pair.mask_path)
             else:
@@ -226,6 +228,8 @@ def _write_files(
             continue
         if why:
             reencoded.setdefault(why, []).append(pair.image_path.name)
+        for remark in remarks:
+            remarked.setdefault(remark, []).append(pair.image_path.name)
         rows.append(
             {
                 "stem": pair.stem,
@@ -257,6 +261,8 @@ def _write_files(
     for why, names in sorted(reencoded.items()):
         text = f"{count_of(len(names), 'image')} re-encoded as upright RGB PNG ({why})"
         dataset.account.recognise("files", text, names)
+    for remark, names in sorted(remarked.items()):
+        dataset.account.recognise("files", f"{count_of(len(names), 'image')}: {remark}", names)
     if cut:
         text = f"{count_of(len(cut), 'shape')} partly outside the image: what lies in it is drawn"
         dataset.account.recognise("shapes", text, cut)
@@ -266,14 +272,15 @@ def _write_files(
     return table
 
 
-def _write_image(pair: RawPair, folder: Path) -> tuple[str, tuple[int, int], str | None]:
+def _write_image(pair: RawPair, folder: Path) -> tuple[str, tuple[int, int], str | None, tuple[str, ...]]:
     """Copy a photograph, or re-encode what not every reader shows alike.
 
     Returns:
-        Name of the written file, upright (width, height), and why it was re-encoded (None if copied).
+        Name of the written file, upright (width, height), why it was re-encoded (None if copied), and remarks on how
+        it was read.
     """
-    content = pair.image_path.read_bytes()
-    image = decode_image(content, name=str(pair.image_path))  # all of it, to find damaged files
+    content = read_file(pair.image_path)
+    image, remarks = decode_photograph(content, name=str(pair.image_path))  # all of it, to find damaged files
     suffix = pair.image_path.suffix.lower()
     why, extensions = _why_reencode(content)
     if why:
@@ -282,7 +289,7 @@ def _write_image(pair: RawPair, folder: Path) -> tuple[str, tuple[int, int], str
         suffix = extensions[0]  # e.g. a JPEG that is called .png
     name = f"{pair.stem}{suffix}"
     write_bytes(folder / "images" / name, content)
-    return name, (image.shape[1], image.shape[0]), why
+    return name, (image.shape[1], image.shape[0]), why, remarks
 
 
 def _why_reencode(content: bytes) -> tuple[str | None, tuple[str, ...]]:
@@ -290,7 +297,7 @@ def _why_reencode(content: bytes) -> tuple[str | None, tuple[str, ...]]:
         extensions = _EXTENSIONS_OF_FORMAT.get(image.format or "", ())
         if not extensions:
             return f"{image.format} file", extensions
-        if image.getexif().get(0x0112, 1) != 1:
+        if read_orientation(image) != 1:
             return "turned by EXIF", extensions
         # Pillow reads 16-bit RGB as 8 bits; only the PNG's header tells.
         if image.mode.startswith(("I", "F")) or (image.format == "PNG" and content[24:25] == b"\x10"):

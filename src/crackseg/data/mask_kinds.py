@@ -24,7 +24,7 @@ _SOLID_RANGE, _SOLID_WIDTH, _PEAK_WIDTH = 24, 8, 32  # grey levels, for areas af
 
 @dataclass(slots=True)
 class _Value:
-    """How the pixels of one value lie, summed over the masks that have it."""
+    """Counts of how the pixels of one value lie, summed over the masks that have it."""
 
     count: int = 0
     inside: int = 0  # 3 x 3 of one value

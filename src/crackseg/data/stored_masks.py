@@ -128,12 +128,12 @@ def _read_image_mask(path: Path) -> StoredMask:
 
 
 def _is_grey(values: np.ndarray) -> bool:
-    """Whether all channels are equal; (H, W, C)."""
+    """Tell if all channels are equal; (H, W, C)."""
     return all((values[..., 0] == values[..., c]).all() for c in range(1, values.shape[-1]))
 
 
 def _is_nearly_grey(values: np.ndarray) -> bool:
-    """Whether colours are remains of compression; (H, W, 3)."""
+    """Tell if colours are remains of compression; (H, W, 3)."""
     return float((values.max(axis=-1) - values.min(axis=-1) > _LOSSY_CHROMA).mean()) <= 0.001
 
 

@@ -19,7 +19,7 @@ class Effect(Enum):
     MAPS = "maps"
     """Probability maps of given images with given weights (predict)."""
     COUNTING = "counting"
-    """How maps are counted against ground truth (evaluate): scores under other values cannot be compared."""
+    """Rules of counting maps against ground truth (evaluate): scores under other values cannot be compared."""
     SCORES = "scores"
     """Scores of given maps (evaluate)."""
     RESULTS = "results"
@@ -27,7 +27,7 @@ class Effect(Enum):
     VERSION = "version"
     """Registered version of the model (register)."""
     SEARCH = "search"
-    """Which trials a search tries and what it maximises."""
+    """Trials that a search tries, and its objective."""
     PACE = "pace"
     """Seconds of an epoch, enough that measured times differ."""
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from crackseg.data.decoding import decode_image
+from crackseg.data.decoding import decode_image, decode_photograph
 from crackseg.data.image_io import write_bytes
 from crackseg.errors import CracksegError
 from crackseg.photographs import find_photographs
@@ -97,6 +97,22 @@ def test_no_damage_ends_in_a_traceback(picture: np.ndarray, kind: str) -> None:
             assert "photograph" in str(error)  # noqa: PT017
 
 
+def test_a_name_that_is_too_long_is_that_files_error_and_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(CracksegError, match="longer than the file system takes"):
+        write_bytes(tmp_path / ("裂" * 90), b"content")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_was_decided_about_a_photograph_is_said(picture: np.ndarray) -> None:
+    twelve_bits = cv2.imencode(".tif", picture[..., 0].astype(np.uint16) * 16)[1].tobytes()
+    assert "full scale 4095" in " ".join(decode_photograph(twelve_bits).remarks)
+    frames = [Image.fromarray(np.roll(picture, shift, axis=0)) for shift in (0, 9)]
+    content = io.BytesIO()
+    frames[0].save(content, "GIF", save_all=True, append_images=frames[1:])
+    assert decode_photograph(content.getvalue()).remarks == ("the first frame alone is read",)
+    assert decode_photograph(encode(picture, "JPEG")).remarks == ()
+
+
 def test_a_name_as_long_as_the_file_system_takes_can_be_written(tmp_path: Path) -> None:
     path = tmp_path / ("裂" * 82 + ".png")  # 250 bytes
     write_bytes(path, b"content")
@@ -114,8 +130,13 @@ def test_every_picture_of_a_folder_is_listed_through_links_and_whatever_its_endi
         (folder / name).write_bytes(b"")
     (folder / "day2").symlink_to(elsewhere)
     (elsewhere / "back").symlink_to(folder)
+    (folder / "day3").symlink_to(tmp_path / "offline")  # a disk that is not there
+    (folder / "same.jpg").symlink_to(elsewhere / "c.jpg")
+    (folder / "scan0001").write_bytes(encode(picture, "TIFF"))  # no ending
     with caplog.at_level("INFO", logger="crackseg"):
         found = find_photographs([str(folder)], None)
-    assert {p.path.name for p in found} == {"a.JPG", "b.heic", "c.jpg", "d.jfif", "e.dng"}
-    assert "1 file passed over, no photographs: 1 .txt" in caplog.text
+    assert sorted(p.path.name for p in found) == ["a.JPG", "b.heic", "d.jfif", "e.dng", "same.jpg", "scan0001"]
+    assert "links to nothing: day3" in caplog.text
+    assert "taken once, though linked twice" in caplog.text
+    assert "passed over, no photographs" in caplog.text
     assert "lead back" in caplog.text

@@ -92,7 +92,7 @@ class AnnotationFile:
 
     @property
     def is_silent(self) -> bool:
-        """Whether it says nothing of any image."""
+        """True for a file that says nothing of any image."""
         return not self.says_empty and not any(image.shapes for image in self.images)
 
 

@@ -16,7 +16,7 @@ from crackseg.errors import CracksegError
 
 
 class Meaning(Enum):
-    """How a label's name stands to cracks."""
+    """Meaning of a label's name: a crack, none, or not to be told from the name."""
 
     CRACK = "a crack"
     OTHER = "no crack"
