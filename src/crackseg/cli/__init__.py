@@ -106,8 +106,7 @@ def ui(port: int) -> None:
     \b
     crackseg ui --port 5050
     """
-    import subprocess
-
+    from crackseg.child_processes import run_guarded
     from crackseg.project_folder import find_root
     from crackseg.tracking import Store
 
@@ -116,7 +115,7 @@ def ui(port: int) -> None:
     if store.registry_uri:
         command += ["--registry-store-uri", store.registry_uri]
     # What the server keeps under relative paths belongs to the project, not to the current folder.
-    sys.exit(subprocess.run(command, cwd=store.home.parent, check=False).returncode)
+    sys.exit(run_guarded(command, cwd=store.home.parent, grace_s=5))
 
 
 for _command in (

@@ -1,0 +1,208 @@
+"""Child processes: they end when the process that started them ends, and how one ended is put in words.
+
+Two mechanisms, for two kinds of children. A child that runs our own code asks the system for a signal at its parent's
+end (:func:`end_with_parent`). A foreign command, which starts processes of its own, runs below a guard
+(:func:`run_guarded`): this file as a program, which imports nothing of crackseg, holds the command's processes together
+as a group, and ends them when the pipe from its parent closes. The pipe closes however the parent ends, by SIGKILL too.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NoReturn
+
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
+_POLL_S = 0.5
+_LAST_WAIT_S = 5.0  # after SIGKILL, which the system itself may keep waiting
+_FATAL = 128  # a shell's exit code of what a signal ended: this and the signal's number
+_OUT_OF_MEMORY = "most likely the machine ran out of memory, and the system ended its largest process"
+_REASONS = {
+    "SIGKILL": _OUT_OF_MEMORY,
+    "SIGBUS": "a file in memory could not be extended: the disk or /dev/shm is full",
+    "SIGSEGV": "a fault in a library of compiled code",
+    "SIGILL": "a library was built for another processor",
+    "SIGABRT": "a library of compiled code gave up; what it said is above",
+    "SIGHUP": "its terminal was closed",
+    "SIGXCPU": "the limit on processor time was reached",
+}
+
+
+def end_with_parent(parent_pid: int, how: signal.Signals = signal.SIGTERM) -> None:
+    """Send this process a signal when its parent has ended, in whatever way.
+
+    Args:
+        parent_pid: the parent, as it called itself: it may have ended before this is called.
+        how: SIGTERM, where there is something to put in order.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(how))
+        if os.getppid() != parent_pid:
+            os.kill(os.getpid(), how)
+    elif os.name == "posix":
+        threading.Thread(target=_watch_parent, args=(parent_pid, how), name="watch-parent", daemon=True).start()
+
+
+def _watch_parent(parent_pid: int, how: signal.Signals) -> None:
+    while os.getppid() == parent_pid:
+        time.sleep(_POLL_S)
+    os.kill(os.getpid(), how)
+
+
+@contextmanager
+def terminations_as_interrupts() -> Iterator[None]:
+    """Turn SIGTERM and SIGHUP (a closed terminal) into KeyboardInterrupt, so that what is open is closed in order."""
+
+    def interrupt(_signal: int, _frame: Any) -> NoReturn:
+        raise KeyboardInterrupt
+
+    numbers = [signal.SIGTERM, *([signal.SIGHUP] if os.name == "posix" else [])]
+    # What is ignored stays so: `nohup` is for that.
+    former = {number: signal.getsignal(number) for number in numbers}
+    taken = [number for number in numbers if former[number] is not signal.SIG_IGN]
+    for number in taken:
+        signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, former[number])
+
+
+def run_guarded(
+    command: Sequence[str], *, cwd: Path, grace_s: float, environment: Mapping[str, str] | None = None
+) -> int:
+    """Run a command to its end; all its processes end with this one, however this one ends.
+
+    Its processes form a session of their own, without the terminal: they read no input, and Ctrl-C reaches them from
+    here. They are told to end by SIGINT, and ended after ``grace_s``; a second Ctrl-C ends them at once. Windows has
+    no process groups: there the command runs as it is.
+
+    Args:
+        command: program and arguments.
+        cwd: where it runs.
+        grace_s: seconds to put things in order.
+        environment: of the command. Default: this process's.
+    Returns:
+        Its exit code; 128 plus the signal's number if a signal ended it.
+    Raises:
+        KeyboardInterrupt: this process was told to stop, and all of the command has ended.
+    """
+    if os.name != "posix":
+        return subprocess.run(command, cwd=cwd, env=environment, check=False).returncode
+    with terminations_as_interrupts():
+        guard = subprocess.Popen(
+            [sys.executable, "-I", "-S", str(Path(__file__).resolve()), str(grace_s), *command],
+            cwd=cwd,
+            env=environment,
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+        )
+        assert guard.stdin is not None
+        try:
+            code = guard.wait()
+        finally:
+            guard.stdin.close()
+            try:
+                guard.wait()
+            except KeyboardInterrupt:
+                guard.terminate()
+                guard.wait()
+                raise
+    return code if code >= 0 else _FATAL - code
+
+
+def describe_exit(code: int) -> str:
+    """Say how a process ended: ``with exit code 2``, ``by signal SIGKILL (most likely …)``.
+
+    Args:
+        code: as :mod:`subprocess` gives it, or as a shell does.
+    """
+    name = _find_signal(code)
+    if not name:
+        return f"with exit code {code}"
+    return f"by signal {name}" + (f" ({_REASONS[name]})" if name in _REASONS else "")
+
+
+def _find_signal(code: int) -> str:
+    """Name the signal that ended a process; "" if none did."""
+    number = -code if code < 0 else code - _FATAL
+    with suppress(ValueError):
+        return signal.Signals(number).name
+    return str(number) if code < 0 else ""
+
+
+def _guard(grace_s: float, command: Sequence[str]) -> int:
+    """Start the command, and end all of its group when it ends or standard input does; returns its exit code."""
+    if (
+        sys.platform == "linux"
+    ):  # what loses its parent is ours to collect: the first process of a container may not
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    woken, waker = os.pipe()
+    os.set_blocking(waker, False)
+    os.set_blocking(woken, False)
+    signal.set_wakeup_fd(waker)
+    hurry = threading.Event()
+    signal.signal(signal.SIGCHLD, lambda *_: None)  # wakes the loop
+    signal.signal(signal.SIGTERM, lambda *_: hurry.set())
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background commands inherit that it is ignored
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+    group = child.pid
+    code: int | None = None
+    deadline: float | None = None
+    wanted = True
+    while True:
+        code = _collect(group, code)
+        if deadline is None and (code is not None or hurry.is_set() or not wanted):
+            deadline = time.monotonic() + grace_s
+            _signal_group(group, signal.SIGINT)
+        if deadline is not None:
+            if not _signal_group(group, 0):
+                return code if code is not None else 0
+            if hurry.is_set() or time.monotonic() > deadline:
+                _signal_group(group, signal.SIGKILL)
+            if time.monotonic() > deadline + _LAST_WAIT_S:
+                return code if code is not None else _FATAL + signal.SIGKILL
+        watched = [woken, *([sys.stdin.fileno()] if wanted else [])]
+        ready, _, _ = select.select(watched, [], [], None if deadline is None else 0.05)
+        if woken in ready:
+            os.read(woken, 4096)
+        if wanted and sys.stdin.fileno() in ready:
+            wanted = bool(os.read(sys.stdin.fileno(), 1))
+
+
+def _collect(command_pid: int, code: int | None) -> int | None:
+    """Collect what has ended; returns the command's exit code, once it is known."""
+    with suppress(ChildProcessError):
+        while True:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                break
+            if pid == command_pid:
+                code = os.waitstatus_to_exitcode(status)
+                code = code if code >= 0 else _FATAL - code
+    return code
+
+
+def _signal_group(group: int, number: int) -> bool:
+    """Send a signal to all processes of a group; False if there are none."""
+    try:
+        os.killpg(group, number)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # macOS, of a group of zombies
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    sys.exit(_guard(float(sys.argv[1]), sys.argv[2:]))
