@@ -25,9 +25,8 @@ _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 _POLL_S = 0.5
 _LAST_WAIT_S = 5.0  # after SIGKILL, which the system itself may keep waiting
 _FATAL = 128  # a shell's exit code of what a signal ended: this and the signal's number
-_OUT_OF_MEMORY = "most likely the machine ran out of memory, and the system ended its largest process"
 _REASONS = {
-    "SIGKILL": _OUT_OF_MEMORY,
+    "SIGKILL": "most likely the machine ran out of memory, and the system ended the largest process",
     "SIGBUS": "a file in memory could not be extended: the disk or /dev/shm is full",
     "SIGSEGV": "a fault in a library of compiled code",
     "SIGILL": "a library was built for another processor",
@@ -122,18 +121,21 @@ def run_guarded(
 
 
 def describe_exit(code: int) -> str:
-    """Say how a process ended: ``with exit code 2``, ``by signal SIGKILL (most likely …)``.
+    """Say how a process ended: ``with exit code 2``, ``by signal SIGKILL``.
 
     Args:
         code: as :mod:`subprocess` gives it, or as a shell does.
     """
-    name = _find_signal(code)
-    if not name:
-        return f"with exit code {code}"
-    return f"by signal {name}" + (f" ({_REASONS[name]})" if name in _REASONS else "")
+    name = find_signal(code)
+    return f"by signal {name}" if name else f"with exit code {code}"
 
 
-def _find_signal(code: int) -> str:
+def find_reason(code: int) -> str:
+    """Say the likely reason of a signal that ended a process; "" where there is none to tell."""
+    return _REASONS.get(find_signal(code), "")
+
+
+def find_signal(code: int) -> str:
     """Name the signal that ended a process; "" if none did."""
     number = -code if code < 0 else code - _FATAL
     with suppress(ValueError):

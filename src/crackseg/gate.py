@@ -23,6 +23,7 @@ from pydantic import ValidationError
 from tqdm import tqdm
 
 from crackseg.bootstrap import Difference, Metric, compare_paired
+from crackseg.child_processes import find_reason
 from crackseg.data.catalog import warn_of_source
 from crackseg.data.image_io import read_mask
 from crackseg.evaluation import changes_maps, read_map, stretch_map
@@ -134,7 +135,10 @@ class VersionProcess:
             code = self._process.wait()
             self._log.seek(0)
             last = self._log.read().strip().splitlines()[-1:]
-            raise VersionFailure(f"its process ended with code {code}: {''.join(last)[:300] or 'it said nothing'}")
+            reason = f" ({found})" if (found := find_reason(code)) else ""
+            raise VersionFailure(
+                f"its process ended with code {code}{reason}: {''.join(last)[:300] or 'it said nothing'}"
+            )
         answer = json.loads(line)
         if "error" in answer:
             raise VersionFailure(answer["error"])

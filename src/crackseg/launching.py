@@ -14,6 +14,7 @@ from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, Sign
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from crackseg.child_processes import describe_exit, find_reason
 from crackseg.errors import CracksegError
 
 _GRACE_S = 30  # from asking the others to end to ending them, when one has died
@@ -55,9 +56,10 @@ def _launch(num_processes: int, arguments: Sequence[str], logs: DefaultLogsSpecs
         rank, failure = min(
             error.failures.items(), key=lambda item: (_rank_cause(item[1].exitcode), item[1].timestamp)
         )
+        reason = f". {found[0].upper()}{found[1:]}" if (found := find_reason(failure.exitcode)) else ""
         raise CracksegError(
-            f"process {rank} of {num_processes} ended {_describe_exit(failure.exitcode)}, so the training ended; what "
-            "it said is above. The same command goes on from the last checkpoint"
+            f"process {rank} of {num_processes} ended {describe_exit(failure.exitcode)}, so the training ended; what "
+            "it said is above. The same command goes on from the last checkpoint" + reason
         ) from error
     except SignalException as stopped:
         raise KeyboardInterrupt("training stopped; the same command goes on from the last checkpoint") from stopped
@@ -69,12 +71,3 @@ def _rank_cause(exit_code: int) -> int:
         return 2  # the launcher ended it
     # One that was killed comes before those that failed for want of it.
     return 0 if exit_code < 0 else 1
-
-
-def _describe_exit(exit_code: int) -> str:
-    if exit_code >= 0:
-        return f"with exit code {exit_code}"
-    try:
-        return f"by signal {signal.Signals(-exit_code).name}"
-    except ValueError:
-        return f"by signal {-exit_code}"

@@ -25,6 +25,7 @@ PACKAGE = Path(__file__).parent
 
 NOT_IN_RESULTS = (
     "crackseg",
+    "crackseg.child_processes",
     "crackseg.errors",
     "crackseg.launching",
     "crackseg.lineage",

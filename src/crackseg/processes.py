@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -18,6 +18,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from crackseg.child_processes import end_with_parent
 from crackseg.devices import choose_device
 from crackseg.errors import CracksegError
 from crackseg.synchronized import add_over_processes, synchronize_batch_norm
@@ -54,7 +55,6 @@ class Processes:
     rank: int = 0
     size: int = 1
     local_rank: int = 0
-    launcher_pid: int = field(default_factory=os.getppid)
 
     @property
     def is_first(self) -> bool:
@@ -115,15 +115,6 @@ class Processes:
                 "params.yaml and prepared images, and begin again"
             )
 
-    def check_launcher(self) -> None:
-        """Stop where the launcher has died: nobody else would end the processes that it leaves.
-
-        Raises:
-            CracksegError: it has.
-        """
-        if self.size > 1 and os.getppid() != self.launcher_pid:
-            raise CracksegError("the launcher of this training has ended, and so does the training")
-
     @contextlib.contextmanager
     def explained_losses(self) -> Iterator[None]:
         """Say in words that another process ended or stopped answering."""
@@ -160,6 +151,7 @@ def joined(device_name: str) -> Iterator[Processes]:
     if size == 1:
         yield ALONE
         return
+    end_with_parent(os.getppid())  # a launcher that is killed ends nobody
     device = choose_device(device_name)
     local_rank = int(os.environ["LOCAL_RANK"])
     if device.type == "cuda":

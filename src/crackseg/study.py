@@ -10,6 +10,7 @@ import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -19,6 +20,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
+from crackseg.child_processes import end_with_parent
 from crackseg.data.catalog import data_source, read_manifest
 from crackseg.errors import CracksegError
 from crackseg.models import build_model
@@ -191,12 +193,20 @@ def _threads(jobs: int) -> int:
 def _run_all(tasks: list[tuple], jobs: int) -> Iterator[None]:
     os.environ["TQDM_DISABLE"] = "1"  # read by the workers when they start: one bar is enough
     # Fresh processes: a fork would inherit the locks of MLflow's and OpenCV's threads.
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+    pool = ProcessPoolExecutor(
+        jobs, mp_context=get_context("spawn"), initializer=end_with_parent, initargs=(os.getpid(),)
+    )
+    with pool:
         futures = [pool.submit(_run_one, *task) for task in tasks]
         try:
             for future in as_completed(futures):
                 future.result()
                 yield
+        except BrokenProcessPool as error:
+            raise CracksegError(
+                "a process of the study was killed; most likely the machine ran out of memory. The same command goes "
+                "on with what is left; fewer --jobs need less"
+            ) from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

@@ -235,7 +235,6 @@ def _train_one_epoch(
         bar.update()
         if (step + 1) % _CHECK_EVERY and step + 1 < len(loader):
             continue
-        processes.check_launcher()
         if not torch.isfinite(total):
             best = checkpoint_dir / BEST_NAME
             kept = f"the best weights so far are in {best}" if best.exists() else "no epoch was complete"

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from crackseg.child_processes import describe_exit, run_guarded
+from crackseg.child_processes import describe_exit, find_reason, run_guarded
 
 # As MLflow's server does: a process that starts another one, which listens, and waits for it. Killed, it leaves it.
 LISTENER = """
@@ -145,12 +145,12 @@ def test_a_child_of_our_own_gets_its_signal_when_its_parent_is_killed(tmp_path: 
     ("code", "words"),
     [
         (2, "with exit code 2"),
-        (-signal.SIGKILL, "by signal SIGKILL (most likely the machine ran out of memory"),
-        (137, "by signal SIGKILL (most likely"),
+        (-signal.SIGKILL, "by signal SIGKILL: most likely the machine ran out of memory"),
+        (137, "by signal SIGKILL: most likely the machine ran out of memory"),
         (-signal.SIGTERM, "by signal SIGTERM"),
         (255, "with exit code 255"),
         (-200, "by signal 200"),
     ],
 )
 def test_an_end_is_put_in_words(code: int, words: str) -> None:
-    assert describe_exit(code).startswith(words)
+    assert ": ".join(filter(None, [describe_exit(code), find_reason(code)])).startswith(words)

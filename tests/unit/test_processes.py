@@ -92,11 +92,3 @@ def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -
     check_gpus(1)
     with pytest.raises(CracksegError, match="2 processes need as many GPUs, and this machine has 1"):
         check_gpus(2)
-
-
-def test_a_process_that_the_launcher_left_behind_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    processes = Processes(rank=1, size=2)
-    processes.check_launcher()
-    monkeypatch.setattr("os.getppid", lambda: 1)
-    with pytest.raises(CracksegError, match="the launcher of this training has ended"):
-        processes.check_launcher()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import pandas as pd
@@ -15,7 +16,7 @@ from crackseg.data.synthetic import write_sample
 from crackseg.errors import CracksegError
 from crackseg.params import change_params, flatten_params, load_params
 from crackseg.store_address import local_uri
-from crackseg.study import LOSSES, SYSTEMS, Cell, list_cells
+from crackseg.study import LOSSES, SYSTEMS, Cell, _run_all, list_cells
 from crackseg.tracking import Store
 from crackseg.trials import prepare_images, run_trial, trial_key
 
@@ -149,3 +150,9 @@ def test_the_page_counts_wins_and_losses_alike(project: Path) -> None:
     assert "synthetic scenes, not photographs" in page
     assert (out / "images" / "study_losses.png").stat().st_size > 10_000
     assert len(pd.read_csv(out / "study.csv")) == len(made_up_table())
+
+
+def test_a_killed_process_is_said_with_what_helps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crackseg.study._run_one", signal.raise_signal)
+    with pytest.raises(CracksegError, match=r"was killed.*out of memory.*The same command.*--jobs"):
+        list(_run_all([(signal.SIGKILL,)], jobs=1))

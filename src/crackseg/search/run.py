@@ -15,6 +15,7 @@ from typing import Any
 
 from optuna.trial import TrialState
 
+from crackseg.child_processes import end_with_parent, find_reason
 from crackseg.data.catalog import list_samples
 from crackseg.errors import CracksegError
 from crackseg.models import build_model
@@ -220,14 +221,20 @@ def _run_workers(job: Job, num_jobs: int) -> None:
     failed = [w for w in workers if w.exitcode]
     if len(failed) == len(workers):
         raise CracksegError(
-            f"all workers ended early (exit codes {', '.join(str(w.exitcode) for w in failed)}); what they said is "
+            f"all workers ended early ({'; '.join(sorted(set(map(_explain, failed))))}); what they said is "
             "above, and the same command goes on"
         )
     for worker in failed:
-        print(f"note: a worker ended early (exit code {worker.exitcode}); the others took over its trial")
+        print(f"note: a worker ended early ({_explain(worker)}); the others took over its trial")
+
+
+def _explain(worker: BaseProcess) -> str:
+    reason = find_reason(worker.exitcode or 0)
+    return f"exit code {worker.exitcode}" + (f": {reason}; fewer --jobs need less" if reason else "")
 
 
 def _work(job: Job) -> None:
+    end_with_parent(job.parent_pid)
     try:
         work(job)
     except KeyboardInterrupt:
