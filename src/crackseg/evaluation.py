@@ -11,21 +11,15 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from crackseg.centerlines import LineCounts, count_lines
+from crackseg.centerlines import LineCounts
 from crackseg.data.crack_values import CrackValue
-from crackseg.data.image_io import (
-    IMAGE_EXTENSIONS,
-    read_mask,
-    read_probability_map,
-    read_stored_map,
-    write_bytes,
-)
+from crackseg.data.image_io import IMAGE_EXTENSIONS, write_bytes
 from crackseg.data.mask_formats import MaskReader
 from crackseg.errors import CracksegError
-from crackseg.metrics import PROTOCOLS, ImageCounts, ScoreAccumulator, Scores, count_image
+from crackseg.metrics import PROTOCOLS, ImageCounts, ScoreAccumulator, Scores
 from crackseg.params import EvaluateParams, PostprocessParams
-from crackseg.postprocessing import postprocess, postprocess_map
 from crackseg.records import CrackSample
+from crackseg.stored_maps import ScoredMap, read_scored_map
 from crackseg.tables import write_csv
 
 MAP_EXTENSIONS = (".png", ".npy", ".tif", ".tiff", ".bmp")  # no JPEG: its noise would be scored
@@ -58,41 +52,15 @@ def score_split(
     scores = ScoreAccumulator(num_thresholds=params.num_thresholds)
     lines = LineCounts(0, 0, 0, 0, 0, 0)
     for sample in samples:
-        path = predictions_dir / f"{sample.stem}.png"
-        mask_HW = read_mask(sample.mask_path)
-        roi_HW = read_mask(sample.roi_path) if params.use_roi and sample.roi_path else None
-        stored_HW = read_map(path, mask_HW)
-        if changes_maps(postprocessing):
-            # Stretched first, as the protocols want it: afterwards, a map may have lost its own maximum.
-            stretched_HW = stretch_map(stored_HW, roi_HW)
-            scored_HW = postprocess_map(stretched_HW, **postprocessing.model_dump())
-        else:
-            scored_HW = stored_HW
-        counts = count_image(
-            scored_HW,
-            mask_HW,
-            tolerance_px=params.tolerance_px,
-            num_thresholds=params.num_thresholds,
-            min_max=scored_HW is stored_HW,
-            roi_HW=roi_HW,
-            name=str(path),
+        scored = read_scored_map(sample, predictions_dir / f"{sample.stem}.png", use_roi=params.use_roi)
+        counts = scored.count(
+            postprocessing, tolerance_px=params.tolerance_px, num_thresholds=params.num_thresholds
         )
         scores.add(counts, sample.stem)
         if on_counts is not None:
             on_counts(sample.stem, counts)
-        inside_HW = roi_HW if roi_HW is not None else np.ones_like(mask_HW)
-        crack_mask_HW = postprocess(
-            read_probability_map(path), threshold=operating_threshold, **postprocessing.model_dump()
-        )
-        lines += count_lines(
-            crack_mask_HW & (inside_HW > 0), mask_HW * inside_HW, tolerance_px=params.line_tolerance_px
-        )
+        lines += scored.count_lines_at(operating_threshold, postprocessing, tolerance_px=params.line_tolerance_px)
     return scores.result(), lines
-
-
-def changes_maps(postprocessing: PostprocessParams) -> bool:
-    """Whether these settings change any map."""
-    return postprocessing.method != "none" or postprocessing.min_length_px > 1
 
 
 def score_folder(
@@ -129,14 +97,8 @@ def score_folder(
     scores = ScoreAccumulator(num_thresholds=num_thresholds)
     for stem in tqdm(sorted(masks), desc="score", unit="image", disable=None):
         mask_HW = reader.read(masks[stem])
-        counts = count_image(
-            read_map(predictions[stem], mask_HW),
-            mask_HW,
-            tolerance_px=tolerance_px,
-            num_thresholds=num_thresholds,
-            name=str(predictions[stem]),
-        )
-        scores.add(counts, stem)
+        scored = ScoredMap.read(predictions[stem], mask_HW)
+        scores.add(scored.count(tolerance_px=tolerance_px, num_thresholds=num_thresholds), stem)
     if problems := reader.find_problems():
         raise CracksegError(f"{masks_dir}: {'; '.join(problems)}")
     return scores.result()
@@ -181,26 +143,6 @@ def format_scores(scores: Scores) -> str:
         figures = getattr(scores, protocol).to_dict()
         lines.append(f"{protocol:<10}" + "".join(f"{figures[name]:>11.4f}" for name in names))
     return "\n".join(lines)
-
-
-def read_map(path: Path, mask_HW: np.ndarray) -> np.ndarray:
-    """Read a map as it is stored (:func:`crackseg.data.image_io.read_stored_map`); it must have its truth's size."""
-    stored_HW = read_stored_map(path)
-    if stored_HW.shape != mask_HW.shape:
-        raise CracksegError(
-            f"{path}: the map is {stored_HW.shape[1]} x {stored_HW.shape[0]} pixels and its truth "
-            f"{mask_HW.shape[1]} x {mask_HW.shape[0]}; predict at the truth's size"
-        )
-    return stored_HW
-
-
-def stretch_map(stored_HW: np.ndarray, roi_HW: np.ndarray | None) -> np.ndarray:
-    """Stretch a map to [0, 1] by its extremes inside the region of interest; outside it, all is 0; float64."""
-    map_HW = stored_HW.astype(np.float64)
-    inside = map_HW if roi_HW is None else map_HW[roi_HW > 0]
-    low, high = float(inside.min()), float(inside.max())
-    stretched_HW = (map_HW - low) / ((high - low) or 1.0)
-    return stretched_HW if roi_HW is None else np.where(roi_HW > 0, stretched_HW, 0.0)
 
 
 def list_by_stem(folder: Path, extensions: tuple[str, ...]) -> dict[str, Path]:

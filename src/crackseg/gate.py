@@ -25,21 +25,18 @@ from tqdm import tqdm
 from crackseg.bootstrap import Difference, Metric, compare_paired
 from crackseg.child_processes import find_reason
 from crackseg.data.catalog import warn_of_source
-from crackseg.data.image_io import read_mask
-from crackseg.evaluation import changes_maps, read_map, stretch_map
 from crackseg.history import Check
-from crackseg.metrics import ImageCounts, ScoreAccumulator, count_image
+from crackseg.metrics import ImageCounts, ScoreAccumulator
 from crackseg.model_package import PROBE_FILE, compare_answers
 from crackseg.params import EvaluateParams, PostprocessParams, RegistryParams
-from crackseg.postprocessing import postprocess_map
 from crackseg.records import CrackSample
+from crackseg.stored_maps import read_scored_map
 
 _SCRIPT = Path(__file__).with_name("clean_process.py")
 _IMAGES_AT_A_TIME = 4
 _TIMED_IMAGES = 4
 _TIMED_ROUNDS = 5
 _COMPARISONS = ("same data", "better", "no dataset worse", "speed", "signature")
-_PROBE_SCORING = EvaluateParams(tolerance_px=2, num_thresholds=256, line_tolerance_px=4, use_roi=False)
 _RECORDED_TOLERANCE = 0.02  # bfloat16 instead of float32 moved the ODS of a small model by 0.006
 
 
@@ -242,7 +239,7 @@ def check_probe(process: VersionProcess) -> Check:
     scores = ScoreAccumulator()
     for stem, path in zip(stems, maps, strict=True):
         sample = CrackSample("probe", stem, "val", path, folder / "masks" / f"{stem}.png")
-        scores.add(count_map(sample, path, _PROBE_SCORING, postprocessing), stem)
+        scores.add(read_scored_map(sample, path, use_roi=False).count(postprocessing), stem)
     ods = scores.result().paper.ods
     differences = compare_answers(probe, answers, ods)
     figures = {"images": len(stems), "ods_recorded": round(probe["ods"], 4), "ods": round(ods, 4)}
@@ -332,30 +329,14 @@ def count_split(
             group = samples[start : start + _IMAGES_AT_A_TIME]
             maps = [process.scratch / f"map-{number}.png" for number in range(len(group))]
             process.predict([sample.image_path for sample in group], maps)
-            counts += [count_map(s, path, params, postprocessing) for s, path in zip(group, maps, strict=True)]
+            counts += [
+                read_scored_map(sample, path, use_roi=params.use_roi).count(
+                    postprocessing, tolerance_px=params.tolerance_px, num_thresholds=params.num_thresholds
+                )
+                for sample, path in zip(group, maps, strict=True)
+            ]
             progress.update(len(group))
     return counts
-
-
-def count_map(
-    sample: CrackSample, map_path: Path, params: EvaluateParams, postprocessing: PostprocessParams
-) -> ImageCounts:
-    """Count one stored map as :func:`crackseg.evaluation.score_split` does."""
-    mask_HW = read_mask(sample.mask_path)
-    roi_HW = read_mask(sample.roi_path) if params.use_roi and sample.roi_path else None
-    map_HW = read_map(map_path, mask_HW)
-    processed = changes_maps(postprocessing)
-    if processed:
-        map_HW = postprocess_map(stretch_map(map_HW, roi_HW), **postprocessing.model_dump())
-    return count_image(
-        map_HW,
-        mask_HW,
-        tolerance_px=params.tolerance_px,
-        num_thresholds=params.num_thresholds,
-        min_max=not processed,
-        roi_HW=roi_HW,
-        name=f"{sample.dataset}/{sample.stem}",
-    )
 
 
 def shorten(md5: str) -> str:

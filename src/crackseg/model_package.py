@@ -17,13 +17,13 @@ from crackseg.analysis import CrackAnalyzer, ModelSettings, ReferenceStatistics
 from crackseg.data.image_io import encode_png, read_image, read_mask, write_bytes, write_mask
 from crackseg.drift import measure_photograph
 from crackseg.errors import CracksegError
-from crackseg.evaluation import changes_maps, stretch_map
 from crackseg.inference import Predictor, build_predictor, sigmoid
 from crackseg.metrics import ScoreAccumulator, count_image
 from crackseg.models.weights_file import load_network
 from crackseg.params import PostprocessParams, PredictParams
 from crackseg.postprocessing import postprocess_map
 from crackseg.records import CrackPrediction, CrackSample
+from crackseg.stored_maps import ScoredMap, changes_maps
 
 PROBE_NAME = "probe"
 PROBE_FILE = "probe.json"
@@ -113,7 +113,8 @@ def write_probe(folder: Path, analyzer: CrackAnalyzer, val_samples: Sequence[Cra
         write_mask(folder / "masks" / f"{sample.stem}.png", mask_HW)
         prediction = analyzer.analyze(image_HW3)
         answers[sample.stem] = _answer(prediction)
-        scores.add(_count(prediction, mask_HW, analyzer.settings.postprocess), sample.stem)
+        scored = ScoredMap(prediction.crack_prob, mask_HW)
+        scores.add(scored.count(analyzer.settings.postprocess), sample.stem)
     content = {
         "settings": analyzer.settings.model_dump(mode="json", exclude={"reference"}),
         "images": answers,
@@ -166,15 +167,6 @@ def _predict(predictor: Predictor, samples: Iterable[CrackSample]) -> Iterator[n
 
 def _answer(prediction: CrackPrediction) -> dict[str, float]:
     return {name: getattr(prediction, name) for name in ("crack_fraction", "crack_length_px", "score")}
-
-
-def _count(prediction: CrackPrediction, mask_HW: np.ndarray, postprocessing: PostprocessParams) -> Any:
-    """Count as the pipeline scores a map: stretched first, then post-processed."""
-    prob_HW = prediction.crack_prob
-    if not changes_maps(postprocessing):
-        return count_image(prob_HW, mask_HW)
-    stretched_HW = stretch_map(prob_HW, None)
-    return count_image(postprocess_map(stretched_HW, **postprocessing.model_dump()), mask_HW, min_max=False)
 
 
 def _spread(samples: Sequence[CrackSample], most: int) -> list[CrackSample]:

@@ -20,10 +20,10 @@ from matplotlib.gridspec import GridSpec
 from matplotlib.patches import Patch
 
 from crackseg.data.catalog import SAMPLE_SOURCE
-from crackseg.data.image_io import read_image, read_mask, read_probability_map
+from crackseg.data.image_io import read_image
 from crackseg.params import PostprocessParams
-from crackseg.postprocessing import postprocess_map
 from crackseg.records import CrackSample
+from crackseg.stored_maps import read_scored_map
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")  # Okabe and Ito
 _DPI = 110
@@ -76,6 +76,7 @@ def draw_panels(
     path: Path,
     *,
     postprocessing: PostprocessParams,
+    use_roi: bool,
     title: str,
 ) -> None:
     """Draw image, truth, probability and binary map side by side, a row for each sample (the paper's Figure 4).
@@ -83,19 +84,16 @@ def draw_panels(
     Args:
         threshold: the dataset's ODS threshold, on maps stretched to their minimum and maximum.
         postprocessing: what was done to the maps before they were scored; the binary map shows it.
+        use_roi: whether they were scored inside their regions of interest only.
     """
     columns = ("image", "truth", "crack probability (stretched)", f"binary at {threshold:.3f} (ODS)")
     figure, grid = plt.subplots(
         len(samples), 4, figsize=(11, 2.85 * len(samples) + 0.6), squeeze=False, layout="constrained"
     )
     for row, sample in zip(grid, samples, strict=True):
-        prob = read_probability_map(predictions_dir / f"{sample.stem}.png")
-        span = float(np.ptp(prob))
-        stretched = (prob - prob.min()) / span if span > 0 else np.zeros_like(prob)
-        processed = postprocess_map(stretched, **postprocessing.model_dump())
-        draw_panel_row(
-            row, read_image(sample.image_path), read_mask(sample.mask_path), stretched, processed >= threshold
-        )
+        scored = read_scored_map(sample, predictions_dir / f"{sample.stem}.png", use_roi=use_roi)
+        crack_mask = scored.process(postprocessing) >= threshold
+        draw_panel_row(row, read_image(sample.image_path), scored.mask_HW, scored.stretched_HW, crack_mask)
         row[0].set_ylabel(sample.stem, fontsize=9)
     for axes, name in zip(grid[0], columns, strict=True):
         axes.set_title(name, fontsize=10)

@@ -24,10 +24,11 @@ from crackseg.data.image_io import IMAGE_EXTENSIONS, encode_png
 from crackseg.data.mask_formats import MaskReader
 from crackseg.data.wording import join_some
 from crackseg.errors import CracksegError
-from crackseg.evaluation import MAP_EXTENSIONS, changes_maps, list_by_stem, read_map, stretch_map
-from crackseg.metrics import ImageCounts, ScoreAccumulator, Scores, count_image
+from crackseg.evaluation import MAP_EXTENSIONS, list_by_stem
+from crackseg.metrics import ScoreAccumulator, Scores
 from crackseg.params import EvaluateParams, PostprocessParams
 from crackseg.postprocessing import METHODS, postprocess_map
+from crackseg.stored_maps import ScoredMap
 
 _DETAIL_PX = 128
 PIECE_THRESHOLDS = np.arange(1, 20) / 20  # where continuity is followed, on stretched maps
@@ -39,16 +40,6 @@ class MapFiles(NamedTuple):
     map_path: Path
     mask_path: Path
     roi_path: Path | None
-
-
-class _LoadedMap(NamedTuple):
-    """The map as stored; stretched, float64, 0 outside the region; truth inside it, bool; the region; (H, W) each."""
-
-    stored_HW: np.ndarray
-    stretched_HW: np.ndarray
-    truth_HW: np.ndarray
-    roi_HW: np.ndarray | None
-    inside_HW: np.ndarray
 
 
 class Comparison(NamedTuple):
@@ -131,15 +122,21 @@ def compare_methods(
     num_truth_pieces = 0
     for files in tqdm(maps, desc="post-process and score", unit="map", disable=None):
         loaded = _load_map(files, reader, evaluate)
-        name = str(files.map_path)
+        stretched_HW = loaded.stretched_HW  # once, before the times are taken
         num_truth_pieces += count_pieces(loaded.truth_HW)
         near_HW = cv2.dilate(thin(loaded.truth_HW).astype(np.uint8), disk(evaluate.line_tolerance_px)) > 0
         processed_pngs.append([])
         for i, variant in enumerate(variants):
             begun = time.process_time()
-            processed_HW = postprocess_map(loaded.stretched_HW, **variant.model_dump())
+            processed_HW = postprocess_map(stretched_HW, **variant.model_dump())
             times_ms[i].append((time.process_time() - begun) * 1e3 * 512**2 / processed_HW.size)
-            scores[i].add(_count_processed(loaded, processed_HW, variant, evaluate, name), name)
+            counts = loaded.count(
+                variant,
+                tolerance_px=evaluate.tolerance_px,
+                num_thresholds=evaluate.num_thresholds,
+                processed_HW=processed_HW,
+            )
+            scores[i].add(counts, loaded.name)
             pieces[i] += [
                 _count_pieces_near((processed_HW >= t) & loaded.inside_HW, near_HW) for t in PIECE_THRESHOLDS
             ]
@@ -178,33 +175,10 @@ def compare_methods(
     return Comparison(pd.DataFrame(rows), pd.DataFrame(steps), examples)
 
 
-def _load_map(files: MapFiles, reader: MaskReader, evaluate: EvaluateParams) -> _LoadedMap:
+def _load_map(files: MapFiles, reader: MaskReader, evaluate: EvaluateParams) -> ScoredMap:
     mask_HW = reader.read(files.mask_path)
-    stored_HW = read_map(files.map_path, mask_HW)
     roi_HW = MaskReader(may_fill=True).read(files.roi_path) if evaluate.use_roi and files.roi_path else None
-    if roi_HW is not None and (roi_HW.shape != mask_HW.shape or not roi_HW.any()):
-        raise CracksegError(
-            f"{files.roi_path}: {roi_HW.shape[1]} x {roi_HW.shape[0]} pixels, {roi_HW.sum()} of them inside; expected "
-            f"a region of the truth's size, {mask_HW.shape[1]} x {mask_HW.shape[0]}, that is not empty"
-        )
-    inside_HW = np.ones(mask_HW.shape, bool) if roi_HW is None else roi_HW > 0
-    return _LoadedMap(stored_HW, stretch_map(stored_HW, roi_HW), (mask_HW > 0) & inside_HW, roi_HW, inside_HW)
-
-
-def _count_processed(
-    loaded: _LoadedMap, processed_HW: np.ndarray, variant: PostprocessParams, evaluate: EvaluateParams, name: str
-) -> ImageCounts:
-    # As `crackseg score` counts: what nothing was done to is compared as it is stored, without rounding.
-    changed = changes_maps(variant)
-    return count_image(
-        processed_HW if changed else loaded.stored_HW,
-        loaded.truth_HW,
-        tolerance_px=evaluate.tolerance_px,
-        num_thresholds=evaluate.num_thresholds,
-        min_max=not changed,
-        roi_HW=loaded.roi_HW,
-        name=name,
-    )
+    return ScoredMap.read(files.map_path, mask_HW, roi_HW)
 
 
 def _describe(
@@ -261,7 +235,7 @@ def _find_most_broken(crack_mask_HW: np.ndarray, truth_HW: np.ndarray) -> tuple[
 
 
 def _cut_example(
-    loaded: _LoadedMap,
+    loaded: ScoredMap,
     crack_masks: Sequence[np.ndarray],
     variants: Sequence[PostprocessParams],
     window: tuple[slice, slice],

@@ -51,6 +51,7 @@ def write_report(
     scores_dir: Path,
     history_path: Path,
     postprocessing: PostprocessParams,
+    use_roi: bool,
 ) -> None:
     """Write ``report.md``, ``summary.json`` (mean ODS) and the figures into ``out_dir``."""
     if out_dir.exists():
@@ -75,6 +76,7 @@ def write_report(
             scores[name]["threshold"],
             out_dir / f"{name}_panels.png",
             postprocessing=postprocessing,
+            use_roi=use_roi,
             title=f"{name}, best to worst of {scores[name]['num_images']} {split} images "
             f"({describe_source([sources[name]])})",
         )

@@ -62,6 +62,7 @@ ORDER = [
     "crackseg.bootstrap",
     "crackseg.centerlines",
     "crackseg.postprocessing",
+    "crackseg.stored_maps",
     "crackseg.folding",
     "crackseg.engines",
     "crackseg.calibration",

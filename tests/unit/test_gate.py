@@ -25,11 +25,11 @@ from crackseg.gate import (
     check_signature,
     check_source,
     check_speed,
-    count_map,
 )
 from crackseg.metrics import ScoreAccumulator
 from crackseg.params import EvaluateParams, PostprocessParams, load_params
 from crackseg.records import CrackSample
+from crackseg.stored_maps import read_scored_map
 
 PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
 METRIC = Metric("mean", "paper", "ods")
@@ -115,7 +115,8 @@ def test_the_gate_counts_as_the_pipeline_scores(tmp_path: Path, method: str, use
         write_probability_map(tmp_path / f"{i}.png", prob.astype(np.float32))
         roi_path = tmp_path / f"{i}_roi.png"
         sample = CrackSample("A", str(i), "test", tmp_path / "none", tmp_path / f"{i}_mask.png", roi_path)
-        scores.add(count_map(sample, tmp_path / f"{i}.png", params, postprocessing), sample.stem)
+        scored = read_scored_map(sample, tmp_path / f"{i}.png", use_roi=use_roi)
+        scores.add(scored.count(postprocessing, num_thresholds=params.num_thresholds), sample.stem)
         samples.append(sample)
     expected, _ = score_split(samples, tmp_path, params, postprocessing, operating_threshold=0.5)
     assert scores.result().to_dict() == expected.to_dict()

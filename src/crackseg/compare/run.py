@@ -23,13 +23,13 @@ from crackseg.compare.evidence import Evidence, gather, restore_samples
 from crackseg.compare.figures import ImageRow, draw_curves, draw_images
 from crackseg.compare.finding import ComparedRun, find_runs
 from crackseg.compare.page import format_page, to_json
-from crackseg.data.image_io import read_image, read_mask, read_stored_map, write_bytes
+from crackseg.data.image_io import read_image, read_mask, write_bytes
 from crackseg.data.versioning import read_dvc
 from crackseg.errors import CracksegError
-from crackseg.evaluation import stretch_map
 from crackseg.params import load_params
 from crackseg.plots import describe_source
 from crackseg.project_folder import find_real_root
+from crackseg.stored_maps import ScoredMap
 from crackseg.tracking import Store, describe_code
 
 _log = logging.getLogger("crackseg")
@@ -164,12 +164,13 @@ def _draw_images(
         if stem not in samples:
             continue
         paths = [evidence[i].find_map(dataset, stem) for i in shown]
+        mask = read_mask(samples[stem].mask_path)
         rows.append(
             ImageRow(
                 stem,
                 read_image(samples[stem].image_path),
-                read_mask(samples[stem].mask_path),
-                tuple(stretch_map(read_stored_map(path), None) if path else None for path in paths),
+                mask,
+                tuple(ScoredMap.read(path, mask).stretched_HW if path else None for path in paths),
                 tuple(float(scores[runs[i].label]) for i in shown),
             )
         )

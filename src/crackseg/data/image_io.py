@@ -43,6 +43,7 @@ __all__ = [
     "read_size",
     "read_stored",
     "read_stored_map",
+    "to_probability",
     "write_bytes",
     "write_mask",
     "write_png",
@@ -82,10 +83,13 @@ def read_mask(path: Path) -> np.ndarray:
 
 def read_probability_map(path: Path) -> np.ndarray:
     """Read a probability map as float32 (H, W) in [0, 1]; files and errors as in :func:`read_stored_map`."""
-    values = read_stored_map(path)
-    if values.dtype.kind == "u":
-        return values.astype(np.float32) / np.float32(np.iinfo(values.dtype).max)
-    return values.astype(np.float32)
+    return to_probability(read_stored_map(path))
+
+
+def to_probability(stored: np.ndarray) -> np.ndarray:
+    """Turn a map as it is stored (:func:`read_stored_map`) into float32 in [0, 1]."""
+    values = stored.astype(np.float32)
+    return values / np.float32(np.iinfo(stored.dtype).max) if stored.dtype.kind == "u" else values
 
 
 def read_stored_map(path: Path) -> np.ndarray:

@@ -14,15 +14,14 @@ from crackseg.data.catalog import list_samples
 from crackseg.data.image_io import read_image, read_mask
 from crackseg.data.preprocessing import PreparedPair, prepare_pair
 from crackseg.errors import CracksegError
-from crackseg.evaluation import changes_maps, stretch_map
 from crackseg.inference import Predictor, build_predictor
 from crackseg.lineage import keys_changing
 from crackseg.models.weights_file import load_network
 from crackseg.paper.comparison import DATASETS, CellResult
 from crackseg.params import Params, change_params, load_params, parse_setting
 from crackseg.params.effects import COUNTING, IMAGES, MAPS, SCORES
-from crackseg.postprocessing import postprocess_map
 from crackseg.records import CrackSample
+from crackseg.stored_maps import ScoredMap
 from crackseg.tracking import FinishedRun, Store, fetch_weights
 
 
@@ -112,13 +111,10 @@ def _find_sample(root: Path, dataset: str, images: pd.DataFrame | None) -> Crack
 
 def _predict_example(predictor: Predictor, sample: CrackSample, params: Params, threshold: float) -> Example:
     pair = _prepare(sample, params)
-    stretched = stretch_map(predictor.predict_prob(pair.image), pair.roi if params.evaluate.use_roi else None)
-    processed = stretched
-    if changes_maps(params.postprocess):
-        processed = postprocess_map(stretched, **params.postprocess.model_dump())
-    return Example(
-        sample.dataset, sample.stem, pair.image, pair.mask, stretched, threshold, crack_mask=processed >= threshold
-    )
+    roi_HW = pair.roi if params.evaluate.use_roi else None
+    scored = ScoredMap(predictor.predict_prob(pair.image), pair.mask, roi_HW)
+    crack_mask = scored.process(params.postprocess) >= threshold
+    return Example(sample.dataset, sample.stem, pair.image, pair.mask, scored.stretched_HW, threshold, crack_mask)
 
 
 def _prepare(sample: CrackSample, params: Params) -> PreparedPair:

@@ -30,6 +30,7 @@ def run(root: Path) -> None:
         scores_dir=layout.scores,
         history_path=layout.history,
         postprocessing=params.postprocess,
+        use_roi=params.evaluate.use_roi,
     )
     scores = read_scores(layout.scores, params.data.test_datasets)
     # A run of changed settings may lack the datasets whose scoring was skipped as unchanged.
