@@ -29,6 +29,7 @@ from crackseg.prediction_table import (
     TABLE_NAME,
     Row,
     add_warning,
+    describe_remarks,
     find_warnings,
     read_figures,
     read_table,
@@ -204,7 +205,9 @@ def _predict_into(
     analyzer: CrackAnalyzer, photograph: Photograph, out_dir: Path, threshold: float, overlays: bool
 ) -> Row:
     """Predict a photograph and write its pictures; the columns of its row that say what was found."""
-    image_HW3, remarks = read_photograph(photograph.path)
+    decoded = read_photograph(photograph.path)
+    image_HW3, remark = decoded.image_HW3, decoded.remark
+    del decoded
     measured = measure_photograph(image_HW3)
     crack_prob_HW = analyzer.predictor.predict_prob(image_HW3)  # refuses a photograph of a few pixels
     height, width = image_HW3.shape[:2]
@@ -226,7 +229,7 @@ def _predict_into(
         "height": str(height),
         "mask": mask_path,
         "overlay": overlay_path,
-        "remark": "; ".join(remarks),
+        "remark": remark,
         "warning": _warn(analyzer.settings, measured),
     }
 
@@ -299,5 +302,5 @@ def describe_summary(summary: Summary, out_dir: Path) -> str:
         f"in {summary.seconds:.1f} s: {out_dir / TABLE_NAME}"
     )
     if summary.remarks:
-        done += f"\nread with a remark: {len(summary.remarks)} (column remark), e.g. {summary.remarks[0]}"
+        done += f"\n{describe_remarks(len(summary.remarks), summary.remarks[0])}"
     return done

@@ -81,6 +81,11 @@ def add_warning(row: Row, warning: str, asked: Container[str]) -> Row:
     return row | {"warning": " ".join(filter(None, (row["warning"], warning)))}
 
 
+def describe_remarks(count: int, example: str) -> str:
+    """Say in a line how many photographs were read with a remark, with one of them."""
+    return f"read with a remark: {count} (column remark), e.g. {example}"
+
+
 def find_warnings(masks: Iterable[Path]) -> dict[Path, str]:
     """Look up what `crackseg predict` warned of where it wrote these masks, ``masks/NAME.png`` beside its table.
 

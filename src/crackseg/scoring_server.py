@@ -18,7 +18,8 @@ from typing import Any, cast
 HOST = "127.0.0.1"
 _AT_ONCE = 2  # predictions: one computes while another decodes; more would only take memory
 _MAX_HEADER = 4000  # characters; clients refuse longer ones
-_WARNINGS: ContextVar[list[str]] = ContextVar("warnings")
+_NOTES: ContextVar[dict[str, list[str]]] = ContextVar("notes")  # for the headers x-crackseg-warning and -remark
+_JOINED = {"warning": " ", "remark": "; "}
 _BASE64 = frozenset(string.ascii_letters + string.digits + "+/=" + string.whitespace)
 _DRAIN_FACTOR = 64  # how much of a request that is too large is read and dropped, in limits
 
@@ -63,7 +64,7 @@ def build_app(model: Any, *, name: str, max_bytes: int, max_pixels: int, warning
         max_bytes: of a request's body.
         max_pixels: of a request's images together.
         warning: carried by every answer in the header ``x-crackseg-warning``, before what the version says of the
-            photographs; "" for none.
+            photographs; "" for none. How photographs were read goes into ``x-crackseg-remark``.
     """
     from fastapi import Request
     from fastapi.responses import JSONResponse
@@ -128,14 +129,21 @@ class LimitedModel:
             raise _make_refusal(error) from error
 
     def _predict(self, data: Any, params: dict[str, Any] | None) -> Any:
-        """Predict, and leave what the version warns of where the answer's header is made."""
+        """Predict, and leave what the version says of the photographs where the answer's headers are made."""
         try:
-            warnings = self._model.unwrap_python_model().warnings
-        except (AttributeError, self._exception):  # a version of before there were any
-            return self._model.predict(data, params=params)
-        warnings.set(())
+            version = self._model.unwrap_python_model()
+        except (AttributeError, self._exception):
+            version = None
+        # A version says as much as it knew to say when it was registered.
+        said = {kind: getattr(version, f"{kind}s", None) for kind in ("warning", "remark")}
+        for variable in said.values():
+            if variable is not None:
+                variable.set(())
         answer = self._model.predict(data, params=params)
-        _WARNINGS.get([]).extend(warnings.get())
+        notes = _NOTES.get({})
+        for kind, variable in said.items():
+            if variable is not None:
+                notes.setdefault(kind, []).extend(variable.get())
         return answer
 
 
@@ -247,17 +255,18 @@ class RequestLimit:
         async def replay() -> Message:
             return waiting.pop() if waiting else await receive()
 
-        warnings = [self.warning] if self.warning else []
-        _WARNINGS.set(warnings)  # the list is the same in the thread that predicts
+        notes = {"warning": [self.warning] if self.warning else []}
+        _NOTES.set(notes)  # they are the same in the thread that predicts
 
         refused: list[str] = []
 
         async def send_named(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = [*message.get("headers", []), (b"x-crackseg-model", self.name.encode())]
-                if warnings:
-                    said = " ".join(" ".join(dict.fromkeys(warnings)).split())[:_MAX_HEADER]
-                    headers.append((b"x-crackseg-warning", said.encode("ascii", "replace")))
+                for kind, sentences in notes.items():
+                    said = " ".join(_JOINED[kind].join(dict.fromkeys(sentences)).split())[:_MAX_HEADER]
+                    if said:
+                        headers.append((f"x-crackseg-{kind}".encode(), said.encode("ascii", "replace")))
                 message["headers"] = headers
                 if message["status"] == 400 and (fault := _find_fault_of_text(content)):
                     refused.append(fault)

@@ -22,8 +22,8 @@ from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
 from crackseg.analysis import CrackAnalyzer
 from crackseg.data.catalog import warn_of_source
-from crackseg.data.image_io import MAX_PIXELS, decode_image, encode_png
-from crackseg.drift import count_reference, measure_photograph, warn_of_reference, warn_of_use
+from crackseg.data.image_io import MAX_PIXELS, Decoded, decode_photograph, encode_png
+from crackseg.drift import FIGURES, count_reference, measure_photograph, warn_of_reference, warn_of_use
 from crackseg.errors import CracksegError
 
 _log = logging.getLogger("crackseg")
@@ -40,9 +40,12 @@ SIGNATURE = ModelSignature(
         [
             ParamSpec("threshold", DataType.double, None),
             ParamSpec("return_probability", DataType.boolean, False),
+            ParamSpec("return_notes", DataType.boolean, False),
         ]
     ),
 )
+_FIGURES = ("confidence", "brightness", "contrast", "sharpness")
+_NOTES = ("remark", "warning", "error")
 _NPY_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
@@ -56,8 +59,11 @@ class CrackModel(PythonModel):
     results), ``crack_fraction`` (share of pixels, in [0, 1]), ``crack_length_px`` (length of the thinned mask, diagonal
     steps counting √2), ``score`` (highest crack probability, in [0, 1]).
 
-    Params: ``threshold`` (in [0, 1]; None, the default, is the operating threshold) and ``return_probability`` (adds
-    the column ``probability``: a 16-bit PNG, full scale is 1, as base64 text).
+    Params: ``threshold`` (in [0, 1]; None, the default, is the operating threshold), ``return_probability`` (adds the
+    column ``probability``: a 16-bit PNG, full scale is 1, as base64 text) and ``return_notes`` (adds the figures
+    ``confidence``, ``brightness``, ``contrast`` and ``sharpness``, and the texts ``remark``, how the photograph was
+    read, ``warning`` and ``error``; a row that is refused has its reason in ``error``, no mask and no values, and
+    costs no other row its answer).
     """
 
     # MLflow looks at the parameters' names: they must be `context` and `model_input`. It reads the type hints of
@@ -66,8 +72,9 @@ class CrackModel(PythonModel):
         """Read the weights and the settings that travel with them."""
         artifacts = context.artifacts
         self.analyzer = CrackAnalyzer.load(Path(artifacts["weights"]), Path(artifacts["settings"]))
-        # For a server: it sets an empty tuple before a prediction and finds what this one is to be warned of.
+        # For a server: it sets empty tuples before a prediction and finds what its answer is to say.
         self.warnings: ContextVar[tuple[str, ...] | None] = ContextVar("warnings", default=None)
+        self.remarks: ContextVar[tuple[str, ...] | None] = ContextVar("remarks", default=None)
         if warning := warn_of_source(self.analyzer.settings.data_source):
             _log.warning("WARNING: %s", warning)
 
@@ -84,41 +91,73 @@ class CrackModel(PythonModel):
             raise MlflowException.invalid_parameter_value(
                 f"threshold is {threshold}; expected a probability in [0, 1], or null for the model's own"
             )
-        columns = [*_COLUMNS, "probability"] if with_probability else [*_COLUMNS]
-        wanted, figures = self.warnings.get() is not None, []
-        rows = []
+        noted = bool(params.get("return_notes", False))
+        columns = [
+            *_COLUMNS,
+            *(["probability"] if with_probability else []),
+            *((*_FIGURES, *_NOTES) if noted else []),
+        ]
+        rows, figures, remarks = [], [], []
         for number, content in enumerate(model_input["image"]):
             try:
-                image_HW3 = _decode(content)
-                prediction = self.analyzer.analyze(image_HW3, threshold=threshold)
+                row = self._predict_row(content, threshold, with_probability=with_probability)
             except CracksegError as error:
-                raise MlflowException.invalid_parameter_value(f"row {number} of column image: {error}") from error
-            row = {name: getattr(prediction, name) for name in columns if name not in ("mask", "probability")}
-            row["mask"] = _encode(prediction.crack_mask.astype(np.uint8) * np.uint8(255))
-            if with_probability:
-                row["probability"] = _encode(np.rint(prediction.crack_prob * 65535).astype(np.uint16))
+                if not noted:
+                    raise MlflowException.invalid_parameter_value(
+                        f"row {number} of column image: {error}"
+                    ) from error
+                row = {"error": _in_one_line(error)}
+            except Exception as error:  # asked for notes, one odd row ends no job of thousands
+                if not noted:
+                    raise
+                row = {"error": f"the model failed with {type(error).__name__}: {_in_one_line(error)}"}
+            if "error" in row:
+                row = {"mask": "", "probability": "", "remark": "", "warning": ""} | row
+            else:
+                row["error"] = ""
+                figures.append({name: row[name] for name in FIGURES})
+                if row["remark"]:
+                    remarks.append(f"row {number}: {row['remark']}")
             rows.append(row)
-            if wanted:
-                found = {"crack_fraction": prediction.crack_fraction, "confidence": prediction.confidence}
-                figures.append(measure_photograph(image_HW3) | found)
-        if wanted:
+        if self.warnings.get() is not None:
             settings = self.analyzer.settings
             few = warn_of_reference(count_reference(settings.reference))
             self.warnings.set((*warn_of_use(settings, figures), *([few] if few else [])))
+        if self.remarks.get() is not None:
+            self.remarks.set(tuple(remarks))
         return pd.DataFrame(rows, columns=columns)
 
+    def _predict_row(self, content: Any, threshold: float | None, *, with_probability: bool) -> dict[str, Any]:
+        """Predict one photograph: all columns but ``error``."""
+        photograph = _decode(content)
+        prediction = self.analyzer.analyze(photograph.image_HW3, threshold=threshold)
+        row = {
+            name: getattr(prediction, name)
+            for name in ("crack_fraction", "crack_length_px", "score", "confidence")
+        }
+        row |= measure_photograph(photograph.image_HW3)
+        row["mask"] = _encode(prediction.crack_mask.astype(np.uint8) * np.uint8(255))
+        if with_probability:
+            row["probability"] = _encode(np.rint(prediction.crack_prob * 65535).astype(np.uint16))
+        return row | {
+            "remark": photograph.remark,
+            "warning": " ".join(warn_of_use(self.analyzer.settings, [row])),
+        }
 
-def _decode(content: Any) -> np.ndarray:
+
+def _decode(content: Any) -> Decoded:
     """Make a photograph of what a cell holds; arrays are checked by the analyzer."""
     if isinstance(content, np.ndarray):
         _check_size(content.shape)
-        return content
+        return Decoded(content)
     if not isinstance(content, bytes | bytearray | memoryview):
         raise CracksegError(
             f"expected the bytes of an encoded photograph or a uint8 array (H, W, 3), got {type(content).__name__}"
         )
     content = bytes(content)
-    return _read_npy(content) if content.startswith(b"\x93NUMPY") else decode_image(content, name="the photograph")
+    if content.startswith(b"\x93NUMPY"):
+        return Decoded(_read_npy(content))
+    return decode_photograph(content, name="the photograph")
 
 
 def _read_npy(content: bytes) -> np.ndarray:
@@ -140,6 +179,10 @@ def _check_size(shape: tuple[int, ...]) -> tuple[int, ...]:
             "cut the image into parts first"
         )
     return shape
+
+
+def _in_one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:500]
 
 
 def _encode(values: np.ndarray) -> str:

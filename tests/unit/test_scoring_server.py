@@ -6,6 +6,7 @@ import base64
 from pathlib import Path
 from typing import Any
 
+import cv2
 import mlflow
 import numpy as np
 import pytest
@@ -60,6 +61,13 @@ def test_an_answer_of_a_model_of_the_sample_warns_in_its_header(sample: TestClie
     assert answer.headers["x-crackseg-model"] == "models:/cracks/1"
     assert "must not inspect anything" in answer.headers["x-crackseg-warning"]
     assert "too few to judge" in answer.headers["x-crackseg-warning"]  # the tiny model has a handful of images
+
+
+def test_how_a_photograph_was_read_is_in_the_header_of_its_own_answer(sample: TestClient) -> None:
+    deep = cv2.imencode(".tif", PHOTOGRAPH[..., 0].astype(np.uint16) * 16)[1].tobytes()
+    answer = ask(sample, encode(PHOTOGRAPH), base64.b64encode(deep).decode())
+    assert answer.headers["x-crackseg-remark"] == "row 1: 16-bit values up to 4080 read with full scale 4095"
+    assert "x-crackseg-remark" not in ask(sample, encode(PHOTOGRAPH)).headers
 
 
 def test_a_photograph_unlike_the_models_own_warns_in_the_header_of_its_own_answer(

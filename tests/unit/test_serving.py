@@ -101,6 +101,23 @@ def test_a_bad_row_is_a_bad_request_that_names_it(model: PyFuncModel, kind: str)
     assert caught.value.get_http_status_code() == 400
 
 
+def test_notes_say_how_each_photograph_was_read_and_a_bad_row_costs_no_other_its_answer(
+    model: PyFuncModel,
+) -> None:
+    deep = cv2.imencode(".tif", PHOTOGRAPH[..., 0].astype(np.uint16) * 16)[1].tobytes()
+    frame = pd.DataFrame({"image": pd.Series([encode_png(PHOTOGRAPH), b"hello", deep], dtype=object)})
+    answers = model.predict(frame, params={"return_notes": True})
+    assert [bool(error) for error in answers["error"]] == [False, True, False]
+    assert "not an image" in answers["error"][1]
+    assert answers.loc[1, "mask"] == ""
+    assert np.isnan(answers.loc[1, "crack_fraction"])
+    assert answers["remark"].tolist() == ["", "", "16-bit values up to 4080 read with full scale 4095"]
+    assert "must not inspect anything" in answers["warning"][0]
+    alone = model.predict(frame.iloc[:1])
+    assert answers.loc[[0], alone.columns].equals(alone)
+    assert answers["brightness"][0] == pytest.approx(PHOTOGRAPH.mean() / 255, abs=0.02)
+
+
 @pytest.mark.parametrize("threshold", [-0.1, 1.1, float("nan"), "high"])
 def test_bad_threshold_is_a_bad_request(model: PyFuncModel, threshold: Any) -> None:
     with pytest.raises(MlflowException, match="threshold") as caught:

@@ -12,7 +12,7 @@ import numpy as np
 
 from crackseg.analysis import CrackAnalyzer, measure_confidence
 from crackseg.app.pictures import encode_heat, encode_view
-from crackseg.data.image_io import decode_image
+from crackseg.data.image_io import decode_photograph
 from crackseg.drift import Unusual, find_unusual, measure_photograph, warn_of_use
 from crackseg.errors import CracksegError
 from crackseg.postprocessing import postprocess_map
@@ -33,6 +33,7 @@ class Inspection:
         figures: of the photograph, as :mod:`crackseg.drift` names them, at the model's own threshold.
         unusual: figures in which it is unlike the photographs that the model was made with.
         warning: that the model must not be used, or that the photograph is unlike its own; for the tables.
+        remark: how the photograph was read, where something was decided; "" elsewhere.
         view, heat: JPEG files' contents, see :mod:`crackseg.app.pictures`.
     """
 
@@ -45,6 +46,7 @@ class Inspection:
     view: bytes
     heat: bytes
     warning: str = ""
+    remark: str = ""
 
     def exact_threshold(self, slider_value: float) -> float:
         """The threshold that a value of the slider means.
@@ -75,7 +77,8 @@ def inspect_photograph(analyzer: CrackAnalyzer, image_path: Path, map_path: Path
         content = image_path.read_bytes()
     except OSError as error:
         raise CracksegError(f"{name}: cannot be read ({error.strerror}); drop it again") from error
-    image_HW3 = decode_image(content, name=name)
+    photograph = decode_photograph(content, name=name)
+    image_HW3 = photograph.image_HW3
     figures = measure_photograph(image_HW3)
     view = encode_view(image_HW3)
     try:
@@ -97,4 +100,5 @@ def inspect_photograph(analyzer: CrackAnalyzer, image_path: Path, map_path: Path
         view=view,
         heat=encode_heat(crack_prob_HW),
         warning=" ".join(warn_of_use(settings, [figures])),
+        remark=photograph.remark,
     )

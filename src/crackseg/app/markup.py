@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
 from pathlib import Path
 
 from crackseg.app.inspection import Inspection
 from crackseg.app.pictures import as_data_uri
-from crackseg.drift import Unusual, warn_of_unusual
+from crackseg.drift import warn_of_unusual
 
 STYLE_PATH = Path(__file__).with_name("page.css")
 HEADER = "<h1>Crack inspection</h1><p>Photographs stay on this machine.</p>"
@@ -18,7 +17,7 @@ SET_OPACITY = "(percent) => { document.documentElement.style.setProperty('--crac
 
 
 def write_notice(text: str, *, kind: str) -> str:
-    """A box that stays on the page, ``kind`` error or warning; nothing for an empty text. Lines stay lines."""
+    """A box that stays on the page, ``kind`` error, warning or remark; nothing for an empty text. Lines stay lines."""
     if not text:
         return ""
     return f"<div class='says notice {kind}' role='alert'>{html.escape(text).replace(chr(10), '<br>')}</div>"
@@ -38,9 +37,10 @@ def write_no_production(name: str) -> str:
     )
 
 
-def write_unusual(unusual: Sequence[Unusual]) -> str:
-    """The warning that a photograph is unlike the model's own; nothing if it is like them."""
-    return write_notice(warn_of_unusual(unusual), kind="warning")
+def write_notes(inspection: Inspection) -> str:
+    """The warning that a photograph is unlike the model's own, and how it was read; nothing if there is neither."""
+    remark = f"{inspection.name}: {inspection.remark}." if inspection.remark else ""
+    return write_notice(warn_of_unusual(inspection.unusual), kind="warning") + write_notice(remark, kind="remark")
 
 
 def show_photograph(inspection: Inspection) -> str:

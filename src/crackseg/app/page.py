@@ -184,7 +184,7 @@ class _Page:
         return {
             self.base: markup.show_photograph(inspection),
             self.heat: markup.show_heat(inspection),
-            self.unusual: markup.write_unusual(inspection.unusual),
+            self.unusual: markup.write_notes(inspection),
             self.cracks: self.answer(desk, threshold),
         }
 

@@ -62,6 +62,11 @@ class Decoded(NamedTuple):
     image_HW3: np.ndarray
     remarks: tuple[str, ...] = ()
 
+    @property
+    def remark(self) -> str:
+        """The remarks in one line, as tables, headers and pages show them; "" if there is none."""
+        return "; ".join(self.remarks)
+
 
 def decode_photograph(content: bytes, *, name: str = "image", max_pixels: int = MAX_PIXELS) -> Decoded:
     """Decode an encoded photograph.

@@ -33,7 +33,9 @@ from crackseg.errors import CracksegError
 __all__ = [
     "IMAGE_EXTENSIONS",
     "MAX_PIXELS",
+    "Decoded",
     "decode_image",
+    "decode_photograph",
     "encode_png",
     "read_file",
     "read_image",

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from crackseg.analysis import CrackAnalyzer
 from crackseg.app.inspection import THRESHOLD_STEP, Inspection, inspect_photograph
+from crackseg.app.markup import write_notes
 from crackseg.data.image_io import decode_image, encode_png
 from crackseg.errors import CracksegError
 from crackseg.params import PostprocessParams
@@ -107,3 +109,14 @@ def test_what_is_no_photograph_is_refused_by_its_name(
     with pytest.raises(CracksegError) as caught:
         inspect_photograph(analyzers["none"], tmp_path / name, tmp_path / "map.npy")
     assert str(caught.value).startswith(message)
+
+
+def test_how_a_photograph_was_read_stands_next_to_it(analyzers: dict[str, CrackAnalyzer], tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "deep<b>.tif"), make_scene()[..., 0].astype(np.uint16) * 16)
+    seen = inspect_photograph(analyzers["none"], tmp_path / "deep<b>.tif", tmp_path / "map.npy")
+    notes = write_notes(seen)
+    assert "deep&lt;b&gt;.tif: 16-bit values up to 3040 read with full scale 4095." in notes
+    assert "notice remark" in notes
+    (tmp_path / "plain.png").write_bytes(encode_png(make_scene()))
+    plain = inspect_photograph(analyzers["none"], tmp_path / "plain.png", tmp_path / "map.npy")
+    assert "remark" not in write_notes(plain)
