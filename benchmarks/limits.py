@@ -190,7 +190,7 @@ def _training_step() -> dict[str, float]:
     """A step of the U-Net at the committed settings: batch 2, patches of 448 px."""
     params = load_params(ROOT / "params.yaml")
     network = make_network("unet").to(memory_format=torch.channels_last).train()
-    loss_function = build_loss(params.loss.name, gamma=params.loss.gamma, alpha=params.loss.alpha)
+    loss_function = build_loss(**dict(params.loss))
     optimizer = build_optimizer(network, params.optimizer)
     rng = np.random.default_rng(0)
     pairs = [draw_pair(seed) for seed in range(2)]

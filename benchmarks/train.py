@@ -28,7 +28,7 @@ def run(effort: Effort) -> list[Row]:
     pairs = [draw_pair(seed, size_px) for seed in range(_BATCH)]
     images = torch.from_numpy(np.stack([image for image, _ in pairs])).permute(0, 3, 1, 2)
     masks = torch.from_numpy(np.stack([mask for _, mask in pairs]))[:, None]
-    loss_function = build_loss(params.loss.name, gamma=params.loss.gamma, alpha=params.loss.alpha)
+    loss_function = build_loss(**dict(params.loss))
     torch.manual_seed(0)
     network = build_model("deeplabv3_resnet101").to(device).to(memory_format=torch.channels_last)
     peer = segmentation.deeplabv3_resnet101(weights=None, weights_backbone=None, num_classes=1)

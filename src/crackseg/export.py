@@ -29,6 +29,7 @@ from crackseg.data.image_io import IMAGE_EXTENSIONS, read_image, write_bytes
 from crackseg.engines import without_advice
 from crackseg.errors import CracksegError
 from crackseg.model_package import PROBE_NAME
+from crackseg.models import ARCHITECTURES
 from crackseg.models.network import MIN_SIDE_PX
 from crackseg.models.state_dicts import read_weights
 from crackseg.models.weights_file import load_network
@@ -37,9 +38,6 @@ from crackseg.tracking import Store, fetch_model
 FORMATS = {"onnx": ".onnx", "openvino": ".xml"}
 TOLERANCE = 1e-3  # of probability, in float32
 ARTIFACT_DIR = "export"
-# Their pooling, to a fixed grid, is compiled for the size of the example: measured, the file fails or answers wrongly
-# at any other.
-_FIXED_SIZE = ("pspnet", "upernet")
 _LARGEST_SIDE = 16384
 _MOST_IMAGES = 20
 _Run = Callable[[np.ndarray], np.ndarray]
@@ -172,7 +170,7 @@ def _open(folder: Path, uri: str) -> tuple[ProbabilityNetwork, ModelSettings, di
     weights_path = _only(folder, WEIGHTS_NAME, uri)
     settings = ModelSettings.read(_only(folder, SETTINGS_NAME, uri))
     architecture = (read_weights(weights_path).model or {}).get("architecture")
-    if architecture in _FIXED_SIZE:
+    if architecture in ARCHITECTURES and ARCHITECTURES[architecture].exports_one_size:
         raise CracksegError(
             f"{uri}: {architecture} cannot be exported: its pooling would be tied to one image size; "
             "docs/exporting.md lists the architectures that can"

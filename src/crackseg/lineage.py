@@ -20,6 +20,7 @@ from crackseg.params import Params
 from crackseg.params.effects import Affects, Effect
 
 _Value = TypeVar("_Value")
+_SYMBOLS = {"loss.gamma": "γ", "loss.alpha": "α"}
 
 PACKAGE = Path(__file__).parent
 
@@ -81,6 +82,19 @@ def settings_behind(effect: Effect, settings: Mapping[str, _Value]) -> dict[str,
     """
     behind = keys_behind(effect, settings=settings)
     return {key: value for key, value in settings.items() if key in behind or key not in ANSWERS}
+
+
+def describe_loss(settings: Mapping[str, object]) -> str:
+    """Name a loss with the parameters that it reads: ``focal (γ = 2.0, α = 3.0)``.
+
+    Args:
+        settings: flat, values or their text as MLflow records it.
+    """
+    behind = keys_behind(Effect.WEIGHTS, settings=settings) - {"loss.name"}
+    keys = [key for key in ANSWERS if key.startswith("loss.") and key in behind and key in settings]
+    words = [f"{_SYMBOLS.get(key, key.removeprefix('loss.'))} = {settings[key]}" for key in keys]
+    name = str(settings.get("loss.name", "?"))
+    return f"{name} ({', '.join(words)})" if words else name
 
 
 def list_code(module: str) -> tuple[Path, ...]:

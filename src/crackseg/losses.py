@@ -1,12 +1,12 @@
-"""Training losses, from logits to one number: the paper's balanced binary focal loss and cross-entropy.
+"""Training losses, from logits to one number, and the table of them.
 
 Shape legend: B batch, 1 channel, H rows, W columns.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 
 from crackseg.errors import CracksegError
+from crackseg.params.choices import explain_choice
 from crackseg.records import ModelOutput
 
-LOSS_NAMES = ("focal", "bce")
 Loss = Callable[[ModelOutput, torch.Tensor], torch.Tensor]
 
 
@@ -103,30 +103,52 @@ def bce_loss(logits_B1HW: torch.Tensor, mask_B1HW: torch.Tensor, *, sums: Sums |
     return total / num_pixels
 
 
-def build_loss(name: str, *, gamma: float, alpha: float, sums: Sums | None = None) -> Loss:
+@dataclass(frozen=True, slots=True)
+class LossKind:
+    """A loss as ``loss.name`` chooses it.
+
+    Attributes:
+        function: of logits and mask (B, 1, H, W); takes ``sums`` and the parameters by name.
+        summary: one line for documents.
+        parameters: keys of params.yaml's ``loss`` section that it reads; the others do not affect it.
+    """
+
+    function: Callable[..., torch.Tensor]
+    summary: str
+    parameters: tuple[str, ...] = ()
+
+
+# Names are read from this literal, without importing it, by crackseg.params.choices.
+LOSSES: dict[str, LossKind] = {
+    "focal": LossKind(
+        balanced_focal_loss,
+        "The paper's balanced binary focal loss (section 3.2, equation 2).",
+        parameters=("gamma", "alpha"),
+    ),
+    "bce": LossKind(bce_loss, "Binary cross-entropy, the paper's baseline."),
+}
+
+
+def build_loss(name: str, *, sums: Sums | None = None, **parameters: object) -> Loss:
     """Build the loss that training minimises.
 
     Args:
-        name: ``focal`` (:func:`balanced_focal_loss`) or ``bce`` (:func:`bce_loss`, without gamma and alpha).
-        gamma: focusing exponent of the focal loss, finite, >= 0.
-        alpha: weight of its non-crack term, finite, > 0.
+        name: a key of ``LOSSES``.
         sums: see :func:`balanced_focal_loss`.
+        parameters: the keys of params.yaml's ``loss`` section, in the ranges that it takes; those that this loss
+            does not read are ignored.
     Returns:
         A function of a ModelOutput and a mask (B, 1, H, W) in {0, 1}: the loss of ``logits`` plus the same
         loss of every one of ``side_logits`` (DeepCrack supervises each scale), a scalar.
     Raises:
-        CracksegError: unknown name, or gamma or alpha out of range.
+        CracksegError: unknown name, or one of its parameters is not given.
     """
-    if name not in LOSS_NAMES:
-        raise CracksegError(f"loss.name is {name!r}; expected one of {', '.join(LOSS_NAMES)}")
-    if not (math.isfinite(gamma) and gamma >= 0):
-        raise CracksegError(f"loss.gamma is {gamma}; expected a number of at least 0 (the paper tries 1, 2 and 4)")
-    if not (math.isfinite(alpha) and alpha > 0):
-        raise CracksegError(f"loss.alpha is {alpha}; expected a number above 0 (the paper takes 3)")
-
-    loss_of: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = partial(bce_loss, sums=sums)
-    if name == "focal":
-        loss_of = partial(balanced_focal_loss, gamma=gamma, alpha=alpha, sums=sums)
+    if name not in LOSSES:
+        raise CracksegError(f"loss.name = {name!r}: {explain_choice(name, tuple(LOSSES))}")
+    kind = LOSSES[name]
+    if missing := [key for key in kind.parameters if key not in parameters]:
+        raise CracksegError(f"loss.name = {name!r}: it also needs {', '.join(f'loss.{key}' for key in missing)}")
+    loss_of = partial(kind.function, sums=sums, **{key: parameters[key] for key in kind.parameters})
 
     def total_loss(output: ModelOutput, mask_B1HW: torch.Tensor) -> torch.Tensor:
         total = loss_of(output.logits, mask_B1HW)

@@ -16,6 +16,7 @@ import pandas as pd
 
 from crackseg.data.catalog import KNOWN_DATASETS, SAMPLE_SOURCE
 from crackseg.errors import CracksegError
+from crackseg.lineage import describe_loss
 from crackseg.tracking import Store
 
 if TYPE_CHECKING:
@@ -156,9 +157,6 @@ def _read_failures(store: Store, run_id: str, dataset: str, folder: Path) -> pd.
 
 
 def _describe_model(version: ModelVersion, run: Run, params: Mapping[str, str]) -> str:
-    loss = params.get("loss.name", "?")
-    if loss == "focal":
-        loss += f" (γ = {params.get('loss.gamma')}, α = {params.get('loss.alpha')})"
     threshold = run.data.metrics.get("operating_threshold")
     shown = "as trained" if threshold is None else f"{threshold:.4f}"
     warning = (
@@ -169,9 +167,10 @@ def _describe_model(version: ModelVersion, run: Run, params: Mapping[str, str]) 
     )
     return (
         f"{warning}A network that marks cracks in photographs of roads and concrete, pixel by pixel. Architecture "
-        f"`{params.get('model.architecture')}`, initial weights `{params.get('model.init')}`, loss {loss}, "
-        f"{params.get('train.epochs')} epochs on {params.get('data.train_dataset')}. In: an encoded photograph. Out: "
-        "a crack mask, the share of crack pixels, the cracks' length in pixels, the highest crack probability. "
+        f"`{params.get('model.architecture')}`, initial weights `{params.get('model.init')}`, "
+        f"loss {describe_loss(params)}, {params.get('train.epochs')} epochs on "
+        f"{params.get('data.train_dataset')}. In: an encoded photograph. Out: a crack mask, the share of crack "
+        "pixels, the cracks' length in pixels, the highest crack probability. "
         f"Training's operating threshold: {shown} (chosen on validation images, on raw probabilities). Run "
         f"{version.run_id}."
     )

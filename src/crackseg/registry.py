@@ -18,7 +18,7 @@ from mlflow.exceptions import MlflowException
 import crackseg
 from crackseg.analysis import SETTINGS_NAME, WEIGHTS_NAME, ModelSettings
 from crackseg.errors import CracksegError
-from crackseg.models import ENCODERS
+from crackseg.models import ARCHITECTURES
 from crackseg.models.state_dicts import read_weights
 from crackseg.tracking import Store
 
@@ -48,7 +48,6 @@ _REQUIREMENTS = (
     "scikit-image",
     "scipy",
 )
-_ENCODER_REQUIREMENTS = ("segmentation-models-pytorch", "timm")
 
 
 def register_model(
@@ -111,7 +110,7 @@ def _log_model(store: Store, run_id: str, artifacts: Mapping[str, Path], name: s
     package = Path(crackseg.__file__).parent
     spec = read_weights(artifacts["weights"]).model
     assert spec is not None, artifacts  # save_weights wrote it
-    requirements = _REQUIREMENTS + (_ENCODER_REQUIREMENTS if spec["architecture"] in ENCODERS else ())
+    requirements = _REQUIREMENTS + ARCHITECTURES[spec["architecture"]].extra_packages
     status = store.get_run(run_id).info.status
     with (
         tempfile.TemporaryDirectory() as scratch,

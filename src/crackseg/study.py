@@ -41,6 +41,9 @@ SYSTEMS: dict[str, dict[str, Any]] = {
         "model.normalize": True,
     },
 }
+PRETRAINED_SYSTEM = (
+    "deeplabv3plus"  # trained from random and from ImageNet's weights, and compared with itself alone
+)
 LOSSES: dict[str, dict[str, Any]] = {
     "bce": {"loss.name": "bce"},
     "focal γ=1": {"loss.name": "focal", "loss.gamma": 1.0},
@@ -106,11 +109,11 @@ def list_cells(*, num_seeds: int, pretrained: bool) -> list[Cell]:
         cells += [
             Cell(system, "random", loss, seed)
             for system in SYSTEMS
-            if system != "deeplabv3plus"
+            if system != PRETRAINED_SYSTEM
             for loss in LOSSES
         ]
         inits = ("random", "imagenet") if pretrained else ()
-        cells += [Cell("deeplabv3plus", init, loss, seed) for init in inits for loss in ("bce", "focal γ=2")]
+        cells += [Cell(PRETRAINED_SYSTEM, init, loss, seed) for init in inits for loss in ("bce", "focal γ=2")]
     return cells
 
 

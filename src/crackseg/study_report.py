@@ -15,7 +15,7 @@ from crackseg.data.versioning import fetch_data
 from crackseg.params import load_params
 from crackseg.plots import describe_source
 from crackseg.project_folder import find_real_root
-from crackseg.study import BUDGET, LOSSES, NUM_EPOCHS, NUM_STEPS, SYSTEMS, record_study
+from crackseg.study import BUDGET, LOSSES, NUM_EPOCHS, NUM_STEPS, PRETRAINED_SYSTEM, SYSTEMS, record_study
 from crackseg.study_figures import draw_inits, draw_losses
 
 _FIGURES = {
@@ -59,8 +59,8 @@ def write_study(root: Path, table: pd.DataFrame, data_dir: Path, dataset: str, o
     source = data_source(data_dir, dataset)
     label = f"{dataset}: {describe_source([source])}"
     paths = [out_dir / "study.csv", out_dir / "study.md", images_dir / "study_losses.png"]
-    compared = table[table["system"] != "deeplabv3plus"]
-    inits = table[table["system"] == "deeplabv3plus"]
+    compared = table[table["system"] != PRETRAINED_SYSTEM]
+    inits = table[table["system"] == PRETRAINED_SYSTEM]
     draw_losses(compared, paths[2], losses=list(LOSSES), source=label)
     if len(inits):
         paths.append(images_dir / "study_init.png")

@@ -127,10 +127,8 @@ def fit(
     )
     network = network.to(device).to(memory_format=torch.channels_last)
     predictor = Predictor(network, recipe.predict, device=device, precision=precision)
-    loss_function = build_loss(recipe.loss.name, gamma=recipe.loss.gamma, alpha=recipe.loss.alpha)
-    batch_loss_function = build_loss(
-        recipe.loss.name, gamma=recipe.loss.gamma, alpha=recipe.loss.alpha, sums=processes.sums
-    )
+    loss_function = build_loss(**dict(recipe.loss))
+    batch_loss_function = build_loss(**dict(recipe.loss), sums=processes.sums)
     optimizer = build_optimizer(network, recipe.optimizer)
     scheduler = build_scheduler(optimizer, recipe.scheduler, num_steps=params.epochs * len(sampler))
     stepper = build_stepper(network, loss_function, device, precision)

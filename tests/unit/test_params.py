@@ -66,7 +66,12 @@ def test_scientific_notation_is_a_number(tmp_path: Path) -> None:
         ("accumulate: 1", "accumulate: 3", r"num_processes 1 times accumulate 3 is more than batch_size 2"),
         ("overlap_px: 64", "overlap_px: 500", r"more than half of tile_size_px 512"),
         ("CRKWH100,", "CRKWH100, CRKWH100,", r"names a dataset twice"),
-        ("name: focal", "name: focall", r"loss\.name = 'focall': .*'focal'"),
+        ("name: focal", "name: focall", r"loss\.name = 'focall': .*did you mean focal\?"),
+        (
+            "deeplabv3_resnet101",
+            "deeplabv3_resnet_101",
+            r"model\.architecture = 'deeplabv3_resnet_101': .*did you mean deeplabv3_resnet101",
+        ),
     ],
 )
 def test_mistake_is_named_with_its_key(tmp_path: Path, old: str, new: str, said: str) -> None:

@@ -126,7 +126,7 @@ def _check_extras(wanted: list[Requirement], params: Params | None) -> Finding:
 
 def _needs_models(architecture: str) -> bool:
     try:
-        return architecture in importlib.import_module("crackseg.models").ENCODERS
+        return bool(importlib.import_module("crackseg.models").ARCHITECTURES[architecture].extra_packages)
     except Exception:  # torch cannot be loaded, which check_torch says
         return False
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from crackseg.models.convolution import conv_block, initialize_kaiming
 from crackseg.models.network import NetworkBody
+from crackseg.models.state_dicts import StateDict, keys_below
 
 CONVS_PER_STAGE = (2, 2, 3, 3, 3)  # VGG-16's thirteen
 WIDTH_FACTORS = (1, 2, 4, 8, 8)
@@ -77,6 +78,33 @@ class DeepCrack(NetworkBody):
 
     def head_modules(self) -> list[nn.Module]:
         return [*self.side_output, self.output]
+
+
+def name_vgg16_weights(body: DeepCrack) -> str:
+    """Name torchvision's VGG-16 that is the body's encoder."""
+    return f"{'VGG16_BN' if body.batch_norm else 'VGG16'}_Weights.IMAGENET1K_V1"
+
+
+def vgg16_as_encoder(state: StateDict) -> dict[str, Tensor]:
+    """Rename torchvision's VGG-16 (``features.N.*``, in order) to DeepCrack's encoder (stage, block, layer).
+
+    With batch normalisation our convolutions have no bias and torchvision's have one: it is taken off the
+    running mean, which gives the same function.
+    """
+    features = keys_below(state, "features.")
+    conv_positions = [key.split(".")[0] for key, value in features.items() if value.ndim == 4]
+    places = [f"{stage}.{block}" for stage, blocks in enumerate(CONVS_PER_STAGE) for block in range(blocks)]
+    encoder: dict[str, Tensor] = {}
+    for place, position in zip(places, conv_positions, strict=True):
+        encoder[f"{place}.0.weight"] = features[f"{position}.weight"]
+        bias = features[f"{position}.bias"]
+        norm = keys_below(features, f"{int(position) + 1}.")
+        if norm:
+            norm["running_mean"] = norm["running_mean"] - bias
+            encoder.update({f"{place}.1.{key}": value for key, value in norm.items()})
+        else:
+            encoder[f"{place}.0.bias"] = bias
+    return encoder
 
 
 def _stage(channels: list[int], batch_norm: bool) -> nn.Sequential:

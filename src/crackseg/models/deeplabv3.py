@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crackseg.models.network import NetworkBody
+from crackseg.models.state_dicts import StateDict, keys_below, keys_without
 
 
 class DeepLabV3(NetworkBody):
@@ -74,3 +75,18 @@ def deeplabv3_resnet50(num_classes: int) -> DeepLabV3:
 def deeplabv3_mobilenet_v3_large(num_classes: int) -> DeepLabV3:
     """The same head on a small, fast backbone, at output stride 16."""
     return DeepLabV3("deeplabv3_mobilenet_v3_large", num_classes)
+
+
+def resnet_as_backbone(state: StateDict) -> dict[str, Tensor]:
+    """Leave out the classifier of torchvision's ResNet."""
+    return keys_without(state, "fc.")
+
+
+def mobilenet_as_backbone(state: StateDict) -> dict[str, Tensor]:
+    """Keep the features of torchvision's MobileNetV3."""
+    return keys_below(state, "features.")
+
+
+def keep_backbone(state: StateDict) -> dict[str, Tensor]:
+    """Keep the backbone of torchvision's DeepLabV3."""
+    return keys_below(state, "backbone.")

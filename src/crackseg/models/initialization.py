@@ -11,7 +11,7 @@ import http.client
 import re
 import socket
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -20,61 +20,80 @@ import torch
 from torch import Tensor
 
 from crackseg.errors import CracksegError
-from crackseg.models.deepcrack import CONVS_PER_STAGE, DeepCrack
 from crackseg.models.encoders import EncoderBody
 from crackseg.models.network import NetworkBody
-from crackseg.models.state_dicts import DAMAGED_FILE_ERRORS, load_state, read_weights
+from crackseg.models.state_dicts import (
+    DAMAGED_FILE_ERRORS,
+    StateDict,
+    keys_without,
+    load_state,
+    read_weights,
+)
 
-NAMED_INITS = ("random", "imagenet", "coco")
 DOWNLOAD_TIMEOUT_S = 30  # of silence on the line; torch.hub itself would wait for ever
 
-StateDict = Mapping[str, Tensor]
-
-# Weights by torchvision's names, and for a backbone what to keep of them.
-_IMAGENET: dict[str, tuple[str, Callable[[StateDict], dict[str, Tensor]]]] = {
-    "deeplabv3_resnet101": ("ResNet101_Weights.IMAGENET1K_V1", lambda state: _without(state, "fc.")),
-    "deeplabv3_resnet50": ("ResNet50_Weights.IMAGENET1K_V1", lambda state: _without(state, "fc.")),
-    "deeplabv3_mobilenet_v3_large": (
-        "MobileNet_V3_Large_Weights.IMAGENET1K_V1",
-        lambda state: _below(state, "features."),
-    ),
-}
-_COCO = {
-    "deeplabv3_resnet101": "DeepLabV3_ResNet101_Weights.COCO_WITH_VOC_LABELS_V1",
-    "deeplabv3_resnet50": "DeepLabV3_ResNet50_Weights.COCO_WITH_VOC_LABELS_V1",
-    "deeplabv3_mobilenet_v3_large": "DeepLabV3_MobileNet_V3_Large_Weights.COCO_WITH_VOC_LABELS_V1",
-}
+Loader = Callable[[Any, str], None]
+"""Gives a body (or a part of it) pretrained weights; the second argument is the architecture's name, for messages."""
 
 
-def initialize(body: NetworkBody, architecture: str, init: str, *, num_classes: int = 1) -> None:
+def initialize(
+    body: NetworkBody,
+    architecture: str,
+    init: str,
+    *,
+    offers: Mapping[str, Mapping[str, Loader]],
+    num_classes: int = 1,
+) -> None:
     """Give a freshly built body its initial weights.
 
     Args:
         body: as its constructor left it, with random weights.
         architecture: its name.
-        init: ``random``: left as it is. ``imagenet``: the backbone (DeepLabV3), or the encoder (``deepcrack``:
-            VGG-16), from torchvision's ImageNet weights; an encoder by name from smp's or timm's. ``coco``: the
-            backbone from torchvision's DeepLabV3 weights, trained on COCO with VOC's labels; the classifier stays
-            new and random, since the paper replaces all of it (section 3.1), and the auxiliary classifier is
-            dropped. Anything else: path of a weights file (crackseg's, or a bare state dict in torchvision's key
-            layout), taken over whole.
+        init: ``random``: left as it is. A name from ``offers``: ``imagenet`` for the backbone or the encoder;
+            ``coco``: the backbone from torchvision's DeepLabV3 weights, trained on COCO with VOC's labels; the
+            classifier stays new and random, since the paper replaces all of it (section 3.1), and the auxiliary
+            classifier is dropped. Anything else: path of a weights file (crackseg's, or a bare state dict in
+            torchvision's key layout), taken over whole.
             A ``models:/…`` or ``runs:/…`` URI has to be resolved to such a path by the caller.
+        offers: by architecture and name, what loads pretrained weights.
         num_classes: maps that the body returns; a weights file has to be of as many.
     Raises:
         CracksegError: no such weights for this architecture, no such file, a file of another architecture, or
             a download that failed.
     """
-    if init == "random":
-        return
-    if init == "imagenet":
-        _initialize_from_imagenet(body, architecture)
-    elif init == "coco":
-        if architecture not in _COCO:
-            raise _no_weights(architecture, init, [*_COCO])
-        weights = _get_weights(_COCO[architecture])
-        _load_part(body, "backbone", _below(fetch(weights), "backbone."), weights, architecture)
-    else:
-        _initialize_from_file(body, architecture, init, num_classes)
+    named = dict.fromkeys(name for of_one in offers.values() for name in of_one)
+    if init in offers[architecture]:
+        offers[architecture][init](body, architecture)
+    elif init in named:
+        raise _no_weights(architecture, init, [name for name, of_one in offers.items() if init in of_one])
+    elif init != "random":
+        _initialize_from_file(body, architecture, init, num_classes, names=("random", *named))
+
+
+def load_encoder(body: EncoderBody, _architecture: str) -> None:
+    """Take an encoder by name from smp's or timm's weights; a Loader."""
+    body.load_pretrained_encoder()
+
+
+def from_torchvision(
+    weights: str | Callable[[Any], str], *, part: str, convert: Callable[[StateDict], dict[str, Tensor]]
+) -> Loader:
+    """Make a Loader of weights that torchvision publishes.
+
+    Args:
+        weights: torchvision's name of them, e.g. ``ResNet50_Weights.IMAGENET1K_V1``; or what gives it for a body.
+        part: name of the body's sub-module that takes them.
+        convert: from torchvision's state dict to that of the part.
+    """
+
+    def load(body: NetworkBody, architecture: str) -> None:
+        from torchvision.models import get_weight  # takes seconds to import, and most networks need none of it
+
+        found = get_weight(weights if isinstance(weights, str) else weights(body))
+        state = convert(fetch(found))
+        load_state(body.get_submodule(part), state, source=_file_name(found), target=f"{architecture}'s {part}")
+
+    return load
 
 
 def fetch(weights: Any) -> dict[str, Tensor]:
@@ -115,63 +134,17 @@ def _network_timeout() -> Iterator[None]:
         socket.setdefaulttimeout(before)
 
 
-def _initialize_from_imagenet(body: NetworkBody, architecture: str) -> None:
-    if isinstance(body, EncoderBody):
-        body.load_pretrained_encoder()
-        return
-    if isinstance(body, DeepCrack):
-        weights = _get_weights(f"{'VGG16_BN' if body.batch_norm else 'VGG16'}_Weights.IMAGENET1K_V1")
-        part, state = "encoder", _vgg16_as_encoder(fetch(weights))
-    elif architecture in _IMAGENET:
-        name, convert = _IMAGENET[architecture]
-        weights = _get_weights(name)
-        part, state = "backbone", convert(fetch(weights))
-    else:
-        raise _no_weights(architecture, "imagenet", [*_IMAGENET, "deepcrack", "the architectures with an encoder"])
-    _load_part(body, part, state, weights, architecture)
-
-
-def _get_weights(name: str) -> Any:
-    from torchvision.models import get_weight  # takes seconds to import, and most networks need none of it
-
-    return get_weight(name)
-
-
-def _load_part(body: NetworkBody, part: str, state: StateDict, weights: Any, architecture: str) -> None:
-    load_state(body.get_submodule(part), state, source=_file_name(weights), target=f"{architecture}'s {part}")
-
-
-def _vgg16_as_encoder(state: StateDict) -> dict[str, Tensor]:
-    """Rename torchvision's VGG-16 (``features.N.*``, in order) to DeepCrack's encoder (stage, block, layer).
-
-    With batch normalisation our convolutions have no bias and torchvision's have one: it is taken off the
-    running mean, which gives the same function.
-    """
-    features = _below(state, "features.")
-    conv_positions = [key.split(".")[0] for key, value in features.items() if value.ndim == 4]
-    places = [f"{stage}.{block}" for stage, blocks in enumerate(CONVS_PER_STAGE) for block in range(blocks)]
-    encoder: dict[str, Tensor] = {}
-    for place, position in zip(places, conv_positions, strict=True):
-        encoder[f"{place}.0.weight"] = features[f"{position}.weight"]
-        bias = features[f"{position}.bias"]
-        norm = _below(features, f"{int(position) + 1}.")
-        if norm:
-            norm["running_mean"] = norm["running_mean"] - bias
-            encoder.update({f"{place}.1.{key}": value for key, value in norm.items()})
-        else:
-            encoder[f"{place}.0.bias"] = bias
-    return encoder
-
-
-def _initialize_from_file(body: NetworkBody, architecture: str, init: str, num_classes: int) -> None:
+def _initialize_from_file(
+    body: NetworkBody, architecture: str, init: str, num_classes: int, *, names: Sequence[str]
+) -> None:
     if re.match(r"(models|runs):/", init):
         raise CracksegError(f"model.init = {init!r}: this URI has to be resolved to a local weights file first")
     path = Path(init).expanduser()
     if not path.is_file():
-        close = difflib.get_close_matches(init, NAMED_INITS, n=1, cutoff=0.5)
+        close = difflib.get_close_matches(init, names, n=1, cutoff=0.5)
         hint = f"did you mean {close[0]}?" if close else "check the path"
         raise CracksegError(
-            f"model.init = {init!r}: neither one of {', '.join(NAMED_INITS)} nor a file that exists; {hint}"
+            f"model.init = {init!r}: neither one of {', '.join(names)} nor a file that exists; {hint}"
         )
     stored = read_weights(path)
     if stored.model is not None and stored.model.get("architecture") != architecture:
@@ -185,7 +158,7 @@ def _initialize_from_file(body: NetworkBody, architecture: str, init: str, num_c
             f"model.num_classes is {num_classes}; set the one or the other"
         )
     # torchvision's own files bring an auxiliary classifier, which no model here has.
-    state = _without(stored.state_dict, "aux_classifier.")
+    state = keys_without(stored.state_dict, "aux_classifier.")
     load_state(body, state, source=str(path), target=f"{architecture} as model: describes it")
 
 
@@ -198,12 +171,3 @@ def _no_weights(architecture: str, init: str, available: list[str]) -> CracksegE
 
 def _file_name(weights: Any) -> str:
     return Path(urlparse(weights.url).path).name
-
-
-def _below(state: StateDict, prefix: str) -> dict[str, Tensor]:
-    """Keep the keys under a prefix, without it."""
-    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-
-
-def _without(state: StateDict, prefix: str) -> dict[str, Tensor]:
-    return {key: value for key, value in state.items() if not key.startswith(prefix)}

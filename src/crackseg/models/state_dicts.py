@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from crackseg.errors import CracksegError
 
+StateDict = Mapping[str, Tensor]
+
 FORMAT = "crackseg-weights"
 VERSION = 1
 
@@ -127,3 +129,13 @@ def load_state(module: nn.Module, state_dict: Mapping[str, Tensor], *, source: s
         raise CracksegError(f"{source}: these are not the weights of {target}:{problems}")
     # A plain dict, without the version mark of torch's own: then missing counters are filled in.
     module.load_state_dict(dict(state_dict))
+
+
+def keys_below(state: StateDict, prefix: str) -> dict[str, Tensor]:
+    """Keep the keys under a prefix, without it."""
+    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+
+
+def keys_without(state: StateDict, prefix: str) -> dict[str, Tensor]:
+    """Leave out the keys under a prefix."""
+    return {key: value for key, value in state.items() if not key.startswith(prefix)}

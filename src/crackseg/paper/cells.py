@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from crackseg.errors import CracksegError
 from crackseg.lineage import keys_behind, settings_behind
-from crackseg.models import ENCODERS, WIDTHS
+from crackseg.models import ARCHITECTURES
 from crackseg.params import Params, change_params, flatten_params
 from crackseg.params.effects import RESULTS
 
@@ -27,6 +27,7 @@ INITS = ("coco", "random")
 NUM_CLASSES = (1, 2)
 NORMALIZE = (False, True)
 TRAIN_LAYERS = ("all", "classifier")
+GRID_ARCHITECTURE = "deeplabv3_resnet101"
 
 RECIPE: Mapping[str, Any] = {
     "data.size_px": 512,
@@ -80,7 +81,7 @@ def _deeplabv3_cell(
         settings.append(("loss.gamma", gamma))
     loss_name = loss if gamma is None else f"{loss}-g{gamma}"
     model: dict[str, Setting] = {
-        "model.architecture": "deeplabv3_resnet101",
+        "model.architecture": GRID_ARCHITECTURE,
         "model.init": init,
         "model.num_classes": num_classes,
         "model.normalize": normalize,
@@ -91,9 +92,9 @@ def _deeplabv3_cell(
         f"grid-{init}-{loss_name}-lr{lr:.0e}-{num_classes}map-{'norm' if normalize else 'raw'}-{train_layers}"
     ).replace("e-0", "e-")
     if (lr, num_classes, normalize, train_layers) == (0.0001, 1, False, "all"):
-        row = PaperRow("deeplabv3_resnet101", init, loss, "" if gamma is None else str(gamma))
+        row = PaperRow(GRID_ARCHITECTURE, init, loss, "" if gamma is None else str(gamma))
         name = f"table3-{init}-{loss_name}"
-    return Cell(name, "deeplabv3_resnet101", (*model.items(), *settings, ("optimizer.lr", lr)), row)
+    return Cell(name, GRID_ARCHITECTURE, (*model.items(), *settings, ("optimizer.lr", lr)), row)
 
 
 def _baseline_cell(architecture: str, **settings: Setting) -> Cell:
@@ -162,11 +163,12 @@ def apply_cell(params: Params, cell: Cell, overrides: Mapping[str, Any] | None =
 def settings_of(cell: Cell, overrides: Mapping[str, Any]) -> dict[str, Any]:
     """The user's settings and the cell's own, and nothing that belongs to another architecture of params.yaml."""
     left_over: dict[str, Any] = {}
-    if cell.system not in WIDTHS:
+    architecture = ARCHITECTURES[cell.system]
+    if architecture.width is None:
         left_over["model.width"] = None
-    if cell.system not in ENCODERS:
+    if not architecture.encoder:
         left_over["model.encoder"] = ""
-    if cell.system != "deepcrack":
+    if not architecture.optional_batch_norm:
         left_over["model.batch_norm"] = True
     return {**left_over, **overrides, **dict(cell.settings)}
 

@@ -28,6 +28,7 @@ _SYSTEMS = {
     "deepcrack": "DeepCrack",
     "deeplabv3_resnet101": "DeepLabV3-ResNet101",
 }
+_SYSTEM_NOTES = {"deepcrack": "the paper's figures are DeepCrack's own, of another training set (see below)"}
 _NOTE_MARKS = "abcdefghijklmnopqrstuvwxyz"
 
 
@@ -121,8 +122,8 @@ def make_notes(table: pd.DataFrame) -> tuple[list[str], list[str]]:
     for row in list_columns(table):
         cells = table[(table[CELL_KEYS[1:]] == list(row)).all(axis=1) & (table["status"] == "finished")]
         said = []
-        if row.system == "deepcrack":
-            said.append("the paper's figures are DeepCrack's own, of another training set (see below)")
+        if row.system in _SYSTEM_NOTES:
+            said.append(_SYSTEM_NOTES[row.system])
         if len(cells):
             if (count := int(cells["num_runs"].max())) > 1:
                 said.append(

@@ -55,7 +55,7 @@ class InferenceTiming:
 
 
 def choose_architectures(names: str | None) -> tuple[str, ...]:
-    """Read ``unet,deepcrack``; None means all.
+    """Read names with commas between; None means all.
 
     Raises:
         CracksegError: there is no such architecture.

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from crackseg.params.choices import ArchitectureName, LossName
 from crackseg.params.effects import (
     COUNTING,
     IMAGES,
@@ -84,8 +85,8 @@ class AugmentParams(_Section):
 
 
 class ModelParams(_Section):
-    architecture: Annotated[str, Affects(WEIGHTS, PACE)]
-    """A name from ``crackseg.models.ARCHITECTURES``."""
+    architecture: Annotated[ArchitectureName, Affects(WEIGHTS, PACE)]
+    """A name from ``crackseg.models.ARCHITECTURES`` (docs/models.md)."""
     init: Annotated[str, Affects(WEIGHTS)]
     """``random``, ``imagenet`` (backbone), ``coco`` (the paper), a weights file, or ``models:/NAME/VERSION``."""
     num_classes: Annotated[Literal[1, 2], Affects(WEIGHTS)]
@@ -95,16 +96,16 @@ class ModelParams(_Section):
     train_layers: Annotated[Literal["all", "classifier"], Affects(WEIGHTS, PACE)]
     """What is trained."""
     width: Annotated[Annotated[int, Field(ge=4, le=256)] | None, Affects(WEIGHTS, PACE)]
-    """Channels of the first level (``unet``, ``modified_unet``, ``deepcrack``); null takes the architecture's own."""
+    """Channels of the first level, for the architectures that have a width; null takes the architecture's own."""
     batch_norm: Annotated[bool, Affects(WEIGHTS)]
-    """Batch normalisation after each convolution (``deepcrack`` only)."""
+    """Batch normalisation after each convolution; false only for an architecture that can do without."""
     encoder: Annotated[str, Affects(WEIGHTS, PACE)]
     """Encoder of smp or timm, for the architectures that have one to choose; empty takes the architecture's own."""
 
 
 class LossParams(_Section):
-    name: Annotated[Literal["focal", "bce"], Affects(WEIGHTS)]
-    """The paper's balanced binary focal loss (equation 2), or binary cross-entropy."""
+    name: Annotated[LossName, Affects(WEIGHTS)]
+    """A name from ``crackseg.losses.LOSSES``, e.g. ``focal``, the paper's (docs/losses.md)."""
     gamma: Annotated[float, Field(ge=0, le=100), Affects(WEIGHTS, when={"loss.name": "focal"})]
     """Focusing exponent of equation (2)."""
     alpha: Annotated[float, Field(gt=0), Affects(WEIGHTS, when={"loss.name": "focal"})]

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from crackseg.data.versioning import hash_file
 from crackseg.errors import CracksegError
 from crackseg.lineage import keys_changing, settings_behind
-from crackseg.paper.cells import GRID, RECIPE, TABLE3, Cell
+from crackseg.paper.cells import GRID, GRID_ARCHITECTURE, RECIPE, TABLE3, Cell
 from crackseg.params import Params, change_params, flatten_params
 from crackseg.params.effects import SCORES, SEARCH
 from crackseg.search.space import Settings, Space, describe_space, iter_differences
@@ -215,7 +215,7 @@ def list_paper_points(space: Space, which: str) -> dict[str, Settings]:
     searched = {dimension.key for dimension in space.dimensions}
     points: dict[str, Settings] = {}
     for cell in cells:
-        if cell.system != "deeplabv3_resnet101" and "model.architecture" not in searched:
+        if cell.system != GRID_ARCHITECTURE and "model.architecture" not in searched:
             continue  # another system of Table 3, with one recipe of its own
         settings = {key: value for key, value in RECIPE.items() if key in searched} | dict(cell.settings)
         if "model.architecture" not in searched:

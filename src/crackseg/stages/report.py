@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from crackseg.params import load_params
+from crackseg.lineage import describe_loss
+from crackseg.params import flatten_params, load_params
 from crackseg.report import flatten_scores, mean_ods, read_scores, write_report
 from crackseg.stages.layout import Layout
 from crackseg.stages.result_run import find_result_run
@@ -17,9 +18,7 @@ def run(root: Path) -> None:
     params = load_params(layout.params)
     store = Store(root)
     run_id = find_result_run(store, layout, params)
-    title = f"{params.model.architecture}, {params.loss.name}" + (
-        f" γ={params.loss.gamma:g}" if params.loss.name == "focal" else ""
-    )
+    title = f"{params.model.architecture}, {describe_loss(flatten_params(params))}"
     write_report(
         layout.report,
         title=title,

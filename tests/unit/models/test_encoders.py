@@ -13,7 +13,7 @@ from segmentation_models_pytorch.encoders import get_encoder
 from torch import nn
 
 from crackseg.errors import CracksegError
-from crackseg.models import ARCHITECTURES, ENCODERS, WIDTHS, build_model
+from crackseg.models import ARCHITECTURES, build_model
 from crackseg.models.encnet import ContextEncoding
 from crackseg.models.encoders import VisionTransformer
 from crackseg.models.segmenter import MaskTransformer
@@ -22,6 +22,7 @@ from crackseg.models.weights_file import load_network, save_weights
 SWIN = "swin_tiny_patch4_window7_224"
 VIT = "vit_tiny_patch16_224"
 SMP_RESNET18 = smp_encoders["resnet18"]["pretrained_settings"]["imagenet"]
+ENCODERS = {name: row.encoder for name, row in ARCHITECTURES.items() if row.encoder}
 
 
 @pytest.fixture
@@ -180,10 +181,10 @@ def test_an_encoder_that_an_architecture_cannot_use_is_refused_when_it_is_chosen
 
 
 def test_an_encoder_or_a_width_is_refused_where_there_is_none_to_choose():
-    for architecture in ARCHITECTURES:
-        if architecture not in ENCODERS:
+    for architecture, row in ARCHITECTURES.items():
+        if not row.encoder:
             assert f"{architecture} has no encoder" in error_of(architecture, encoder="resnet18")
-        if architecture not in WIDTHS:
+        if row.width is None:
             assert f"{architecture} has no width" in error_of(architecture, width=16)
 
 
