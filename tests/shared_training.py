@@ -35,6 +35,8 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "focal": {"loss": "focal", "train": {"batch_size": 3}},
     "last batch of one": {"loss": "focal", "train": {"batch_size": 7}},
+    "bce_soft_f": {"loss": "bce_soft_f", "train": {"batch_size": 3}},
+    "bce_soft_f, last batch of one": {"loss": "bce_soft_f", "train": {"batch_size": 7}},
     "bce in parts": {"loss": "bce", "train": {"batch_size": 7, "accumulate": 3}},
 }
 

@@ -103,6 +103,55 @@ def bce_loss(logits_B1HW: torch.Tensor, mask_B1HW: torch.Tensor, *, sums: Sums |
     return total / num_pixels
 
 
+def bce_soft_f_loss(
+    logits_B1HW: torch.Tensor,
+    mask_B1HW: torch.Tensor,
+    *,
+    crack_weight: float,
+    tolerance_px: int,
+    sums: Sums | None = None,
+) -> torch.Tensor:
+    """Compute weighted cross-entropy plus 1 − soft F, the paper's scoring (section 3.3) made differentiable.
+
+    With p the crack probabilities, G the ground truth and G⊕d its dilation by a (2d + 1)² square, summed over the
+    whole batch::
+
+        TP = Σ p · (G⊕d)    FP = Σ p · (1 − G⊕d)    FN = Σ (1 − p) · G    F = 2 TP / (2 TP + FP + FN)
+
+        L = mean of cross-entropy, crack pixels weighted  +  1 − F
+
+    F alone has no gradient to speak of while all p are small; the cross-entropy keeps it alive. A batch without crack
+    pixels has F = 0: its second term is the constant 1, and the cross-entropy alone has a gradient.
+
+    Args:
+        logits_B1HW, mask_B1HW, sums: as in :func:`balanced_focal_loss`, and so are result and errors.
+        crack_weight: factor of the cross-entropy of a crack pixel, > 0; the mean is over all pixels, each counted once.
+        tolerance_px: d, >= 0.
+    """
+    logits_B1HW, crack_B1HW = _prepare(logits_B1HW, mask_B1HW)
+    truth_B1HW = crack_B1HW.to(logits_B1HW.dtype)
+    near_B1HW = F.max_pool2d(truth_B1HW, 2 * tolerance_px + 1, stride=1, padding=tolerance_px)
+    prob_B1HW = logits_B1HW.sigmoid()
+    cross_entropy = F.binary_cross_entropy_with_logits(
+        logits_B1HW, truth_B1HW, pos_weight=logits_B1HW.new_tensor(crack_weight), reduction="sum"
+    )
+    true_positive = (prob_B1HW * near_B1HW).sum()
+    false_positive = (prob_B1HW * (1 - near_B1HW)).sum()
+    # σ(−z) rather than 1 − p, which has no digits left where p is near 1.
+    false_negative = (torch.sigmoid(-logits_B1HW) * truth_B1HW).sum()
+    totals = torch.stack(
+        [cross_entropy, true_positive, false_positive, false_negative, logits_B1HW.new_tensor(logits_B1HW.numel())]
+    )
+    if sums is not None:
+        totals = sums.add(totals)
+    cross_entropy, true_positive, false_positive, false_negative, num_pixels = totals.unbind()
+    doubled = 2 * true_positive
+    denominator = doubled + false_positive + false_negative
+    # All p underflow to 0, and there is no crack: 0 / 0, which is 0 as for any p above 0.
+    soft_f = doubled / torch.where(denominator > 0, denominator, 1)
+    return cross_entropy / num_pixels + 1 - soft_f
+
+
 @dataclass(frozen=True, slots=True)
 class LossKind:
     """A loss as ``loss.name`` chooses it.
@@ -126,6 +175,11 @@ LOSSES: dict[str, LossKind] = {
         parameters=("gamma", "alpha"),
     ),
     "bce": LossKind(bce_loss, "Binary cross-entropy, the paper's baseline."),
+    "bce_soft_f": LossKind(
+        bce_soft_f_loss,
+        "Weighted cross-entropy plus 1 − soft F: the paper's scoring protocol made differentiable.",
+        parameters=("crack_weight", "tolerance_px"),
+    ),
 }
 
 

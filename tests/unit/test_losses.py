@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import mpmath
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crackseg.errors import CracksegError
-from crackseg.losses import LOSSES, balanced_focal_loss, bce_loss, build_loss
+from crackseg.losses import LOSSES, balanced_focal_loss, bce_loss, bce_soft_f_loss, build_loss
 from crackseg.records import ModelOutput
 
 GAMMAS = [0, 0.5, 1, 2, 4, 10]
-PARAMETERS: dict[str, Any] = {"gamma": 2, "alpha": 3}
+PARAMETERS: dict[str, Any] = {"gamma": 2, "alpha": 3, "crack_weight": 20.0, "tolerance_px": 2}
 
 
 # --- equation (2), pixel by pixel ---------------------------------------------------------------------------
@@ -185,6 +186,104 @@ def test_bce_of_half_precision_logits_is_float32() -> None:
     loss = bce_loss(logits, mask)
     assert loss.dtype == torch.float32
     assert loss.item() == F.binary_cross_entropy_with_logits(logits.float(), mask.float()).item()
+
+
+# --- cross-entropy and soft F ---------------------------------------------------------------------------------
+
+
+def slow_bce_soft_f(logits_BHW: np.ndarray, mask_BHW: np.ndarray, crack_weight: float, tolerance_px: int) -> float:
+    """Compute the loss pixel by pixel, from its definition."""
+    prob = 1 / (1 + np.exp(-logits_BHW))
+    tp = fp = fn = cross_entropy = 0.0
+    for b, y, x in np.ndindex(*mask_BHW.shape):
+        d = tolerance_px
+        window = mask_BHW[b, max(0, y - d) : y + d + 1, max(0, x - d) : x + d + 1]
+        p, is_crack, is_near = prob[b, y, x], mask_BHW[b, y, x], window.any()
+        tp += p * is_near
+        fp += p * (not is_near)
+        fn += (1 - p) * is_crack
+        cross_entropy -= crack_weight * np.log(p) if is_crack else np.log(1 - p)
+    return cross_entropy / mask_BHW.size + 1 - 2 * tp / (2 * tp + fp + fn)
+
+
+def make_batch(crack_fraction: float, shape: tuple[int, ...] = (2, 1, 9, 12)) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(shape, generator=generator, dtype=torch.float64) * 3
+    return logits, torch.rand(shape, generator=generator) < crack_fraction
+
+
+@pytest.mark.parametrize("tolerance_px", [0, 1, 2])
+@pytest.mark.parametrize("crack_weight", [1.0, 20.0])
+@pytest.mark.parametrize("crack_fraction", [0, 0.02, 1])
+def test_soft_f_is_its_definition(crack_fraction: float, crack_weight: float, tolerance_px: int) -> None:
+    logits, mask = make_batch(crack_fraction)
+    expected = slow_bce_soft_f(logits[:, 0].numpy(), mask[:, 0].numpy(), crack_weight, tolerance_px)
+    options = {"crack_weight": crack_weight, "tolerance_px": tolerance_px}
+    assert bce_soft_f_loss(logits, mask, **options).item() == pytest.approx(expected, rel=1e-12)
+    assert bce_soft_f_loss(logits.float(), mask, **options).item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("crack_fraction", [0, 0.1, 1])
+def test_the_gradient_of_soft_f_is_right(crack_fraction: float) -> None:
+    logits, mask = make_batch(crack_fraction, (2, 1, 4, 5))
+    loss = partial(bce_soft_f_loss, mask_B1HW=mask, crack_weight=20.0, tolerance_px=1)
+    assert torch.autograd.gradcheck(loss, logits.requires_grad_())
+
+
+@pytest.mark.parametrize("mask_value", [0, 1])
+@pytest.mark.parametrize("logit", [-200.0, 0.0, 200.0])
+def test_soft_f_of_one_class_alone_is_finite(mask_value: int, logit: float) -> None:
+    logits = torch.full((1, 1, 4, 4), logit, requires_grad=True)
+    loss = bce_soft_f_loss(logits, torch.full((1, 1, 4, 4), mask_value), crack_weight=20.0, tolerance_px=2)
+    loss.backward()
+    assert loss.isfinite()
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
+    if not mask_value:  # the cross-entropy, and a constant
+        expected = bce_loss(logits.detach(), torch.zeros(1, 1, 4, 4)) + 1
+        assert loss.item() == pytest.approx(expected.item())
+
+
+def test_a_line_drawn_beside_the_crack_costs_no_more_than_the_cross_entropy() -> None:
+    mask = torch.zeros(1, 1, 16, 16)
+    mask[..., 8, :] = 1
+    beside = torch.where(mask.roll(2, dims=2) > 0, 30.0, -30.0)
+    too_far = torch.where(mask.roll(3, dims=2) > 0, 30.0, -30.0)
+    near, far = (
+        bce_soft_f_loss(z, mask, crack_weight=1e-6, tolerance_px=2).item()
+        - bce_loss(z, torch.zeros_like(mask)).item()
+        for z in (beside, too_far)
+    )
+    assert near == pytest.approx(1 - 2 / 3, abs=1e-4)  # every mark is right, and the line itself is missed
+    assert far == pytest.approx(1, abs=1e-4)
+
+
+class TwoShares:
+    """Add what another share of the batch gave to each sum."""
+
+    def __init__(self, others: torch.Tensor | None) -> None:
+        self.others = others
+        self.seen: torch.Tensor | None = None
+
+    def add(self, sums: torch.Tensor) -> torch.Tensor:
+        self.seen = sums
+        return sums if self.others is None else sums + self.others
+
+    def maximum(self, values: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("not used")
+
+
+def test_shares_of_a_batch_have_the_soft_f_of_the_batch_even_if_one_is_empty() -> None:
+    logits, mask = make_batch(0.05)
+    options: dict[str, Any] = {"crack_weight": 20.0, "tolerance_px": 2}
+    whole = bce_soft_f_loss(logits, mask, **options).item()
+    for cut in (0, 1):
+        first = TwoShares(None)
+        bce_soft_f_loss(logits[:cut], mask[:cut], **options, sums=first)
+        assert first.seen is not None
+        second = TwoShares(first.seen)
+        shared = bce_soft_f_loss(logits[cut:], mask[cut:], **options, sums=second)
+        assert shared.item() == pytest.approx(whole, rel=1e-12)
 
 
 # --- all of them, as training uses them ----------------------------------------------------------------------------

@@ -110,6 +110,13 @@ class LossParams(_Section):
     """Focusing exponent of equation (2)."""
     alpha: Annotated[float, Field(gt=0), Affects(WEIGHTS, when={"loss.name": "focal"})]
     """Weight of the non-crack term of equation (2)."""
+    # Files of before these keys existed lack them.
+    crack_weight: Annotated[float, Field(gt=0, le=10_000), Affects(WEIGHTS, when={"loss.name": "bce_soft_f"})] = (
+        20.0
+    )
+    """Factor of a crack pixel's cross-entropy."""
+    tolerance_px: Annotated[int, Field(ge=0, le=100), Affects(WEIGHTS, when={"loss.name": "bce_soft_f"})] = 2
+    """Half-width of the square dilation of the ground truth within which a prediction counts as right."""
 
 
 class OptimizerParams(_Section):
