@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from crackseg.data.catalog import read_manifest
-from crackseg.data.versioning import fetch_data, read_dvc, run_dvc
+from crackseg.data.versioning import fetch_data, read_dvc, run_dvc, run_dvc_guarded
 from crackseg.errors import CracksegError
 from crackseg.params import load_params
 from crackseg.plots import describe_source, format_score_table
@@ -27,6 +27,10 @@ SETTINGS = {
     "train.validate_every": "5",
     "train.num_workers": "0",
 }
+_SHORT = "the demo's experiment"
+_AGAIN = (
+    "`make demo` or `crackseg demo` goes on: stages that are done are kept, and a training takes up its checkpoint"
+)
 
 
 def run_demo(root: Path) -> str:
@@ -38,7 +42,8 @@ def run_demo(root: Path) -> str:
     Returns:
         What to tell the user: the table of scores and what to try next.
     Raises:
-        CracksegError: a stage failed.
+        CracksegError: a stage failed, or was killed.
+        KeyboardInterrupt: it was stopped, and all that it started has ended.
     """
     started = time.monotonic()
     root = find_real_root(root)
@@ -47,7 +52,12 @@ def run_demo(root: Path) -> str:
     if _read_metrics(root) is not None:
         run_dvc(root, "exp", "remove", "--quiet", EXPERIMENT_NAME)
     # Quiet, since DVC's own lines would bury the stages'; what a stage says still shows.
-    run_dvc(root, "exp", "run", "--quiet", "--temp", "--name", EXPERIMENT_NAME, *overrides)
+    try:
+        run_dvc_guarded(root, "exp", "run", "--quiet", "--temp", "--name", EXPERIMENT_NAME, *overrides)
+    except CracksegError as error:
+        raise CracksegError(f"{_SHORT} ended early, and why is said above; {_AGAIN} ({error})") from error
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"{_SHORT} was stopped; {_AGAIN}") from None
     datasets = load_params(root / "params.yaml").data.test_datasets
     scores = _read_metrics(root)
     if scores is None:

@@ -33,6 +33,7 @@ NOT_IN_RESULTS = (
     "crackseg.outbox",
     "crackseg.params*",
     "crackseg.project_folder",
+    "crackseg.stages.killed",
     "crackseg.tracking",
 )
 """Modules (patterns) that word messages, find the folder, carry settings and records: a change in them, or in what is

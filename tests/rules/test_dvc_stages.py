@@ -59,6 +59,7 @@ def test_stage_does_not_rerun_for_a_key_that_nothing_follows_from(stage: str) ->
 def test_every_stage_has_its_module() -> None:
     present = {path.stem for path in (PACKAGE / "stages").glob("*.py")} - {
         "__init__",
+        "killed",
         "layout",
         "own_code",
         "result_run",

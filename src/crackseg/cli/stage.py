@@ -6,16 +6,20 @@ import click
 
 
 @click.group()
-def stage() -> None:
+@click.pass_context
+def stage(context: click.Context) -> None:
     """The pipeline's stages, as dvc.yaml calls them; use `dvc repro`.
 
     \b
     crackseg stage train
     """
     from crackseg.project_folder import find_root
+    from crackseg.stages.killed import work_in_child
     from crackseg.stages.own_code import run_own_code
 
-    run_own_code(find_root())
+    root = find_root()
+    run_own_code(root)
+    work_in_child(root, context.invoked_subcommand or "")
 
 
 @stage.command("prepare")
@@ -55,11 +59,15 @@ def train() -> None:
     On one machine `dvc repro` does the same with train.num_processes; docs/distributed.md has several machines.
     """
     from crackseg.project_folder import find_root
-    from crackseg.stages import train as stage_of_training
+    from crackseg.stages.killed import work_in_child
     from crackseg.stages.own_code import run_own_code
 
-    run_own_code(find_root())
-    stage_of_training.run(find_root())
+    root = find_root()
+    run_own_code(root)
+    work_in_child(root, "train")
+    from crackseg.stages import train as stage_of_training
+
+    stage_of_training.run(root)
 
 
 @stage.command("predict")

@@ -11,9 +11,11 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
+from crackseg.child_processes import find_reason, run_guarded
 from crackseg.data.image_io import write_bytes
 from crackseg.errors import CracksegError
 
+_GRACE_S = 60  # a training that is told to stop writes its records first
 ACCEPTED = Path(".dvc", "tmp", "crackseg-data-version")  # what the last import staged; git ignores the folder
 _NOT_DATA = {".gitignore", ".DS_Store", "Thumbs.db", "desktop.ini"}  # .dvcignore names the same
 
@@ -86,24 +88,40 @@ def run_dvc(root: Path, *arguments: str) -> None:
     _call_dvc(root, arguments, capture=False)
 
 
+def run_dvc_guarded(root: Path, *arguments: str) -> None:
+    """Like :func:`run_dvc`, for what takes long: all that DVC starts ends with this process, and it asks nothing."""
+    command, environment = _find_dvc(arguments)
+    code = run_guarded(command, cwd=root, environment=environment, grace_s=_GRACE_S)
+    _check_dvc(root, arguments, code)
+
+
 def read_dvc(root: Path, *arguments: str) -> str:
     """Like :func:`run_dvc`, and return what DVC printed."""
     return _call_dvc(root, arguments, capture=True)
 
 
 def _call_dvc(root: Path, arguments: tuple[str, ...], *, capture: bool) -> str:
-    # Stages call `crackseg` by name: find it also where the environment is not activated.
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    command, environment = _find_dvc(arguments)
     result = subprocess.run(
-        [sys.executable, "-m", "dvc", *arguments],
+        command,
         cwd=root,
-        env=os.environ | {"PATH": path},
+        env=environment,
         stdout=subprocess.PIPE if capture else None,
         stderr=subprocess.PIPE if capture else None,
         text=True,
         check=False,
     )
-    if result.returncode:
-        said = f": {result.stderr.strip()}" if capture else ""
-        raise CracksegError(f"`dvc {' '.join(arguments)}` failed in {root} (exit code {result.returncode}){said}")
+    _check_dvc(root, arguments, result.returncode, f": {result.stderr.strip()}" if capture else "")
     return result.stdout or ""
+
+
+def _find_dvc(arguments: tuple[str, ...]) -> tuple[list[str], dict[str, str]]:
+    # Stages call `crackseg` by name: find it also where the environment is not activated.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    return [sys.executable, "-m", "dvc", *arguments], os.environ | {"PATH": path}
+
+
+def _check_dvc(root: Path, arguments: tuple[str, ...], code: int, said: str = "") -> None:
+    if code:
+        reason = f"; {found}" if (found := find_reason(code)) else ""
+        raise CracksegError(f"`dvc {' '.join(arguments)}` failed in {root} (exit code {code}{reason}){said}")

@@ -28,6 +28,7 @@ from crackseg.params.effects import WEIGHTS
 from crackseg.processes import Processes, check_gpus, is_launched, joined
 from crackseg.project_folder import find_real_root
 from crackseg.records import CrackSample
+from crackseg.stages.killed import note_checkpoints
 from crackseg.stages.layout import Layout, read_json, write_json
 from crackseg.tracking import RunRecorder, Store, describe_code, fetched_init
 from crackseg.training import TrainingRecipe, fit
@@ -102,6 +103,7 @@ def _train_and_record(layout: Layout, params: Params, samples: _Samples, process
         network = build_model(**dict(params.model) | {"init": init})
     checkpoint_dir = store.home / "checkpoints" / _training_key(layout, params, init_digest)
     checkpoint_dir.mkdir(parents=True, exist_ok=True)
+    note_checkpoints(checkpoint_dir)
     with FileLock(checkpoint_dir.with_suffix(".lock")):  # the same training started twice waits for the first
         run_id, resumed = store.continue_run(checkpoint_dir / RUN_NAME)
         with (
