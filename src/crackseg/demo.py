@@ -6,13 +6,12 @@ import json
 import time
 from pathlib import Path
 
+from crackseg.child_processes import describe_exit, find_reason
 from crackseg.data.catalog import read_manifest
 from crackseg.data.versioning import fetch_data, read_dvc, run_dvc, run_dvc_guarded
 from crackseg.errors import CracksegError
 from crackseg.params import load_params
-from crackseg.plots import describe_source, format_score_table
 from crackseg.project_folder import find_real_root
-from crackseg.training import format_duration
 
 EXPERIMENT_NAME = "demo"
 SETTINGS = {
@@ -27,10 +26,7 @@ SETTINGS = {
     "train.validate_every": "5",
     "train.num_workers": "0",
 }
-_SHORT = "the demo's experiment"
-_AGAIN = (
-    "`make demo` or `crackseg demo` goes on: stages that are done are kept, and a training takes up its checkpoint"
-)
+_AGAIN = "`crackseg demo` again keeps the stages that are done, and takes up a training from its last checkpoint"
 
 
 def run_demo(root: Path) -> str:
@@ -53,11 +49,16 @@ def run_demo(root: Path) -> str:
         run_dvc(root, "exp", "remove", "--quiet", EXPERIMENT_NAME)
     # Quiet, since DVC's own lines would bury the stages'; what a stage says still shows.
     try:
-        run_dvc_guarded(root, "exp", "run", "--quiet", "--temp", "--name", EXPERIMENT_NAME, *overrides)
-    except CracksegError as error:
-        raise CracksegError(f"{_SHORT} ended early, and why is said above; {_AGAIN} ({error})") from error
+        code = run_dvc_guarded(root, "exp", "run", "--quiet", "--temp", "--name", EXPERIMENT_NAME, *overrides)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"{_SHORT} was stopped; {_AGAIN}") from None
+        raise KeyboardInterrupt(f"the demo was stopped; {_AGAIN}") from None
+    if code:
+        reason = f": {found}" if (found := find_reason(code)) else "; why is said above"
+        raise CracksegError(f"the demo ended early, DVC {describe_exit(code)}{reason}. {_AGAIN}")
+    # Only now: a process that waits next to a training leaves it the memory.
+    from crackseg.plots import describe_source, format_score_table
+    from crackseg.training import format_duration
+
     datasets = load_params(root / "params.yaml").data.test_datasets
     scores = _read_metrics(root)
     if scores is None:

@@ -145,9 +145,15 @@ def compile_network(network: nn.Module) -> nn.Module:
     return torch.compile(network)  # type: ignore[return-value]
 
 
+_NO_MEMORY = (
+    "the machine's memory is too small for a training step ({}); lower train.batch_size, augment.crop_px or "
+    "predict.batch_size"
+)
+
+
 @contextlib.contextmanager
 def explained_step_errors() -> Iterator[None]:
-    """Say what to do where torch cannot compile a network, or where a GPU's memory is too small."""
+    """Say what to do where torch cannot compile a network, or where a GPU's or the machine's memory is too small."""
     try:
         yield
     except torch.OutOfMemoryError as error:
@@ -155,7 +161,18 @@ def explained_step_errors() -> Iterator[None]:
             f"a training step does not fit into the GPU's memory ({str(error).strip().splitlines()[0][:200]}); raise "
             "train.accumulate, which computes the same step in parts, or lower augment.crop_px or predict.batch_size"
         ) from error
+    except MemoryError as error:
+        raise CracksegError(_NO_MEMORY.format(" ".join(str(error).split())[:200])) from error
     except RuntimeError as error:
+        said = " ".join(str(error).split())[:200]
+        if "DataLoader worker" in said:
+            raise CracksegError(
+                f"a process that augments images was killed ({said}); most likely the machine, or /dev/shm, ran out of "
+                "memory. Lower train.num_workers, which changes no result: the same command goes on from the last "
+                "checkpoint"
+            ) from error
+        if "DefaultCPUAllocator" in said:
+            raise CracksegError(_NO_MEMORY.format(said)) from error
         if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             raise
         raise CracksegError(

@@ -7,7 +7,6 @@ epochs it tests; we keep those with the best validation ODS (docs/adr/0004).
 
 from __future__ import annotations
 
-import copy
 import math
 import sys
 import time
@@ -45,6 +44,7 @@ from crackseg.steps import Stepper, build_stepper, compile_network, explained_st
 
 _TOLERANCE_PX = 2  # of validation; the paper's d. Training does not follow `evaluate`: rescoring trains nothing.
 _RAW_THRESHOLDS = 1024  # for the operating threshold: raw probabilities may fill a small part of [0, 1]
+_WARM_UP_STEPS, _TIMED_STEPS, _TIMED_S = 2, 10, 30.0  # the pace that is announced: of so many steps, or seconds
 _CHECK_EVERY = 20  # steps from one look at the loss to the next: each look waits for the GPU
 
 
@@ -134,8 +134,9 @@ def fit(
     stepper = build_stepper(network, loss_function, device, precision)
     stateful = {"network": network, "optimizer": optimizer, "scheduler": scheduler, "scaler": stepper.scaler}
     progress = resume(checkpoint_dir, stateful, processes)
+    notice = None
     if progress.epoch == 0 and device.type == "cpu" and processes.is_first:
-        _announce_duration(stepper, loader, params)
+        notice = _DurationNotice(params.epochs, len(sampler))
     trained = processes.wrap(network, sync_batch_norm=params.sync_batch_norm)
     if params.compile:
         trained = compile_network(trained)
@@ -158,7 +159,16 @@ def fit(
                 numbers = np.random.default_rng([params.seed, epoch, processes.rank])
                 torch.manual_seed(int(numbers.integers(2**63)))
             train_loss = _train_one_epoch(
-                stepper, loader, sampler, optimizer, scheduler, bar, checkpoint_dir, params.accumulate, processes
+                stepper,
+                loader,
+                sampler,
+                optimizer,
+                scheduler,
+                bar,
+                checkpoint_dir,
+                params.accumulate,
+                processes,
+                notice,
             )
             processes.share_buffers(network)
             progress.epoch, progress.step = epoch + 1, progress.step + len(sampler)
@@ -215,6 +225,7 @@ def _train_one_epoch(
     checkpoint_dir: Path,
     accumulate: int,
     processes: Processes,
+    notice: _DurationNotice | None,
 ) -> float:
     """One pass over the patches; returns the mean loss."""
     stepper.network.train()
@@ -231,6 +242,8 @@ def _train_one_epoch(
         if by_step:
             scheduler.step()
         bar.update()
+        if notice:
+            notice.end_step()
         if (step + 1) % _CHECK_EVERY and step + 1 < len(loader):
             continue
         if not torch.isfinite(total):
@@ -299,32 +312,40 @@ def validate(
     )
 
 
-def _announce_duration(stepper: Stepper, loader: DataLoader, params: TrainParams) -> None:
-    """Time one step on a copy of the network and say how long the whole training will take on this CPU."""
-    dataset = loader.dataset
-    assert isinstance(dataset, CrackDataset)
-    assert loader.batch_sampler is not None
-    addresses = next(iter(loader.batch_sampler))
-    images, masks = (torch.stack(part) for part in zip(*(dataset[a] for a in addresses), strict=True))
-    with torch.random.fork_rng(devices=[]):
-        trial = replace(stepper, network=copy.deepcopy(stepper.network).train())
-        seconds = []
-        for _ in range(2):  # the first pass pays for set-up
-            started = time.monotonic()
-            trial.compute_gradients(images, masks, num_parts=min(params.accumulate, len(images)))
-            seconds.append(time.monotonic() - started)
-            if seconds[0] > 2:
-                break
-    total = min(seconds) * len(loader) * params.epochs
-    # The demo itself was seen to take 18 minutes; a training of days is the paper's.
-    advice = "" if total < 6 * 3600 else "; a GPU takes hours, and `make demo` trains a small model in minutes"
-    if total < 1:
-        return
-    print(
-        f"training on this CPU will take about {format_duration(total)}: {params.epochs} epochs of {len(loader)} "
-        f"steps, {min(seconds):.2f} s each, without validation{advice}",
-        flush=True,
-    )
+class _DurationNotice:
+    """Says once how long a training will take, from the pace of its own steps.
+
+    The first steps pay for set-up, and are not counted. A step is all that it takes: batch, gradients, update.
+
+    Args:
+        num_epochs, num_steps: epochs, and steps in each.
+    """
+
+    def __init__(self, num_epochs: int, num_steps: int) -> None:
+        self._num_epochs, self._num_steps = num_epochs, num_steps
+        self._ends: list[float] | None = []
+
+    def end_step(self) -> None:
+        """Take note of a step's end."""
+        if self._ends is None:
+            return
+        self._ends.append(time.monotonic())
+        seconds = np.diff(self._ends[_WARM_UP_STEPS - 1 :])
+        if not len(seconds) or (len(seconds) < _TIMED_STEPS and seconds.sum() < _TIMED_S):
+            return
+        self._ends = None
+        step = float(np.median(seconds))
+        total = step * self._num_steps * self._num_epochs
+        if total < 1:
+            return
+        # The demo takes minutes; a training of days is the paper's.
+        advice = "" if total < 6 * 3600 else "; a GPU takes hours, and `make demo` trains a small model in minutes"
+        tqdm.write(
+            f"training on this CPU will take about {format_duration(total)}: {self._num_epochs} epochs of "
+            f"{self._num_steps} steps, {step:.2f} s each, without validation{advice}",
+            file=sys.stdout,
+        )
+        sys.stdout.flush()
 
 
 def format_duration(seconds: float) -> str:

@@ -28,9 +28,11 @@ def prepared(fresh: Project) -> Project:
 
 def find_ranks(launcher: subprocess.Popen) -> dict[str, psutil.Process]:
     ranks = {}
-    for child in psutil.Process(launcher.pid).children(recursive=True):
+    command = psutil.Process(launcher.pid)
+    launchers = {process.pid for process in (command, *command.children())}  # a stage works in a child
+    for child in command.children(recursive=True):
         try:
-            if "RANK" in child.environ() and child.ppid() == launcher.pid:
+            if "RANK" in child.environ() and child.ppid() in launchers:
                 ranks[child.environ()["RANK"]] = child
         except psutil.Error:
             continue
@@ -69,6 +71,15 @@ def test_a_stopped_launcher_stops_its_processes(prepared: Project) -> None:
     log = (prepared.folder.parent / "train.log").read_text()
     assert "training stopped; the same command goes on" in log
     assert "Traceback" not in log
+
+
+def test_a_killed_launcher_leaves_no_process(prepared: Project) -> None:
+    launcher = start_training(prepared)
+    wait_for(lambda: checkpoints(prepared), "the first checkpoint", seconds=200)
+    ranks = find_ranks(launcher)
+    launcher.kill()
+    launcher.wait()
+    wait_for(lambda: not [process for process in ranks.values() if process.is_running()], "their end")
 
 
 def test_torchrun_trains_as_the_stage_does(prepared: Project) -> None:

@@ -13,7 +13,7 @@ from crackseg.errors import CracksegError
 from crackseg.losses import Loss, build_loss
 from crackseg.models import build_model
 from crackseg.records import ModelOutput
-from crackseg.steps import Stepper
+from crackseg.steps import Stepper, explained_step_errors
 from crackseg.training import fit
 from tests.tiny_training import SampleList, make_network, make_recipe, make_samples
 
@@ -122,3 +122,20 @@ def test_a_network_that_cannot_be_compiled_is_said(
     monkeypatch.setattr(training, "compile_network", lambda network: torch.compile(network, backend=broken))
     with pytest.raises(CracksegError, match=r"train\.compile: .*no compiler.*train\.compile to false"):
         curve_of(samples, tmp_path / "a", compile=True)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "), "Lower train.num_workers"),
+        (RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly"), "goes on from the last checkpoint"),
+        (
+            RuntimeError("[enforce fail at alloc_cpu.cpp:130] DefaultCPUAllocator: can't allocate"),
+            "train.batch_size",
+        ),
+        (MemoryError("Unable to allocate 9 GiB"), "train.batch_size"),
+    ],
+)
+def test_memory_that_is_too_small_is_said_with_what_helps(error: Exception, said: str) -> None:
+    with pytest.raises(CracksegError, match=said), explained_step_errors():
+        raise error

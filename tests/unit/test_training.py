@@ -13,7 +13,7 @@ import torch
 
 from crackseg.checkpoint import BEST_NAME, LAST_NAME, checkpoint_key, load_state
 from crackseg.errors import CracksegError
-from crackseg.training import fit, format_duration
+from crackseg.training import _DurationNotice, fit, format_duration
 from tests.tiny_training import SampleList, make_network, make_recipe, make_samples
 
 
@@ -151,3 +151,28 @@ def test_no_validation_images_is_said(samples: tuple, tmp_path: Path) -> None:
 
 def test_durations_are_for_people() -> None:
     assert [format_duration(s) for s in (5, 600, 7200, 250_000)] == ["5 s", "10 min", "2.0 h", "2.9 days"]
+
+
+def test_the_announced_duration_is_of_the_steps_after_the_first_ones(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("crackseg.training.time.monotonic", lambda: now)
+    notice = _DurationNotice(num_epochs=60, num_steps=12)
+    for seconds in (9.0, 8.0, *[2.0] * 20):  # set-up, then the pace that stays
+        now += seconds
+        notice.end_step()
+    said = capsys.readouterr().out
+    assert said.count("training on this CPU will take about 24 min: 60 epochs of 12 steps, 2.00 s each") == 1
+
+
+def test_the_duration_of_slow_steps_is_announced_after_half_a_minute(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("crackseg.training.time.monotonic", lambda: now)
+    notice = _DurationNotice(num_epochs=300, num_steps=130)
+    for _ in range(3):
+        now += 40.0
+        notice.end_step()
+    assert "300 epochs of 130 steps, 40.00 s each" in capsys.readouterr().out

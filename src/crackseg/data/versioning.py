@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from crackseg.child_processes import find_reason, run_guarded
+from crackseg.child_processes import run_guarded
 from crackseg.data.image_io import write_bytes
 from crackseg.errors import CracksegError
 
@@ -88,11 +88,10 @@ def run_dvc(root: Path, *arguments: str) -> None:
     _call_dvc(root, arguments, capture=False)
 
 
-def run_dvc_guarded(root: Path, *arguments: str) -> None:
-    """Like :func:`run_dvc`, for what takes long: all that DVC starts ends with this process, and it asks nothing."""
+def run_dvc_guarded(root: Path, *arguments: str) -> int:
+    """Run DVC for what takes long: all that it starts ends with this process. Returns its exit code."""
     command, environment = _find_dvc(arguments)
-    code = run_guarded(command, cwd=root, environment=environment, grace_s=_GRACE_S)
-    _check_dvc(root, arguments, code)
+    return run_guarded(command, cwd=root, environment=environment, grace_s=_GRACE_S)
 
 
 def read_dvc(root: Path, *arguments: str) -> str:
@@ -111,7 +110,9 @@ def _call_dvc(root: Path, arguments: tuple[str, ...], *, capture: bool) -> str:
         text=True,
         check=False,
     )
-    _check_dvc(root, arguments, result.returncode, f": {result.stderr.strip()}" if capture else "")
+    if result.returncode:
+        said = f": {result.stderr.strip()}" if capture else ""
+        raise CracksegError(f"`dvc {' '.join(arguments)}` failed in {root} (exit code {result.returncode}){said}")
     return result.stdout or ""
 
 
@@ -119,9 +120,3 @@ def _find_dvc(arguments: tuple[str, ...]) -> tuple[list[str], dict[str, str]]:
     # Stages call `crackseg` by name: find it also where the environment is not activated.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     return [sys.executable, "-m", "dvc", *arguments], os.environ | {"PATH": path}
-
-
-def _check_dvc(root: Path, arguments: tuple[str, ...], code: int, said: str = "") -> None:
-    if code:
-        reason = f"; {found}" if (found := find_reason(code)) else ""
-        raise CracksegError(f"`dvc {' '.join(arguments)}` failed in {root} (exit code {code}{reason}){said}")

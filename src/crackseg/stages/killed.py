@@ -11,7 +11,6 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ _NOTE = "CRACKSEG_STAGE_NOTE"  # the file in which the work says where its check
 _SAME = {"train": ("train.num_workers", "train.cache_gb"), "predict": ("predict.batch_size",)}
 """Keys by stage that need less memory and change no result, so that a checkpoint is taken up."""
 _OTHER = {
-    "train": ("train.batch_size", "train.accumulate", "augment.crop_px"),
+    "train": ("train.batch_size", "augment.crop_px"),
     "predict": ("predict.tile_size_px",),
     "prepare": ("data.size_px",),
 }
@@ -31,10 +30,10 @@ _OTHER = {
 
 
 def work_in_child(root: Path, stage: str) -> None:
-    """Return in a child that does the work; this process waits for it, passes on its exit code and accounts for its end.
+    """Return in a child that does the work; this process waits for it, and says how it ended if it was killed.
 
-    What tells this process to stop is passed on to the child, which is ended if this one is killed. Only on Linux,
-    which can do that, and once: torch's launcher reports on the processes that it starts.
+    Its exit code becomes this one's. What tells this process to stop is passed on to the child, which is ended if this
+    one is killed: Linux can do that. The processes of torch's launcher are left alone; it reports on them itself.
 
     Args:
         root: the project folder, maybe DVC's clone.
@@ -60,7 +59,7 @@ def work_in_child(root: Path, stage: str) -> None:
     code = os.waitstatus_to_exitcode(status)
     try:
         if code < 0:
-            print(f"error: {_describe_death(root, stage, code, Path(note))}", file=sys.stderr, flush=True)
+            print(f"\nerror: {_describe_death(root, stage, code, Path(note))}", file=sys.stderr, flush=True)
     finally:
         Path(note).unlink(missing_ok=True)
         os._exit(code if code >= 0 else 128 - code)  # what is registered for the end is the child's to do
@@ -95,16 +94,15 @@ def _pass_on(pid: int) -> None:
 
 def _describe_death(root: Path, stage: str, code: int, note: Path) -> str:
     reason = find_reason(code)
-    sentences = [f"the stage {stage} was ended {describe_exit(code)}" + (f": {reason}" if reason else "")]
+    lines = [f"the stage {stage} was ended {describe_exit(code)}" + (f": {reason}" if reason else "")]
     if -code == signal.SIGKILL:
         import resource  # Windows has none
 
         gigabytes = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
         total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
-        sentences.append(f"It had {gigabytes:.1f} GB at most, and this machine has {total:.1f} GB")
-        if advice := _advise(root, stage):
-            sentences.append(advice)
-    return ". ".join([*sentences, _describe_rest(stage, note)])
+        lines.append(f"memory: {gigabytes:.1f} GB at most; this machine has {total:.1f} GB")
+        lines.append(_advise(root, stage))
+    return "\n  ".join(filter(None, [*lines, *_describe_rest(stage, note)]))
 
 
 def _advise(root: Path, stage: str) -> str:
@@ -115,36 +113,32 @@ def _advise(root: Path, stage: str) -> str:
         values = flatten_params(load_params(root / "params.yaml"))
     except CracksegError:
         values = {}
-    same, other = (_list_keys(keys.get(stage, ()), values) for keys in (_SAME, _OTHER))
-    parts = [
-        f"lower {same}, which changes no result" if same else "",
-        f"{other}, which begins again" if other else "",
-    ]
-    return ("To need less, " + ", or ".join(filter(None, parts))) if any(parts) else ""
+    advice = []
+    for keys, effect in ((_SAME, "changes no result"), (_OTHER, "begins again")):
+        listed = [
+            f"{key} (now {values.get(key, 'unknown')})" for key in keys.get(stage, ()) if values.get(key) != 0
+        ]
+        if listed:
+            advice.append(f"{', '.join(listed)}: {effect}")
+    return f"to need less memory, lower {'; or '.join(advice)}" if advice else ""
 
 
-def _list_keys(keys: tuple[str, ...], values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key} (now {values.get(key, 'unknown')})" for key in keys if values.get(key) != 0)
-
-
-def _describe_rest(stage: str, note: Path) -> str:
-    """Say what is kept, and what goes on from where."""
-    again = "The same command (dvc repro, dvc exp run, crackseg demo)"
-    kept = "the results of the stages before it are kept"
-    folder = note.read_text(encoding="utf-8") if note.exists() else ""
-    if stage != "train" or not folder:
-        return f"{again} begins this stage again; {kept}"
+def _describe_rest(stage: str, note: Path) -> list[str]:
+    """Say what is kept, and what goes on from where; a line each."""
+    kept = "kept: the results of the stages before it"
+    again = "next: the same command (dvc repro, dvc exp run, crackseg demo)"
+    folder = Path(note.read_text(encoding="utf-8") if note.exists() else "")
+    if stage != "train" or not folder.name:
+        return [kept, f"{again} begins this stage again"]
     from crackseg.checkpoint import LAST_NAME, RUN_NAME, load_state
 
-    run_id = ""
+    run = ""
     with suppress(OSError, ValueError, KeyError):
-        run_id = (
-            f" of the MLflow run {json.loads((Path(folder) / RUN_NAME).read_text(encoding='utf-8'))['run_id']}"
-        )
-    if not (Path(folder) / LAST_NAME).exists():
-        return f"No epoch was complete: {again[0].lower()}{again[1:]} begins the training again; {kept}"
+        run = f" of MLflow run {json.loads((folder / RUN_NAME).read_text(encoding='utf-8'))['run_id']}"
+    if not (folder / LAST_NAME).exists():
+        return [kept, f"{again} begins the training{run} again: no epoch was complete"]
     try:
-        epoch = json.loads(load_state(Path(folder) / LAST_NAME)["progress"])["epoch"]
+        epoch = json.loads(load_state(folder / LAST_NAME)["progress"])["epoch"]
     except CracksegError as error:
-        return str(error)
-    return f"Kept is the checkpoint after epoch {epoch}{run_id}, in {folder}. {again} goes on from there; {kept}"
+        return [kept, str(error)]
+    return [f"{kept}, and the checkpoint after epoch {epoch}{run}, in {folder}", f"{again} goes on from there"]
