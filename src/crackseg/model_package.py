@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from crackseg.analysis import CrackAnalyzer, ModelSettings, ReferenceStatistics
+from crackseg.data.catalog import spread_evenly
 from crackseg.data.image_io import encode_png, read_image, read_mask, write_bytes, write_mask
 from crackseg.drift import measure_photograph
 from crackseg.errors import CracksegError
@@ -66,11 +67,13 @@ def build_analyzer(
         )
     network, extra = load_network(weights_path)
     predictor = build_predictor(network, PredictParams(**extra["predict"]), device=device, precision=precision)
-    val_samples = _spread(val_samples, _MOST_IMAGES)
+    val_samples = spread_evenly(val_samples, _MOST_IMAGES)
     threshold = float(extra["operating_threshold"])
     if changes_maps(postprocessing):
         threshold = _choose_threshold(predictor, val_samples, postprocessing)
-    photographs = [measure_photograph(read_image(s.image_path)) for s in _spread(train_samples, _MOST_IMAGES)]
+    photographs = [
+        measure_photograph(read_image(s.image_path)) for s in spread_evenly(train_samples, _MOST_IMAGES)
+    ]
     values = {name: tuple(p[name] for p in photographs) for name in ("brightness", "contrast", "sharpness")}
     settings = ModelSettings(
         operating_threshold=threshold,
@@ -107,7 +110,7 @@ def write_probe(folder: Path, analyzer: CrackAnalyzer, val_samples: Sequence[Cra
     cracked = [s for s in val_samples if read_mask(s.mask_path).any()]
     answers = {}
     scores = ScoreAccumulator()
-    for sample in _spread(cracked or val_samples, _PROBE_IMAGES):
+    for sample in spread_evenly(cracked or val_samples, _PROBE_IMAGES):
         image_HW3, mask_HW = read_image(sample.image_path), read_mask(sample.mask_path)
         write_bytes(folder / "images" / f"{sample.stem}.png", encode_png(image_HW3))
         write_mask(folder / "masks" / f"{sample.stem}.png", mask_HW)
@@ -167,9 +170,3 @@ def _predict(predictor: Predictor, samples: Iterable[CrackSample]) -> Iterator[n
 
 def _answer(prediction: CrackPrediction) -> dict[str, float]:
     return {name: getattr(prediction, name) for name in ("crack_fraction", "crack_length_px", "score")}
-
-
-def _spread(samples: Sequence[CrackSample], most: int) -> list[CrackSample]:
-    """Take at most so many, evenly from the first to the last."""
-    count = min(most, len(samples))
-    return [samples[round(i * (len(samples) - 1) / max(1, count - 1))] for i in range(count)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +11,7 @@ from mlflow.entities.model_registry import ModelVersion
 from ruamel.yaml import YAML
 
 from crackseg.bootstrap import parse_metric
-from crackseg.data.catalog import list_samples
+from crackseg.data.catalog import list_samples, spread_evenly
 from crackseg.errors import CracksegError
 from crackseg.gate import GateData, run_gate, shorten
 from crackseg.history import Check, Record, check_reason
@@ -183,7 +182,7 @@ def read_gate_data(root: Path, params: Params, data_md5: str, max_images: int | 
     every = {d: list_samples(layout.prepared, d, params.data.evaluate_split) for d in params.data.test_datasets}
     if empty := [d for d, samples in every.items() if not samples]:
         raise CracksegError(f"no {params.data.evaluate_split} images of {', '.join(empty)} in {layout.prepared}")
-    chosen = {d: _spread(samples, max_images) for d, samples in every.items()}
+    chosen = {d: spread_evenly(samples, max_images) for d, samples in every.items()}
     left_out = sum(len(every[d]) - len(chosen[d]) for d in every)
     return GateData(chosen, md5, params.evaluate, left_out)
 
@@ -237,9 +236,3 @@ def _read_score(version: ModelVersion, tag: str) -> float | None:
 
 def _format_time(milliseconds: int) -> str:
     return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _spread(samples: Sequence[Any], most: int | None) -> list[Any]:
-    """At most so many, evenly from the first to the last."""
-    count = min(most or len(samples), len(samples))
-    return [samples[round(i * (len(samples) - 1) / max(1, count - 1))] for i in range(count)]

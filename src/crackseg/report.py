@@ -10,7 +10,7 @@ from statistics import fmean
 
 import pandas as pd
 
-from crackseg.data.catalog import data_source, list_samples
+from crackseg.data.catalog import data_source, list_samples, spread_evenly
 from crackseg.data.image_io import write_bytes
 from crackseg.params import PostprocessParams
 from crackseg.plots import describe_source, draw_history, draw_panels, draw_pr_curves, format_score_table
@@ -90,8 +90,7 @@ def _choose_samples(samples: Sequence[CrackSample], images_csv: Path) -> list[Cr
     """Choose a few images spread evenly from the best F to the worst; crack-free ones count as worst."""
     f = pd.read_csv(images_csv, dtype={"stem": str}).set_index("stem")["paper_f"].fillna(-1.0)
     ranked = sorted(samples, key=lambda sample: (-f[sample.stem], sample.stem))
-    count = min(_PANEL_ROWS, len(ranked))
-    return [ranked[round(i * (len(ranked) - 1) / max(1, count - 1))] for i in range(count)]
+    return spread_evenly(ranked, _PANEL_ROWS)
 
 
 def _write_page(title: str, source: str, scores: Mapping[str, Mapping]) -> str:

@@ -16,7 +16,7 @@ import torch
 from filelock import FileLock
 
 from crackseg.checkpoint import RUN_NAME, Progress, checkpoint_key
-from crackseg.data.catalog import data_source, list_samples
+from crackseg.data.catalog import data_source, list_splits
 from crackseg.data.decoded import CACHE_NAME
 from crackseg.data.image_io import read_image, write_bytes
 from crackseg.data.preprocessing import prepare_dataset
@@ -123,7 +123,7 @@ def run_trial(
     if (known := read_result(folder)) is not None:
         return known
     dataset = params.data.train_dataset
-    samples = {split: list_samples(prepared_dir, dataset, split) for split in ("train", "val")}
+    samples = list_splits(prepared_dir, dataset)
     recipe = TrainingRecipe(
         params.augment, params.loss, params.optimizer, params.scheduler, params.train, params.predict
     )

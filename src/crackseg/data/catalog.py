@@ -6,6 +6,7 @@ The four of the paper (its Table 2) are known by name; any other name is a datas
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -96,6 +97,18 @@ def list_samples(data_dir: Path, dataset: str, split: str | None = None) -> list
         for r in table.itertuples(index=False)
         if split is None or r.split == split
     ]
+
+
+def list_splits(data_dir: Path, dataset: str) -> dict[str, list[CrackSample]]:
+    """List a dataset's samples by split (each of ``SPLITS``), in manifest order; the manifest is read once."""
+    samples = list_samples(data_dir, dataset)
+    return {split: [sample for sample in samples if sample.split == split] for split in SPLITS}
+
+
+def spread_evenly(samples: Sequence[CrackSample], most: int | None) -> list[CrackSample]:
+    """Take at most so many (None: all), evenly from the first to the last."""
+    count = min(most or len(samples), len(samples))
+    return [samples[round(i * (len(samples) - 1) / max(1, count - 1))] for i in range(count)]
 
 
 def warn_of_source(source: str) -> str:

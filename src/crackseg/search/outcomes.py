@@ -11,7 +11,7 @@ from typing import Any
 from optuna.trial import TrialState
 
 from crackseg.analysis import SETTINGS_NAME
-from crackseg.data.catalog import data_source, list_samples
+from crackseg.data.catalog import data_source, list_splits
 from crackseg.data.image_io import write_bytes
 from crackseg.errors import CracksegError
 from crackseg.model_package import PROBE_NAME, build_analyzer, write_probe
@@ -148,7 +148,7 @@ def register_trial(root: Path, store: Store, search: Search, number: int | None)
     figures = trial.user_attrs[FIGURES]
     params = change_params(search.params, trial.params, source=f"trial {trial.number}")
     prepared_dir, dataset = prepare_for(root, store, params), params.data.train_dataset
-    val_samples = list_samples(prepared_dir, dataset, "val")
+    splits = list_splits(prepared_dir, dataset)
     tags: dict[str, object] = {
         "val/ods": f"{figures['ods']:.4f}",
         "search.study": search.name,
@@ -160,15 +160,15 @@ def register_trial(root: Path, store: Store, search: Search, number: int | None)
     with tempfile.TemporaryDirectory() as scratch:
         analyzer = build_analyzer(
             path,
-            list_samples(prepared_dir, dataset, "train"),
-            val_samples,
+            splits["train"],
+            splits["val"],
             params.postprocess,
             dataset=dataset,
             device=params.train.device,
             precision=params.train.precision,
         )
         write_bytes(Path(scratch) / SETTINGS_NAME, analyzer.settings.to_json().encode())
-        write_probe(Path(scratch) / PROBE_NAME, analyzer, val_samples)
+        write_probe(Path(scratch) / PROBE_NAME, analyzer, splits["val"])
         version = register_model(
             store,
             run_id=figures["run_id"],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from crackseg.data.catalog import data_source, list_samples
+from crackseg.data.catalog import data_source, list_splits
 from crackseg.data.guard import check_data_is_committed
 from crackseg.data.preprocessing import prepare_dataset
 from crackseg.data.validation import validate_datasets
@@ -45,8 +45,8 @@ def run(root: Path) -> None:
 def _check_splits(data_dir: Path, train_dataset: str, test_datasets: tuple[str, ...], split: str) -> None:
     wanted = [(train_dataset, "train"), (train_dataset, "val"), *((name, split) for name in test_datasets)]
     for dataset, needed in wanted:
-        if not list_samples(data_dir, dataset, needed):
-            present = {s: len(list_samples(data_dir, dataset, s)) for s in ("train", "val", "test")}
+        present = {name: len(samples) for name, samples in list_splits(data_dir, dataset).items()}
+        if not present[needed]:
             raise CracksegError(
                 f"dataset {dataset} has no {needed} images (train {present['train']}, val {present['val']}, test "
                 f"{present['test']}); choose another dataset or split in params.yaml, or import it with other splits"

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from crackseg.analysis import SETTINGS_NAME
-from crackseg.data.catalog import list_samples
+from crackseg.data.catalog import list_splits
 from crackseg.data.image_io import write_bytes
 from crackseg.model_card import write_card
 from crackseg.model_package import PROBE_NAME, build_analyzer, write_probe
@@ -63,16 +63,16 @@ def run(root: Path) -> None:
 def _complete_model(layout: Layout, params: Params, folder: Path) -> tuple[Path, Path]:
     """Write what a version carries beside its weights; returns the paths of its settings and its probe."""
     dataset = params.data.train_dataset
-    val_samples = list_samples(layout.prepared, dataset, "val")
+    splits = list_splits(layout.prepared, dataset)
     analyzer = build_analyzer(
         layout.weights,
-        list_samples(layout.prepared, dataset, "train"),
-        val_samples,
+        splits["train"],
+        splits["val"],
         params.postprocess,
         dataset=dataset,
         device=params.train.device,
         precision=params.train.precision,
     )
     write_bytes(folder / SETTINGS_NAME, analyzer.settings.to_json().encode())
-    write_probe(folder / PROBE_NAME, analyzer, val_samples)
+    write_probe(folder / PROBE_NAME, analyzer, splits["val"])
     return folder / SETTINGS_NAME, folder / PROBE_NAME

@@ -14,7 +14,7 @@ import torch
 from filelock import FileLock
 
 from crackseg.checkpoint import LAST_NAME, RUN_NAME, Progress, checkpoint_key
-from crackseg.data.catalog import list_samples
+from crackseg.data.catalog import list_splits
 from crackseg.data.decoded import CACHE_NAME
 from crackseg.data.image_io import write_bytes
 from crackseg.data.versioning import hash_file
@@ -55,7 +55,8 @@ def run(root: Path) -> None:
         return
     with joined(params.train.device) as processes:
         dataset = params.data.train_dataset
-        samples = list_samples(layout.prepared, dataset, "train"), list_samples(layout.prepared, dataset, "val")
+        splits = list_splits(layout.prepared, dataset)
+        samples = splits["train"], splits["val"]
         processes.check_same(_training_key(layout, params, ""), "settings, images or code")
         if processes.is_first:
             _train_and_record(layout, params, samples, processes)
@@ -110,7 +111,7 @@ def _train_and_record(layout: Layout, params: Params, samples: _Samples, process
             store.record(run_id, system_metrics=True, resumed=resumed) as recorder,
             _reported(recorder, checkpoint_dir),
         ):
-            _describe_run(recorder, params, layout, init_digest, processes)
+            _describe_run(recorder, params, layout, samples, init_digest, processes)
             progress = fit(
                 network,
                 *samples,
@@ -155,7 +156,12 @@ def _reported(recorder: RunRecorder, checkpoint_dir: Path) -> Iterator[None]:
 
 
 def _describe_run(
-    recorder: RunRecorder, params: Params, layout: Layout, init_digest: str, processes: Processes
+    recorder: RunRecorder,
+    params: Params,
+    layout: Layout,
+    samples: _Samples,
+    init_digest: str,
+    processes: Processes,
 ) -> None:
     versions = read_json(layout.data_versions)
     recorder.log_params(flatten_params(params))
@@ -172,12 +178,12 @@ def _describe_run(
             "model.init.md5": init_digest or "none",
         }
     )
-    for context, split in (("training", "train"), ("validation", "val")):
+    for context, split, used in zip(("training", "validation"), ("train", "val"), samples, strict=True):
         recorder.log_dataset(
             f"{train}-{split}",
             versions["datasets"][train]["md5"],
             context=context,
-            num_images=len(list_samples(layout.prepared, train, split)),
+            num_images=len(used),
             source=versions["datasets"][train]["source"],
         )
 
