@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class _AddOverProcesses(torch.autograd.Function):
+    # torch's own are deprecated (torch.distributed.nn.functional) or private: docs/adr/0012.
     @staticmethod
     def forward(_context: Any, sums: torch.Tensor) -> torch.Tensor:
         sums = sums.clone()

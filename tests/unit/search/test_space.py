@@ -53,6 +53,23 @@ def test_gamma_is_drawn_with_the_focal_loss_only() -> None:
     assert all(("loss.gamma" in p) == (p["loss.name"] == "focal") for p in points)
 
 
+def test_the_loss_with_soft_f_is_searched_with_its_own_keys() -> None:
+    space = Space(
+        with_space(
+            {
+                "loss": {
+                    "name": ["focal", "bce_soft_f"],
+                    "crack_weight": {"low": 5, "high": 50, "log": True, "when": {"loss.name": "bce_soft_f"}},
+                    "tolerance_px": {"low": 0, "high": 4, "when": {"loss.name": "bce_soft_f"}},
+                }
+            }
+        )
+    )
+    points = [draw(space, seed) for seed in range(20)]
+    assert all(("loss.crack_weight" in p) == (p["loss.name"] == "bce_soft_f") for p in points)
+    assert {type(p["loss.tolerance_px"]) for p in points if "loss.tolerance_px" in p} == {int}
+
+
 @pytest.mark.parametrize(
     ("space", "message"),
     [
