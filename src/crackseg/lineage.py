@@ -33,7 +33,10 @@ NOT_IN_RESULTS = (
     "crackseg.outbox",
     "crackseg.params*",
     "crackseg.project_folder",
+    "crackseg.runs",
     "crackseg.stages.killed",
+    "crackseg.store_address",
+    "crackseg.store_connection",
     "crackseg.tracking",
 )
 """Modules (patterns) that word messages, find the folder, carry settings and records: a change in them, or in what is

@@ -17,6 +17,7 @@ from crackseg.project_folder import find_real_root
 
 _TRACKING, _REGISTRY = "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"
 _BARE_NAMES = ("databricks", "databricks-uc", "uc")  # MLflow's addresses without a scheme
+_PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 _EXAMPLES = "expected e.g. sqlite:///mlflow.db, sqlite:////ABSOLUTE/mlflow.db or http://HOST:5000"
 
 
@@ -111,6 +112,16 @@ def is_on_server(uri: str) -> bool:
     return uri in _BARE_NAMES or urlparse(uri).scheme in ("http", "https", "databricks", "databricks-uc", "uc")
 
 
+def find_endpoint(uri: str) -> tuple[str, int] | None:
+    """The host and port of a server or database; None where the address names none, or no kind that we know."""
+    parsed = urlparse(uri)
+    try:
+        port = parsed.port or _PORTS.get(parsed.scheme.split("+")[0])
+    except ValueError:  # no number
+        return None
+    return (parsed.hostname, port) if parsed.hostname and port else None
+
+
 def refuse_file_store(uri: str) -> str | None:
     """Say why a folder of files, MLflow's former kind of store, is not opened; None if it is, or is no folder."""
     is_folder = uri not in _BARE_NAMES and (len(urlparse(uri).scheme) <= 1 or uri.startswith("file:"))
@@ -140,6 +151,12 @@ def explain_refusal(uri: str, reason: str) -> str:
     else:
         advice = f"check {_TRACKING} and that the server runs"
     return f"the tracking store {hide_password(uri)} cannot be opened: {reason}; {advice}"
+
+
+def describe_silence(uri: str, reason: str) -> str:
+    """Say that a store does not answer, and why."""
+    kind = "store" if database_path(uri) else "server at"
+    return f"the tracking {kind} {hide_password(uri)} does not answer" + (f" ({reason})" if reason else "")
 
 
 def hide_password(uri: str) -> str:

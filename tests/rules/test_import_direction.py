@@ -76,7 +76,9 @@ ORDER = [
     "crackseg.prediction",
     "crackseg.annotation_export",
     "crackseg.artifact_places",
+    "crackseg.store_connection",
     "crackseg.outbox",
+    "crackseg.runs",
     "crackseg.tracking",
     "crackseg.store_transfer",
     "crackseg.synchronized",
@@ -129,7 +131,9 @@ NO_PLACE = {"crackseg", "crackseg.data"}  # package heads, importable from every
 # room.
 IMPORTERS = {
     "mlflow": {
+        "crackseg.store_connection",
         "crackseg.outbox",
+        "crackseg.runs",
         "crackseg.tracking",
         "crackseg.store_transfer",
         "crackseg.registry",

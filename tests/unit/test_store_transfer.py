@@ -14,10 +14,11 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Run
 
 from crackseg.errors import CracksegError
+from crackseg.runs import IMPORTED_TAG
 from crackseg.store_transfer import exporting
 from crackseg.store_transfer.exporting import export_store
 from crackseg.store_transfer.importing import import_store
-from crackseg.tracking import IMPORTED_TAG, Store
+from crackseg.tracking import Store
 
 NAME = "crackseg"
 MODEL = """

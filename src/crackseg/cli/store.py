@@ -25,14 +25,19 @@ def store_deliver() -> None:
     \b
     crackseg store deliver
     """
-    from crackseg.outbox import deliver_left_over
     from crackseg.project_folder import find_root
     from crackseg.tracking import Store
 
     opened = Store(find_root())  # opening delivers what waits
-    _, waiting = deliver_left_over(opened.outbox_dir, opened.client)
-    click.echo(f"{waiting} runs still wait in {opened.outbox_dir}" if waiting else "everything is delivered")
-    sys.exit(1 if waiting else 0)
+    left = opened.deliver()
+    if left.elsewhere:
+        click.echo(
+            f"records of {left.elsewhere} runs in {opened.outbox_dir} are for other stores; the file `store` of each "
+            "has the address"
+        )
+    waiting = f"{left.waiting} runs still wait in {opened.outbox_dir}"
+    click.echo(waiting if left.waiting else "everything is delivered")
+    sys.exit(1 if left.waiting else 0)
 
 
 @store.command("export")

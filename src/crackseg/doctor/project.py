@@ -18,9 +18,14 @@ from crackseg.artifact_places import describe_lost_artifacts
 from crackseg.doctor.findings import Finding, first_line
 from crackseg.errors import CracksegError
 from crackseg.params import Params, load_params
-from crackseg.store_address import database_path, find_tracking_uri, hide_password, refuse_file_store
+from crackseg.store_address import (
+    database_path,
+    find_endpoint,
+    find_tracking_uri,
+    hide_password,
+    refuse_file_store,
+)
 
-_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 _ASK_REMOTE = """
 import sys
 from dvc.repo import Repo
@@ -79,11 +84,11 @@ def check_store(root: Path, *, timeout_s: float) -> Finding:
         return _check_server(uri, timeout_s)
     if path := database_path(uri):
         return _check_database_file(root, path)
-    port = _PORTS.get(parsed.scheme.split("+")[0])
-    if port is None or not parsed.hostname:
+    endpoint = find_endpoint(uri)
+    if endpoint is None:
         return Finding("store", "warning", f"{hide_password(uri)}: not a kind that is checked here")
     try:
-        socket.create_connection((parsed.hostname, parsed.port or port), timeout=timeout_s).close()
+        socket.create_connection(endpoint, timeout=timeout_s).close()
     except OSError as error:
         advice = "start the database, or unset MLFLOW_TRACKING_URI to use mlruns/mlflow.db"
         return Finding("store", "failed", f"{hide_password(uri)} cannot be reached: {first_line(error)}", advice)

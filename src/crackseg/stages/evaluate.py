@@ -20,7 +20,7 @@ def run(root: Path, dataset: str) -> None:
     """Score one dataset's saved maps and record the figures in the run that trained the model."""
     layout = Layout(root)
     params = load_params(layout.params)
-    store = Store(root)
+    store = Store(root, may_be_away=True)
     version = read_json(layout.data_versions)["datasets"][dataset]
     samples = list_samples(layout.prepared, dataset, params.data.evaluate_split)
     counts: dict[str, ImageCounts] = {}

@@ -8,6 +8,7 @@ from pathlib import Path
 from crackseg.analysis import SETTINGS_NAME
 from crackseg.data.catalog import list_splits
 from crackseg.data.image_io import write_bytes
+from crackseg.errors import CracksegError
 from crackseg.model_card import write_card
 from crackseg.model_package import PROBE_NAME, build_analyzer, write_probe
 from crackseg.params import Params, load_params
@@ -15,14 +16,30 @@ from crackseg.registry import CANDIDATE_ALIAS, register_model
 from crackseg.report import mean_ods, read_scores
 from crackseg.stages.layout import Layout, read_json, write_json
 from crackseg.stages.result_run import find_result_run
+from crackseg.store_connection import StoreAwayError
 from crackseg.tracking import Store, describe_code
 
 
 def run(root: Path) -> None:
-    """Register the trained weights, completed to a finished model, with scores, data version and git commit."""
+    """Register the trained weights, completed to a finished model, with scores, data version and git commit.
+
+    Raises:
+        CracksegError: the registry does not take it, or does not answer.
+    """
+    try:
+        store = Store(root)
+        with store.answering():
+            _register(root, store)
+    except StoreAwayError as error:
+        raise CracksegError(
+            f"{error}. The model is trained and scored, and only registering it is left: when the server answers "
+            "again, `dvc repro` (or the same `dvc exp run`) registers it and trains nothing again"
+        ) from error
+
+
+def _register(root: Path, store: Store) -> None:
     layout = Layout(root)
     params = load_params(layout.params)
-    store = Store(root)
     run_id = read_json(layout.run)["run_id"]
     scores = read_scores(layout.scores, params.data.test_datasets)
     versions = read_json(layout.data_versions)

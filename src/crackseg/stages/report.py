@@ -16,8 +16,7 @@ def run(root: Path) -> None:
     """Write the report of all datasets and record it."""
     layout = Layout(root)
     params = load_params(layout.params)
-    store = Store(root)
-    run_id = find_result_run(store, layout, params)
+    store = Store(root, may_be_away=True)
     title = f"{params.model.architecture}, {describe_loss(flatten_params(params))}"
     write_report(
         layout.report,
@@ -32,11 +31,11 @@ def run(root: Path) -> None:
         use_roi=params.evaluate.use_roi,
     )
     scores = read_scores(layout.scores, params.data.test_datasets)
-    # A run of changed settings may lack the datasets whose scoring was skipped as unchanged.
-    recorded = store.get_run(run_id).data.metrics
-    with store.record(run_id) as recorder:
-        figures = {k: v for name in scores for k, v in flatten_scores(scores, name).items() if k not in recorded}
-        recorder.log_metrics(figures | {"mean/ods": mean_ods(scores)})
+    with store.record(find_result_run(store, layout, params)) as recorder:
+        # A run of changed settings may lack the datasets whose scoring was skipped as unchanged.
+        figures = {k: v for name in scores for k, v in flatten_scores(scores, name).items()}
+        recorder.log_metrics(figures, only_new=True)
+        recorder.log_metrics({"mean/ods": mean_ods(scores)})
         for path in sorted(layout.report.iterdir()):
             recorder.log_file(path, "report")
     print("report: outputs/report/report.md", flush=True)

@@ -43,7 +43,7 @@ def run(root: Path) -> None:
     it is one of those.
 
     Raises:
-        CracksegError: see ``fit``; also a tracking store that cannot be opened at the start, or a process that failed.
+        CracksegError: see ``fit``; also a tracking store whose address is wrong, or a process that failed.
     """
     layout = Layout(root)
     params = load_params(layout.params)
@@ -98,7 +98,7 @@ def _train_along(layout: Layout, params: Params, samples: _Samples, processes: P
 
 
 def _train_and_record(layout: Layout, params: Params, samples: _Samples, processes: Processes) -> None:
-    store = Store(layout.root)
+    store = Store(layout.root, may_be_away=True)
     with fetched_init(params.model.init, store) as (init, init_digest):
         torch.manual_seed(params.train.seed)
         network = build_model(**dict(params.model) | {"init": init})

@@ -31,6 +31,7 @@ from mlflow.exceptions import MlflowException
 from tqdm import tqdm
 
 from crackseg.errors import CracksegError
+from crackseg.runs import IMPORTED_TAG
 from crackseg.store_transfer.exporting import PARENT_TAG, find_model_id, iterate_models, iterate_runs
 from crackseg.store_transfer.folder import (
     ARTIFACTS,
@@ -42,7 +43,7 @@ from crackseg.store_transfer.folder import (
     read_json,
     read_json_lines,
 )
-from crackseg.tracking import IMPORTED_TAG, Store
+from crackseg.tracking import Store
 
 _DIGEST_TAG = "crackseg.imported_digest"  # of what was imported; set when all of it is there
 _VERSIONS_TAG = "mlflow.modelVersions"  # MLflow writes it itself
