@@ -123,7 +123,7 @@ def test_a_lost_server_ends_no_training_and_misses_nothing(prepared: Project, tm
     log = (prepared.folder.parent / "train.log").read_text()
     assert "keeping records locally" in log
     assert "Traceback" not in log
-    assert "cannot be opened" in prepared.run("crackseg", "store", "deliver", fails=True)
+    assert "does not answer" in prepared.run("crackseg", "store", "deliver", fails=True)
     with tracking_server(tmp_path, port):
         assert "everything is delivered" in prepared.run("crackseg", "store", "deliver")
         client = MlflowClient(uri)
@@ -132,3 +132,35 @@ def test_a_lost_server_ends_no_training_and_misses_nothing(prepared: Project, tm
         steps = [m.step for m in client.get_metric_history(run.info.run_id, "train/loss")]
         assert steps == list(range(EPOCHS))
         assert "training" in {f.path for f in client.list_artifacts(run.info.run_id)}
+
+
+def test_a_pipeline_without_its_server_ends_with_results_and_says_how_to_finish(
+    fresh: Project, tmp_path: Path
+) -> None:
+    """Training, scoring and the report need no server; registering does, and is all that is left to do."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    uri = f"http://127.0.0.1:{port}"
+    fresh.environment["MLFLOW_TRACKING_URI"] = uri
+    said = fresh.run("dvc", "repro", fails=True)
+    assert "Traceback" not in said
+    assert f"the tracking server at {uri} does not answer" in said
+    assert "`dvc repro`" in said
+    outputs = fresh.folder / "outputs"
+    for name in ("scores/CRKWH100.json", "scores/CrackTree260.json", "report/report.md", "model/weights.pt"):
+        assert (outputs / name).is_file()
+    with tracking_server(tmp_path, port):
+        said = fresh.run("dvc", "repro")
+        assert "registered: models:/crackseg/1" in said
+        assert "Running stage 'train'" not in said
+        client = MlflowClient(uri)
+        (run,) = client.search_runs(["1"])
+        assert run.info.status == "FINISHED"
+        assert run.data.metrics.keys() >= {"CRKWH100/ods", "CrackTree260/ods", "mean/ods", "train/loss"}
+        for key in ("train/loss", "CRKWH100/ods", "mean/ods"):
+            steps = [metric.step for metric in client.get_metric_history(run.info.run_id, key)]
+            assert len(steps) == len(set(steps))
+        assert {f.path for f in client.list_artifacts(run.info.run_id)} >= {"training", "report", "per_image"}
+        assert client.get_model_version_by_alias("crackseg", "candidate").run_id == run.info.run_id
+    assert not [f for f in (fresh.folder / "mlruns" / "outbox").iterdir() if f.name != "locks"]
