@@ -7,18 +7,18 @@ that it still gives them.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from crackseg.analysis import CrackAnalyzer, ModelSettings, ReferenceStatistics
+from crackseg.analysis import CrackAnalyzer, ModelSettings, ReferenceStatistics, measure_confidence
 from crackseg.data.catalog import spread_evenly
 from crackseg.data.image_io import encode_png, read_image, read_mask, write_bytes, write_mask
 from crackseg.drift import measure_photograph
 from crackseg.errors import CracksegError
-from crackseg.inference import Predictor, build_predictor, sigmoid
+from crackseg.inference import Predictor, build_predictor
 from crackseg.metrics import ScoreAccumulator, count_image
 from crackseg.models.weights_file import load_network
 from crackseg.params import PostprocessParams, PredictParams
@@ -67,10 +67,12 @@ def build_analyzer(
         )
     network, extra = load_network(weights_path)
     predictor = build_predictor(network, PredictParams(**extra["predict"]), device=device, precision=precision)
-    val_samples = spread_evenly(val_samples, _MOST_IMAGES)
-    threshold = float(extra["operating_threshold"])
-    if changes_maps(postprocessing):
-        threshold = _choose_threshold(predictor, val_samples, postprocessing)
+    threshold, val_values = _survey(
+        predictor,
+        spread_evenly(val_samples, _MOST_IMAGES),
+        postprocessing,
+        threshold=float(extra["operating_threshold"]),
+    )
     photographs = [
         measure_photograph(read_image(s.image_path)) for s in spread_evenly(train_samples, _MOST_IMAGES)
     ]
@@ -79,20 +81,12 @@ def build_analyzer(
         operating_threshold=threshold,
         predict=predictor.params,
         postprocess=postprocessing,
-        reference=ReferenceStatistics(num_images=len(photographs), crack_fraction=(), confidence=(), **values),
+        reference=ReferenceStatistics(num_images=len(photographs), **values, **val_values),
         data_source=extra["data_source"],
         dataset=dataset,
         run_id=extra["run_id"],
     )
-    analyzer = CrackAnalyzer(predictor, settings)
-    predictions = [analyzer.analyze(read_image(s.image_path)) for s in val_samples]
-    reference = settings.reference.model_copy(
-        update={
-            "crack_fraction": tuple(p.crack_fraction for p in predictions),
-            "confidence": tuple(p.confidence for p in predictions),
-        }
-    )
-    return CrackAnalyzer(predictor, settings.model_copy(update={"reference": reference}))
+    return CrackAnalyzer(predictor, settings)
 
 
 def write_probe(folder: Path, analyzer: CrackAnalyzer, val_samples: Sequence[CrackSample]) -> None:
@@ -153,19 +147,36 @@ def compare_answers(probe: Mapping[str, Any], answers: Mapping[str, Mapping[str,
     ]
 
 
-def _choose_threshold(
-    predictor: Predictor, val_samples: Sequence[CrackSample], postprocessing: PostprocessParams
-) -> float:
+def _survey(
+    predictor: Predictor, samples: Sequence[CrackSample], postprocessing: PostprocessParams, *, threshold: float
+) -> tuple[float, dict[str, tuple[float, ...]]]:
+    """Predict each validation image once: the operating threshold, and ``crack_fraction`` and ``confidence`` of each.
+
+    The threshold is the given one, unless post-processing changes the maps. Then every threshold's crack fraction is
+    kept until one is chosen, instead of the maps, which could fill the memory.
+    """
+    chooses = changes_maps(postprocessing)
     scores = ScoreAccumulator(num_thresholds=_RAW_THRESHOLDS)
-    for sample, logits_HW in zip(val_samples, _predict(predictor, val_samples), strict=True):
-        processed_HW = postprocess_map(sigmoid(logits_HW), **postprocessing.model_dump())
-        mask_HW = read_mask(sample.mask_path)
-        scores.add(count_image(processed_HW, mask_HW, num_thresholds=_RAW_THRESHOLDS, min_max=False), sample.stem)
-    return scores.result().paper.threshold
-
-
-def _predict(predictor: Predictor, samples: Iterable[CrackSample]) -> Iterator[np.ndarray]:
-    return predictor.predict_logits_of(read_image(sample.image_path) for sample in samples)
+    fractions, confidences = [], []
+    for sample in samples:
+        prob_HW = predictor.predict_prob(read_image(sample.image_path))
+        confidences.append(measure_confidence(prob_HW))
+        if chooses:
+            processed_HW = postprocess_map(prob_HW, **postprocessing.model_dump())
+            mask_HW = read_mask(sample.mask_path)
+            counts = count_image(processed_HW, mask_HW, num_thresholds=_RAW_THRESHOLDS, min_max=False)
+            scores.add(counts, sample.stem)
+            fractions.append(counts.predicted / prob_HW.size)
+        else:
+            fractions.append(np.array([np.count_nonzero(prob_HW >= threshold) / prob_HW.size]))
+    chosen = 0
+    if chooses:
+        threshold = scores.result().paper.threshold
+        chosen = round(threshold * (_RAW_THRESHOLDS - 1))
+    return threshold, {
+        "crack_fraction": tuple(float(of_image[chosen]) for of_image in fractions),
+        "confidence": tuple(confidences),
+    }
 
 
 def _answer(prediction: CrackPrediction) -> dict[str, float]:
