@@ -18,7 +18,8 @@ from mlflow.pyfunc import PyFuncModel
 
 from crackseg.data.image_io import encode_png
 from crackseg.lineage import all_imports, direct_imports, list_modules
-from crackseg.registry import _ENCODER_REQUIREMENTS, _REQUIREMENTS
+from crackseg.models import ARCHITECTURES
+from crackseg.registry import _REQUIREMENTS
 from crackseg.serving import SIGNATURE, CrackModel
 from tests.tiny_model import make_model
 
@@ -142,7 +143,8 @@ def test_every_library_that_the_model_needs_is_among_its_requirements() -> None:
     # computes by torch, wherever OpenVINO is. HEIC is read where its plug-in is, and refused by name elsewhere.
     names -= {"huggingface_hub", "safetensors", "openvino", "pillow_heif"}
     needed = {distributions.get(n, n) for n in names if n not in sys.stdlib_module_names and n != "crackseg"}
-    assert needed <= {*_REQUIREMENTS, *_ENCODER_REQUIREMENTS}
+    extra = {name for architecture in ARCHITECTURES.values() for name in architecture.extra_packages}
+    assert needed <= {*_REQUIREMENTS, *extra}
 
 
 def test_context_without_settings_says_so(tmp_path: Path) -> None:
