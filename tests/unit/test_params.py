@@ -44,6 +44,14 @@ def test_committed_settings_are_the_papers_best_model() -> None:
     assert {key: flat[key] for key in paper} == paper
 
 
+def test_a_file_from_before_the_loss_with_soft_f_is_read(tmp_path: Path) -> None:
+    lines = COMMITTED.read_text(encoding="utf-8").splitlines()
+    old = [line for line in lines if "# bce_soft_f" not in line]
+    assert len(lines) - len(old) == 2
+    (tmp_path / "params.yaml").write_text("\n".join(old), encoding="utf-8")
+    assert load_params(tmp_path / "params.yaml") == load_params(COMMITTED)
+
+
 def test_scientific_notation_is_a_number(tmp_path: Path) -> None:
     assert load_changed(tmp_path, "lr: 0.0001", "lr: 1e-3")["optimizer.lr"] == 1e-3
 
