@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
+import psutil
 import pytest
 import torch
 from mlflow import MlflowClient
@@ -84,6 +85,23 @@ def test_stopped_training_goes_on_in_its_run_to_the_same_weights(prepared: Proje
     assert [key for key in straight if not torch.equal(straight[key], resumed[key])] == []
     log = (prepared.folder.parent / "train.log").read_text()
     assert "Traceback" not in log
+
+
+def test_a_training_killed_below_dvc_is_accounted_for(prepared: Project) -> None:
+    log_path = prepared.folder.parent / "repro.log"
+    with log_path.open("w") as log:
+        command = [sys.executable, "-m", "dvc", "repro", "train"]
+        process = subprocess.Popen(command, cwd=prepared.folder, env=prepared.environment, stdout=log, stderr=log)
+    wait_for(lambda: checkpoints(prepared), "the first checkpoint")
+    # The last started is the one that works, the other one waits for it.
+    below = psutil.Process(process.pid).children(recursive=True)
+    [child for child in below if child.cmdline()[-2:] == ["stage", "train"]][-1].kill()
+    assert process.wait(60) != 0
+    said = log_path.read_text()
+    assert "the stage train was ended by signal SIGKILL: most likely the machine ran out of memory" in said
+    assert "the checkpoint after epoch" in said
+    assert "Traceback" not in said
+    assert "going on after epoch" in prepared.run("dvc", "repro", "train")
 
 
 @contextmanager
