@@ -7,14 +7,13 @@ structure and from where decoding stopped.
 from __future__ import annotations
 
 import io
-import re
 import struct
 import zlib
 from dataclasses import dataclass, field
 from typing import Any
 
-_MARKER = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")  # ends a scan: neither a stuffed zero nor a restart
-_RESTART = re.compile(rb"\xff[\xd0-\xd7]")
+import numpy as np
+
 _SIZED_FRAMES = (0xC0, 0xC1, 0xC2, 0xC9, 0xCA)  # DCT: baseline, extended, progressive; arithmetic coding
 _PROGRESSIVE = (0xC2, 0xCA)
 _ARITHMETIC = (0xC9, 0xCA)
@@ -57,14 +56,13 @@ def check_jpeg(content: bytes) -> JpegStructure:
     zero_codes: dict[tuple[int, int], int] = {}  # (class, number) of a Huffman table: symbol of the code of zeros
     low_bits: dict[tuple[int, int], int] = {}  # (component, coefficient) -> bits that are still missing
     components: list[int] = []
+    marks = _Marks(content)
     position = 2
     while True:
-        match = _MARKER.search(content, position)
-        if match is None:
-            raise Damaged("it has no end mark")
-        marker, position = content[match.end() - 1], match.end()
+        start, code_at = marks.find(position)
+        marker, position = content[code_at], code_at + 1
         if marker == 0xD9:
-            found.end = match.start()
+            found.end = start
             break
         if marker in (0x01, 0xD8):
             continue
@@ -78,16 +76,14 @@ def check_jpeg(content: bytes) -> JpegStructure:
             _read_zero_codes(body, zero_codes)
         elif marker == 0xDA:
             scan = _Scan(body)
-            match = _MARKER.search(content, position)
-            if match is None:
-                raise Damaged("it has no end mark")
-            found.scan_ends.append(match.start())
-            _check_restarts(content, position, match.start())
+            scan_end, _ = marks.find(position)
+            found.scan_ends.append(scan_end)
+            marks.check_restarts(position, scan_end)
             if not scan.may_be_zeros(zero_codes):
-                _check_zeros(content, position, match.start())
+                _check_zeros(content, position, scan_end)
             for component in scan.tables:
                 low_bits |= {(component, k): scan.low_bit for k in range(scan.first, scan.last + 1)}
-            position = match.start()
+            position = scan_end
     if not found.scan_ends:
         raise Damaged("it has no image data")
     # Every encoder sends all coefficients of all components, first and last among them, to their last bit.
@@ -95,6 +91,46 @@ def check_jpeg(content: bytes) -> JpegStructure:
     if found.progressive and any([*sent, *low_bits.values()]):
         raise Damaged("scans are missing")
     return found
+
+
+class _Marks:
+    """Marks of a JPEG, all found in one pass: 0xFF before a code; 0xFF before a zero is data.
+
+    Args:
+        content: the whole file.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+        values = np.frombuffer(content, np.uint8)
+        places_N = np.flatnonzero(values[:-1] == 0xFF) + 1
+        codes_N = values[places_N]
+        is_mark_N = (codes_N != 0) & (codes_N != 0xFF)
+        self._places_N, self._codes_N = places_N[is_mark_N], codes_N[is_mark_N]  # of the codes
+        self._is_restart_N = (self._codes_N & 0xF8) == 0xD0
+        self._others_N = self._places_N[~self._is_restart_N]
+
+    def find(self, position: int) -> tuple[int, int]:
+        """Find the first mark from a position on that is no restart: where it begins, and where its code is.
+
+        Raises:
+            Damaged: there is none.
+        """
+        index = np.searchsorted(self._others_N, position + 1)
+        if index == len(self._others_N):
+            raise Damaged("it has no end mark")
+        code_at = int(self._others_N[index])
+        start = code_at - 1
+        while start > position and self._content[start - 1] == 0xFF:  # a mark may be filled up with them
+            start -= 1
+        return start, code_at
+
+    def check_restarts(self, start: int, end: int) -> None:
+        """Raise :class:`Damaged` if the restart marks between two positions are not counted through."""
+        first, last = np.searchsorted(self._places_N, (start + 1, end + 1))
+        codes_M = self._codes_N[first:last][self._is_restart_N[first:last]]
+        if (codes_M & 7 != np.arange(len(codes_M)) % 8).any():
+            raise Damaged("part of its data is missing (restart marks out of order)")
 
 
 class _Scan:
@@ -132,12 +168,6 @@ def _read_zero_codes(body: bytes, zero_codes: dict[tuple[int, int], int]) -> Non
         kind = body[position]
         zero_codes[kind >> 4, kind & 15] = body[position + 17]
         position += 17 + sum(body[position + 1 : position + 17])
-
-
-def _check_restarts(content: bytes, start: int, end: int) -> None:
-    for expected, match in enumerate(_RESTART.finditer(content, start, end)):
-        if content[match.end() - 1] != 0xD0 + expected % 8:
-            raise Damaged("part of its data is missing (restart marks out of order)")
 
 
 def _check_zeros(content: bytes, start: int, end: int) -> None:
@@ -214,7 +244,8 @@ def check_png(content: bytes) -> bytes:
     Raises:
         Damaged: cut, or a chunk that the picture needs has a wrong checksum.
     """
-    position, kept, dropped = 8, [content[:8]], False
+    view = memoryview(content)  # no copies of chunks
+    position, kept, dropped = 8, [view[:8]], False
     while True:
         if len(content) < position + 12:
             raise Damaged("it has no end mark")
@@ -222,9 +253,8 @@ def check_png(content: bytes) -> bytes:
         end = position + 12 + length
         if end > len(content):
             raise Damaged("it has no end mark")
-        chunk = content[position:end]
-        if zlib.crc32(memoryview(chunk)[4:-4]) == int.from_bytes(chunk[-4:], "big"):
-            kept.append(chunk)
+        if zlib.crc32(view[position + 4 : end - 4]) == int.from_bytes(view[end - 4 : end], "big"):
+            kept.append(view[position:end])
         elif name[:1].isupper():
             raise Damaged(f"the checksum of a chunk {name.decode('ascii', 'replace')} is wrong")
         else:

@@ -129,6 +129,10 @@ def open_image(content: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image
     except Exception as error:  # of a damaged header, Pillow's readers raise whatever they stumble over
         if recognise(head) == "JPEG" and (bits := _bits_of_jpeg(content)) != 8:
             raise CracksegError(f"{name}: a JPEG of {bits} bits; save it as TIFF or PNG of 16 bits") from error
+        if (kind := recognise(head)) in ("AVIF", "HEIF"):  # their decoders read all parts at once
+            raise CracksegError(
+                f"{name}: the image is damaged or cut short ({kind}: {_in_one_line(error)}); fetch it again"
+            ) from error
         raise CracksegError(
             f"{name}: not an image that can be read; expected one of {', '.join(IMAGE_EXTENSIONS)}"
         ) from error
@@ -144,10 +148,25 @@ def open_image(content: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image
 def read_orientation(image: Image.Image) -> int:
     """Read how EXIF says the picture is turned: 1 to 8, and 1 where it says nothing or nothing that can be read."""
     try:
-        turn = image.getexif().get(0x0112, 1)
+        # Of a PNG, Pillow decodes the whole picture to look for EXIF behind it.
+        known = image.format == "PNG" and _ends_with_its_data(image)
+        turn = (Image.Image.getexif(image) if known else image.getexif()).get(0x0112, 1)
     except Exception:  # a damaged block of EXIF; the picture itself may be whole
         return 1
     return turn if turn in range(1, 9) else 1
+
+
+def _ends_with_its_data(image: Image.Image) -> bool:
+    """Tell if nothing but the end mark follows the data of a PNG that was opened by :func:`open_image`."""
+    stream = getattr(image, "fp", None)
+    if not isinstance(stream, io.BytesIO):
+        return False
+    content = stream.getvalue()
+    last = content.rfind(b"IDAT")
+    if last < 4:
+        return False
+    end = last + 8 + int.from_bytes(content[last - 4 : last], "big")
+    return content[end + 4 : end + 8] == b"IEND"
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
@@ -168,8 +187,12 @@ def decoding(name: str) -> Iterator[None]:
     except (
         Exception
     ) as error:  # decoders raise a dozen classes: OSError, ValueError, SyntaxError, struct.error ...
-        detail = " ".join(str(error).split()) or type(error).__name__
+        detail = _in_one_line(error)
         raise CracksegError(f"{name}: the image is damaged or cut short ({detail}); fetch it again") from error
+
+
+def _in_one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _decode_values(image: Image.Image, content: bytes, name: str) -> tuple[np.ndarray, str | None]:

@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 
 from crackseg.data.decoding import decode_image, decode_photograph
-from crackseg.data.image_io import write_bytes
+from crackseg.data.image_io import read_size, write_bytes
 from crackseg.errors import CracksegError
 from crackseg.photographs import find_photographs
+from tests.odd_pictures import make_scene
 
 
 @pytest.fixture(scope="module")
@@ -140,3 +141,44 @@ def test_every_picture_of_a_folder_is_listed_through_links_and_whatever_its_endi
     assert "taken once, though linked twice" in caplog.text
     assert "passed over, no photographs" in caplog.text
     assert "lead back" in caplog.text
+
+
+@pytest.mark.parametrize("place", ["before its data", "behind its data"])
+def test_a_png_is_turned_wherever_its_exif_stands(picture: np.ndarray, place: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    content = encode(picture, "PNG", exif=exif)
+    start = content.index(b"eXIf") - 4
+    end = start + 12 + int.from_bytes(content[start : start + 4], "big")
+    chunk, rest = content[start:end], content[:start] + content[end:]
+    at = rest.index(b"IDAT") - 4 if place == "before its data" else len(rest) - 12
+    moved = rest[:at] + chunk + rest[at:]
+    assert np.array_equal(decode_image(moved), np.rot90(picture, -1))
+    assert np.array_equal(decode_image(rest), picture)
+
+
+def test_the_size_of_a_png_is_read_without_decoding_it(picture: np.ndarray, tmp_path: Path) -> None:
+    content = bytearray(encode(picture, "PNG"))
+    data = content.index(b"IDAT") + 4
+    content[data : data + 64] = bytes(64)  # nothing can decode this
+    (tmp_path / "torn.png").write_bytes(content)
+    assert read_size(tmp_path / "torn.png") == (128, 96)
+
+
+def test_a_jpeg_whose_marks_are_filled_up_is_whole(picture: np.ndarray) -> None:
+    for progressive in (False, True):
+        content = encode(picture, "JPEG", quality=92, progressive=progressive)
+        filled = content[:-2] + b"\xff\xff\xff" + content[-2:]
+        assert np.array_equal(decode_image(filled), decode_image(content))
+
+
+def test_a_phone_s_photographs_are_read_upright_and_a_cut_one_is_named() -> None:
+    pillow_heif = pytest.importorskip("pillow_heif", reason="pip install 'crackseg[heic]'")
+    pillow_heif.register_heif_opener()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for kind in ("HEIF", "AVIF"):
+        content = encode(np.rot90(make_scene()).copy(), kind, quality=90, exif=exif.tobytes())
+        assert np.abs(decode_image(content).astype(int) - make_scene()).max() < 6
+        with pytest.raises(CracksegError, match="damaged or cut short"):
+            decode_image(content[: len(content) // 2])
