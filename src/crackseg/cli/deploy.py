@@ -9,6 +9,7 @@ import click
 from crackseg.cli.output import warn
 
 _MODEL_HELP = "models:/NAME@ALIAS, models:/NAME/VERSION, or a version's folder. [default: @production]"
+_MOST_LINES = 20  # about single photographs
 
 
 @click.command()
@@ -66,7 +67,9 @@ def batch(source: str, target: str, uri: str | None, workers: int, master: str |
     """
     import sys
 
+    from crackseg.data.wording import count_of
     from crackseg.deployment import find_model, find_warning
+    from crackseg.prediction_table import describe_remarks
     from crackseg.spark_batch import score_folder
 
     master = master or f"local[{workers}]"
@@ -77,10 +80,23 @@ def batch(source: str, target: str, uri: str | None, workers: int, master: str |
     summary = score_folder(
         model_uri, tracking_uri, source, target, master=master, file_format=file_format, warning=warning
     )
-    for path, error in summary.failed[:20]:
+    for path, error in summary.failed[:_MOST_LINES]:
         click.echo(f"left out: {path}: {error}", err=True)
+    if (rest := len(summary.failed) - _MOST_LINES) > 0:
+        click.echo(f"left out: {rest} more (column error)", err=True)
     done = summary.num_images - len(summary.failed)
     click.echo(f"{done} of {summary.num_images} photographs predicted: {target}")
+    if summary.remarks:
+        path, remark = summary.remarks[0]
+        click.echo(describe_remarks(len(summary.remarks), f"{path}: {remark}"))
+    if summary.passed_over:
+        kinds = ", ".join(f"{count} {ending}" for ending, count in summary.passed_over.most_common(6))
+        click.echo(f"passed over, no photographs: {kinds}")
+    if summary.num_unusual:
+        click.echo(
+            f"unlike the model's own: {count_of(summary.num_unusual, 'photograph')} (column warning)", err=True
+        )
+    warn(*summary.warnings)
     sys.exit(3 if summary.failed else 0)
 
 
