@@ -18,7 +18,7 @@ from crackseg.history import Check, Record, check_reason
 from crackseg.params import Params, load_params
 from crackseg.production import Production, RegistryState
 from crackseg.registry import CANDIDATE_ALIAS
-from crackseg.stages.layout import Layout, read_json
+from crackseg.stages.layout import Layout, is_made, read_json
 from crackseg.tracking import Store
 
 _WEIGHTS_TAG = "weights_sha256"
@@ -168,10 +168,10 @@ def read_gate_data(root: Path, params: Params, data_md5: str, max_images: int | 
         CracksegError: they are not there, or of another data version than data.dvc.
     """
     layout = Layout(root)
-    if not layout.data_versions.is_file():
+    if not is_made(layout.data_versions):
         raise CracksegError(
             f"champion and challenger are scored on {layout.prepared}, which is not there; make it with "
-            "`dvc repro prepare` (or fetch it with `dvc pull prepare`)"
+            "`dvc repro prepare`"
         )
     md5 = read_json(layout.data_versions)["md5"]
     if md5 != data_md5:

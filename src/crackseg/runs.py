@@ -144,9 +144,10 @@ def list_finished(client: MlflowClient, experiment_id: str) -> list[FinishedRun]
 
 def describe_code(root: Path) -> dict[str, str]:
     """Tags that name the code: git commit, dirty or clean, DVC experiment and baseline, package versions."""
+    changed = _git(root, "status", "--porcelain", "--untracked-files=no", "--", ":/", ":(exclude)dvc.lock")
     tags = {
         "git.commit": _git(root, "rev-parse", "HEAD") or "none",
-        "git.state": "dirty" if _git(root, "status", "--porcelain", "--untracked-files=no") else "clean",
+        "git.state": "dirty" if changed else "clean",  # dvc.lock is what DVC writes after each stage, no code
     }
     tags["mlflow.source.git.commit"] = tags["git.commit"]
     for tag, variable in (("dvc.exp_name", "DVC_EXP_NAME"), ("dvc.exp_baseline", "DVC_EXP_BASELINE_REV")):

@@ -65,7 +65,7 @@ class Project:
 def make_project(folder: Path) -> Project:
     """Make a project with two datasets of a few scenes, committed, nothing run yet."""
     folder.mkdir()
-    for name in ("dvc.yaml", "params.yaml", ".gitignore", "mlruns/README.md", "mlruns/.gitignore"):
+    for name in ("dvc.yaml", "dvc.lock", "params.yaml", ".gitignore", "mlruns/README.md", "mlruns/.gitignore"):
         (folder / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, folder / name)
     ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")

@@ -29,6 +29,22 @@ class Layout:
         self.registered = outputs / "registered.json"
 
 
+def is_made(path: Path) -> bool:
+    """Tell whether a stage made an output: in a clone, `dvc pull` leaves empty files and folders in its place."""
+    return any(path.iterdir()) if path.is_dir() else path.is_file() and path.stat().st_size > 0
+
+
+def require_made(path: Path) -> Path:
+    """Return an output that an earlier stage made.
+
+    Raises:
+        CracksegError: it did not.
+    """
+    if not is_made(path):
+        raise CracksegError(f"{path} was not made yet; run the whole pipeline with `dvc repro`")
+    return path
+
+
 def write_json(path: Path, content: dict) -> None:
     """Write JSON that diffs well."""
     write_bytes(path, (json.dumps(content, indent=2, sort_keys=True) + "\n").encode())
@@ -38,11 +54,9 @@ def read_json(path: Path) -> dict:
     """Read what an earlier stage wrote.
 
     Raises:
-        CracksegError: it did not.
+        CracksegError: it did not, or the file is damaged.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise CracksegError(f"{path} does not exist; run the whole pipeline with `dvc repro`") from error
+        return json.loads(require_made(path).read_text(encoding="utf-8"))
     except ValueError as error:
         raise CracksegError(f"{path} is damaged ({error}); run `dvc repro --force`") from error

@@ -9,14 +9,14 @@ from crackseg.inference import build_predictor
 from crackseg.models.weights_file import load_network
 from crackseg.params import load_params
 from crackseg.predicted_maps import predict_split
-from crackseg.stages.layout import Layout
+from crackseg.stages.layout import Layout, require_made
 
 
 def run(root: Path, dataset: str) -> None:
     """Predict the evaluated split of one dataset."""
     layout = Layout(root)
     params = load_params(layout.params)
-    network, _ = load_network(layout.weights)
+    network, _ = load_network(require_made(layout.weights))
     predictor = build_predictor(
         network, params.predict, device=params.train.device, precision=params.train.precision
     )

@@ -29,7 +29,7 @@ from crackseg.processes import Processes, check_gpus, is_launched, joined
 from crackseg.project_folder import find_real_root
 from crackseg.records import CrackSample
 from crackseg.stages.killed import note_checkpoints
-from crackseg.stages.layout import Layout, read_json, write_json
+from crackseg.stages.layout import Layout, read_json, require_made, write_json
 from crackseg.tracking import RunRecorder, Store, describe_code, fetched_init
 from crackseg.training import TrainingRecipe, fit
 
@@ -55,7 +55,7 @@ def run(root: Path) -> None:
         return
     with joined(params.train.device) as processes:
         dataset = params.data.train_dataset
-        splits = list_splits(layout.prepared, dataset)
+        splits = list_splits(require_made(layout.prepared), dataset)
         samples = splits["train"], splits["val"]
         processes.check_same(_training_key(layout, params, ""), "settings, images or code")
         if processes.is_first:
