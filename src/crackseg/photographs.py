@@ -51,7 +51,10 @@ def find_photographs(
     for pattern in patterns:
         matches = [pattern] if os.path.lexists(pattern) else sorted(glob.glob(pattern, recursive=True))
         if not matches:
-            raise CracksegError(f"{pattern}: no such file or folder")
+            raise CracksegError(
+                f"{pattern}: no such file or folder; expected photographs, folders of them or a "
+                "pattern such as 'bridge/*.jpg' (where results go is said with --out)"
+            )
         for match in matches:
             path = Path(os.path.abspath(match))
             if any(path.resolve().is_relative_to(written) for written in made):

@@ -96,22 +96,33 @@ def search_show(context: click.Context, name: str | None, storage: str | None, a
 @search.command("apply")
 @_of_a_study
 @click.option("--trial", type=click.IntRange(0), help="Its number.  [default: the best]")
-@click.option("--searched-only", is_flag=True, help="Leave out what -S set for all trials, e.g. the epochs.")
+@click.option(
+    "--searched-only/--with-set-params",
+    default=True,
+    show_default=True,
+    help="Only what was searched, or also what -S set for all trials, e.g. the epochs.",
+)
 def search_apply(
     context: click.Context, name: str | None, storage: str | None, trial: int | None, searched_only: bool
 ) -> None:
-    """Write a trial's settings into params.yaml, ready for `dvc repro`.
+    """Write a trial's settings into params.yaml, ready for `dvc repro`: what was searched.
+
+    What -S set for all trials, such as a small number of epochs, stays as params.yaml has it and is named.
 
     \b
-    crackseg search apply --trial 17 --searched-only
+    crackseg search apply --trial 17
+    crackseg search apply --trial 17 --with-set-params
     """
     from crackseg.project_folder import find_root
-    from crackseg.search.apply import apply_trial
+    from crackseg.search.apply import apply_trial, find_left_out
 
     _store, opened = _load(context, name, storage)
     changed = apply_trial(find_root(), opened, trial, searched_only=searched_only)
     for key, (before, after) in changed.items():
         click.echo(f"{key}: {before} -> {after}")
+    if searched_only and (left_out := find_left_out(find_root(), opened, trial)):
+        kept = ", ".join(f"{key}: {ours} (the trial had {theirs})" for key, (ours, theirs) in left_out.items())
+        click.echo(f"left as params.yaml has them: {kept}; --with-set-params takes the trial's")
     click.echo("params.yaml is ready for `dvc repro`" if changed else "params.yaml has these settings already")
 
 

@@ -6,6 +6,7 @@ import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
@@ -130,6 +131,12 @@ def _find_named(store: Store, name: str, remarks: list[str]) -> Run:
             for run in store.client.search_runs([store.experiment_id], f"{key} = '{name}'"):
                 named.setdefault(run.info.run_id, run)
     if not named:
+        # E.g. behind --json, which takes no value. An experiment lr-0.001 has an ending, too, but not of letters.
+        if "/" in name or Path(name).exists() or re.fullmatch(r"\.[A-Za-z]+", Path(name).suffix):
+            raise CracksegError(
+                f"{name} looks like a path and is no run: {_HOW}. The folder for page and figures is given "
+                f"as `--out {name}`; --json and --log take no value (`--json > FILE` keeps what is printed)"
+            )
         known = sorted({run.name for run in store.finished_runs() if run.name})
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
         hint = f"; did you mean {' or '.join(near)}?" if near else ""

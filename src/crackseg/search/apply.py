@@ -58,6 +58,14 @@ def apply_trial(
     return changed
 
 
+def find_left_out(root: Path, search: Search, number: int | None) -> dict[str, tuple[Any, Any]]:
+    """Settings that ``-S`` set for all trials and that params.yaml has otherwise: its value, and the trial's."""
+    ours = flatten_params(load_params(root / "params.yaml"))
+    theirs = settings_of_trial(search, number, searched_only=False)
+    searched = settings_of_trial(search, number, searched_only=True)
+    return {key: (ours[key], theirs[key]) for key in theirs if key not in searched and ours[key] != theirs[key]}
+
+
 def replace_values(text: str, values: Mapping[str, Any]) -> str:
     """Replace single values in the text of a YAML file; everything else stays as it is, to the letter.
 

@@ -212,6 +212,10 @@ def test_mistakes_are_named_and_nothing_is_written(bench: Bench, tmp_path: Path)
     said = bench.refuse("good", "bat")
     assert "no run or DVC experiment 'bat'" in said
     assert "did you mean bad" in said
+    for path in ("gamma.json", "found/gamma", str(tmp_path)):  # e.g. behind --json, or in place of --out
+        assert f"{path} looks like a path and is no run" in (said := bench.refuse("good", "bad", path))
+        assert f"--out {path}" in said
+    assert "no run or DVC experiment 'lr-0.001'" in bench.refuse("good", "lr-0.001")
     assert "is not in the store" in bench.refuse("good", "0123456789abcdef" * 2)
     bench.store.create_run("unscored")
     assert "has no scores" in bench.refuse("good", "unscored")
