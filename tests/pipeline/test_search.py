@@ -67,8 +67,8 @@ def load_trials(address: str, name: str) -> list[FrozenTrial]:
     return optuna.load_study(study_name=name, storage=open_storage(address)).get_trials()
 
 
-def journal_of(project: Project) -> str:
-    return str(project.folder / "mlruns" / "search" / "journal.log")
+def database_of(project: Project) -> str:
+    return str(project.folder / "mlruns" / "search" / "studies.db")
 
 
 def runs_of(project: Project, name: str) -> list[Run]:
@@ -120,7 +120,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 def test_the_papers_cells_are_first_and_the_workspace_stays_clean(searched: Project) -> None:
     assert searched.run("git", "status", "--porcelain") == ""
-    trials = load_trials(journal_of(searched), "six")
+    trials = load_trials(database_of(searched), "six")
     assert [trial.user_attrs.get("cell") for trial in trials] == [
         "table3-random-bce", "table3-random-focal-g1", "table3-random-focal-g2", "table3-random-focal-g4", None, None,
     ]  # fmt: skip
@@ -141,7 +141,7 @@ def test_the_papers_cells_are_first_and_the_workspace_stays_clean(searched: Proj
 def test_apply_writes_the_settings_and_leaves_the_rest_as_it_was(searched: Project) -> None:
     path = searched.folder / "params.yaml"
     before = path.read_text(encoding="utf-8")
-    trial = load_trials(journal_of(searched), "six")[3]
+    trial = load_trials(database_of(searched), "six")[3]
     try:
         said = search(searched, "apply", "--trial", "3")
         params = load_params(path)
@@ -184,8 +184,8 @@ def test_mistakes_end_in_one_message_and_begin_nothing(
     monkeypatch.chdir(searched.folder)
     with pytest.raises(CracksegError, match=message):
         cli(["search", *arguments], standalone_mode=False)
-    assert [s.study_name for s in open_storage(journal_of(searched)).get_all_studies()] == ["six"]
-    assert len(load_trials(journal_of(searched), "six")) == 6
+    assert [s.study_name for s in open_storage(database_of(searched)).get_all_studies()] == ["six"]
+    assert len(load_trials(database_of(searched), "six")) == 6
     assert searched.run("git", "status", "--porcelain") == ""
 
 
@@ -196,10 +196,10 @@ def test_a_stopped_and_a_killed_search_go_on_with_the_trials_left(
     arguments = ("--study", "stops", "--trials", "7", *SETTINGS)
 
     def finished() -> int:
-        if not Path(journal_of(fresh)).exists():
+        if not Path(database_of(fresh)).exists():
             return 0
         try:
-            return sum(t.state.is_finished() for t in load_trials(journal_of(fresh), "stops"))
+            return sum(t.state.is_finished() for t in load_trials(database_of(fresh), "stops"))
         except KeyError:  # the file is there, the study not yet
             return 0
 
@@ -213,11 +213,11 @@ def test_a_stopped_and_a_killed_search_go_on_with_the_trials_left(
         assert process.wait(120) != 0
         if how == signal.SIGKILL:
             time.sleep(3)  # the orphan notices
-        states = [t.state.name for t in load_trials(journal_of(fresh), "stops")]
+        states = [t.state.name for t in load_trials(database_of(fresh), "stops")]
         if how != signal.SIGKILL:
             assert "RUNNING" not in states
     search(fresh, *arguments)
-    trials = load_trials(journal_of(fresh), "stops")
+    trials = load_trials(database_of(fresh), "stops")
     assert len(trials) == 7
     check_agreement(fresh, "stops", trials)
     assert fresh.run("git", "status", "--porcelain") == ""
@@ -244,12 +244,16 @@ def test_a_server_restarted_between_any_two_statements_is_waited_for(postgres: P
     rounds, stopped, errors = [0] * len(trial_ids), threading.Event(), []
 
     def work(i: int) -> None:
+        def take_turn() -> None:
+            storage.record_heartbeat(trial_ids[i])
+            storage.set_trial_user_attr(trial_ids[i], "round", rounds[i])
+            storage.set_trial_intermediate_value(trial_ids[i], rounds[i], 0.5)
+            assert storage.get_all_trials(study._study_id)[i].user_attrs["round"] == rounds[i]
+
         try:
             storage = open_storage(address, patience_s=120)
             while not stopped.is_set():
-                storage.set_trial_user_attr(trial_ids[i], "round", rounds[i])
-                storage.set_trial_intermediate_value(trial_ids[i], rounds[i], 0.5)
-                assert storage.get_all_trials(study._study_id)[i].user_attrs["round"] == rounds[i]
+                storage.patiently(take_turn)
                 rounds[i] += 1
         except Exception as error:
             errors.append(error)

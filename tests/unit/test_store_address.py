@@ -140,13 +140,13 @@ def test_a_study_in_a_file_is_kept_when_a_temporary_copy_is_deleted(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(make_clone(root))
-    for address in ("sqlite:///study.db", "journal.log"):
+    for address in ("sqlite:///study.db", "other.db"):
         open_storage(address).get_all_studies()
-    assert {"study.db", "journal.log"} <= {path.name for path in root.iterdir()}
+    assert {"study.db", "other.db"} <= {path.name for path in root.iterdir()}
     (root / "data").mkdir()
     monkeypatch.chdir(root / "data")  # an option means what it means to every command there
-    open_storage("journal.log")
-    assert (root / "data" / "journal.log").exists()
+    open_storage("other.db")
+    assert (root / "data" / "other.db").exists()
 
 
 def test_an_experiment_whose_artifacts_would_be_deleted_with_a_temporary_copy_is_named(root: Path) -> None:

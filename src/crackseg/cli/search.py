@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _STORAGE = click.option(
     "--storage",
     metavar="URL",
-    help="Any storage of Optuna's: postgresql://…, or a journal file. [default: mlruns/search/journal.log]",
+    help="Database: postgresql://…, or a SQLite file.  [default: mlruns/search/studies.db]",
 )
 _STUDY = click.option("--study", "name", metavar="NAME", help="Study.  [default: the only one]")
 

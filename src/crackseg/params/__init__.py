@@ -1,6 +1,6 @@
 """params.yaml: its keys and what each affects (sections), how it is read and changed (loading)."""
 
-from crackseg.params.loading import change_params, flatten_params, load_params, parse_setting
+from crackseg.params.loading import change_params, flatten_params, load_params, parse_setting, value_types
 from crackseg.params.sections import (
     AugmentParams,
     Choice,
@@ -39,4 +39,5 @@ __all__ = [
     "flatten_params",
     "load_params",
     "parse_setting",
+    "value_types",
 ]

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
@@ -120,6 +121,27 @@ def flatten_params(params: BaseModel, prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
     return flat
+
+
+def value_types(key: str) -> frozenset[type]:
+    """Types of the values that a key takes, e.g. int and NoneType of ``model.width``; str of named choices.
+
+    Args:
+        key: dotted key that params.yaml has, e.g. ``loss.gamma``.
+    """
+    section, name = key.split(".")
+    return frozenset(_types_in(Params.model_fields[section].annotation.model_fields[name].annotation))  # type: ignore[union-attr]
+
+
+def _types_in(annotation: Any) -> Iterator[type]:
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        yield from map(type, arguments)
+    elif origin in (Annotated, Union, UnionType):
+        for argument in arguments[:1] if origin is Annotated else arguments:
+            yield from _types_in(argument)
+    else:
+        yield origin or annotation
 
 
 def _jsonable(value: Any) -> Any:

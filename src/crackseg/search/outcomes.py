@@ -32,14 +32,14 @@ from crackseg.search.results import (
     weights_path,
 )
 from crackseg.search.run import prepare_for
-from crackseg.search.storage import PatientStorage
+from crackseg.search.storage import Storage
 from crackseg.search.study import CELL, Search, load_search
 from crackseg.tracking import Store, describe_code
 
 _BUDGET = "train.epochs"  # of a trial; a full training takes params.yaml's
 
 
-def show(store: Store, storage: PatientStorage, name: str | None) -> str:
+def show(store: Store, storage: Storage, name: str | None) -> str:
     """All studies of a storage, or one with its trials."""
     studies = storage.get_all_studies()
     if name is not None or len(studies) == 1:
@@ -63,7 +63,7 @@ def show(store: Store, storage: PatientStorage, name: str | None) -> str:
     return "\n".join([*lines, "", "--study NAME lists the trials of one"])
 
 
-def list_studies(store: Store, storage: PatientStorage, name: str | None) -> list[dict[str, Any]]:
+def list_studies(store: Store, storage: Storage, name: str | None) -> list[dict[str, Any]]:
     """The same for programs: each study with its trials, in their order; of one study only if it is named."""
     if name is not None:
         return [_list_trials(load_search(store, storage, name))]

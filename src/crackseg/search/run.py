@@ -77,7 +77,9 @@ def run_search(root: Path, order: Order) -> str:
     Space(merged)  # before anything takes time
     prepared_dir = prepare_for(root, store, merged)
     _try_models(store, merged)
-    search = create_or_join(store, storage, name, params, overrides, prepared_dir, num_trials=order.num_trials)
+    search = storage.patiently(
+        lambda: create_or_join(store, storage, name, params, overrides, prepared_dir, num_trials=order.num_trials)
+    )
     _announce(search, address)
     with store.record(search.run_id) as recorder:
         recorder.set_tags({"search.study": name, "search.space": _describe(search)})
@@ -89,9 +91,9 @@ def run_search(root: Path, order: Order) -> str:
     try:
         _run_workers(job, order.num_jobs)
     except KeyboardInterrupt:
-        _end(store, search, "KILLED")
+        storage.patiently(lambda: _end(store, search, "KILLED"))
         raise KeyboardInterrupt("search stopped; the same command goes on with the trials left") from None
-    return conclude(store, search)
+    return storage.patiently(lambda: conclude(store, search))
 
 
 def conclude(store: Store, search: Search) -> str:

@@ -18,7 +18,7 @@ from optuna.distributions import (
 from optuna.trial import Trial
 
 from crackseg.errors import CracksegError
-from crackseg.params import Choice, Params, SearchDimension, change_params, flatten_params
+from crackseg.params import Choice, Params, SearchDimension, change_params, flatten_params, value_types
 
 Settings = dict[str, Any]
 
@@ -209,9 +209,9 @@ def _to_distribution(params: Params, key: str, d: SearchDimension, present: Any)
         raise CracksegError(f"{where}: a logarithmic range has no step; list choices instead")
     if d.step and d.step > high - low > 0:
         raise CracksegError(f"{where}: step {d.step:g} is more than the range from {low:g} to {high:g}")
-    if isinstance(present, bool) or not (isinstance(present, int | float) or _takes_numbers(params, key)):
+    if not {int, float} & (types := value_types(key)):
         raise CracksegError(f"{where} = {present!r} is no number, so it has no range; list choices")
-    whole = _is_whole_number(params, key)
+    whole = float not in types
     if whole and any(not float(v).is_integer() for v in (low, high, d.step or 1)):
         raise CracksegError(f"{where} takes whole numbers, got low {low:g}, high {high:g}, step {d.step or 1:g}")
     for value in (low, high):
@@ -221,23 +221,6 @@ def _to_distribution(params: Params, key: str, d: SearchDimension, present: Any)
     if d.step and not math.isclose((high - low) / d.step, round((high - low) / d.step), abs_tol=1e-9):
         raise CracksegError(f"{where}: step {d.step:g} does not divide the range from {low:g} to {high:g}")
     return FloatDistribution(low, high, log=d.log, step=d.step)
-
-
-def _is_whole_number(params: Params, key: str) -> bool:
-    try:
-        change_params(params, {key: 0.5}, source=_SOURCE)
-    except CracksegError as error:
-        return "integer" in str(error)
-    return False
-
-
-def _takes_numbers(params: Params, key: str) -> bool:
-    """A key that is null now may still be a number, e.g. ``model.width``."""
-    try:
-        change_params(params, {key: "?"}, source=_SOURCE)
-    except CracksegError as error:
-        return "integer" in str(error) or "number" in str(error)
-    return False
 
 
 def _as_kept(params: Params, key: str, choice: Choice) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import time
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 
 import optuna
 from filelock import FileLock
-from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning
+from optuna.exceptions import DuplicatedStudyError
 from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
 from pydantic import ValidationError
@@ -25,14 +24,12 @@ from crackseg.paper.cells import GRID, GRID_ARCHITECTURE, RECIPE, TABLE3, Cell
 from crackseg.params import Params, change_params, flatten_params
 from crackseg.params.effects import SCORES, SEARCH
 from crackseg.search.space import Settings, Space, describe_space, iter_differences
-from crackseg.search.storage import PatientStorage
+from crackseg.search.storage import Storage
 from crackseg.tracking import Store
 
 CELL = "cell"  # user attribute of a trial: the paper's cell that it is
 _CONFIG, _READY = "crackseg", "ready"  # user attributes of a study
 _READY_WAIT_S = 30
-# GP and grouped TPE are marked as experimental; users have chosen them by name.
-warnings.simplefilter("ignore", ExperimentalWarning)
 
 
 @dataclass(frozen=True)
@@ -40,7 +37,7 @@ class Search:
     """A study that is open, and what its trials have in common."""
 
     study: optuna.Study
-    storage: PatientStorage
+    storage: Storage
     params: Params
     overrides: Mapping[str, Any]
     run_id: str
@@ -66,7 +63,7 @@ class Search:
 
 def create_or_join(
     store: Store,
-    storage: PatientStorage,
+    storage: Storage,
     name: str,
     params: Params,
     overrides: Mapping[str, Any],
@@ -121,7 +118,7 @@ def create_or_join(
     return search
 
 
-def settle_overrides(storage: PatientStorage, name: str, overrides: Mapping[str, Any]) -> Mapping[str, Any]:
+def settle_overrides(storage: Storage, name: str, overrides: Mapping[str, Any]) -> Mapping[str, Any]:
     """What ``-S`` says; if it says nothing and the study is there, what it said when the study was made."""
     if not overrides and name in [study.study_name for study in storage.get_all_studies()]:
         config = optuna.load_study(study_name=name, storage=storage).user_attrs.get(_CONFIG)
@@ -129,7 +126,7 @@ def settle_overrides(storage: PatientStorage, name: str, overrides: Mapping[str,
     return overrides
 
 
-def load_search(store: Store, storage: PatientStorage, name: str | None) -> Search:
+def load_search(store: Store, storage: Storage, name: str | None) -> Search:
     """Open a study as it is, with the settings that it was made with; None takes the only one.
 
     Raises:
@@ -226,7 +223,7 @@ def list_paper_points(space: Space, which: str) -> dict[str, Settings]:
     return points
 
 
-def _create_or_load(storage: PatientStorage, name: str, params: Params) -> tuple[optuna.Study, bool]:
+def _create_or_load(storage: Storage, name: str, params: Params) -> tuple[optuna.Study, bool]:
     directions = [StudyDirection.MAXIMIZE]
     if params.search.second_objective != "none":
         directions.append(StudyDirection.MINIMIZE)

@@ -42,6 +42,25 @@ def test_points_lie_in_their_ranges_and_params_yaml_takes_them() -> None:
         change_params(BASE, point, source="test")
 
 
+def test_a_range_has_the_type_of_its_key_and_not_of_its_present_value() -> None:
+    space = Space(
+        with_space(
+            {
+                "model": {
+                    "num_classes": {"low": 1, "high": 2},
+                    "width": {"low": 4, "high": 8},
+                },  # width is null now
+                "loss": {"alpha": {"low": 1, "high": 3}},
+            }
+        )
+    )
+    assert {d.key: type(d.distribution).__name__ for d in space.dimensions} == {
+        "model.num_classes": "IntDistribution",
+        "model.width": "IntDistribution",
+        "loss.alpha": "FloatDistribution",
+    }
+
+
 def test_gamma_is_drawn_with_the_focal_loss_only() -> None:
     space = Space(
         with_space(

@@ -12,19 +12,21 @@ from typing import Any
 
 import optuna
 import pytest
+from optuna.distributions import FloatDistribution
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from crackseg.data.synthetic import write_sample
 from crackseg.errors import CracksegError
 from crackseg.params import Params, change_params, load_params
 from crackseg.search import outcomes, worker
-from crackseg.search.liveness import WORKER, Life
 from crackseg.search.outcomes import list_studies, show
 from crackseg.search.results import compare_with_paper, format_trials, rank, weights_path
 from crackseg.search.run import _announce, conclude
-from crackseg.search.storage import PatientStorage, open_storage
+from crackseg.search.storage import HEARTBEAT_S, Storage, import_journal, open_storage
 from crackseg.search.study import CELL, Search, create_or_join, load_search
-from crackseg.search.worker import Job, work
+from crackseg.search.worker import WORKER, Job, work
 from crackseg.tracking import Store
 from crackseg.trials import TrialStopped
 
@@ -59,7 +61,7 @@ class Bench:
 
     @property
     def address(self) -> str:
-        return str(self.folder / "journal.log")
+        return str(self.folder / "studies.db")
 
     def work(self, search: Search, deadline: float | None = None) -> list[optuna.trial.FrozenTrial]:
         job = Job(
@@ -203,20 +205,57 @@ def test_when_the_time_is_over_the_trial_waits_with_its_settings(bench: Bench) -
     assert went_on[0].user_attrs["run_id"] == stopped[0].user_attrs["run_id"]  # one trial is one run
 
 
-def test_the_trial_of_a_dead_worker_is_run_again_and_one_that_kills_them_all_fails(bench: Bench) -> None:
+def test_the_trial_of_a_dead_worker_is_run_again_and_one_that_kills_them_all_fails(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("crackseg.search.storage.Storage._wait_for_heartbeats", _judge_at_once)
     bench.training = lambda *_: {"ods": 0.5}
-    search = bench.open("dead", 2)
+    search = bench.open("dead", 3)
     for number, attempts in ((0, 1), (1, 3)):
         trial_id = search.study.get_trials()[number]._trial_id
+        search.storage.record_heartbeat(trial_id)
         search.storage.set_trial_state_values(trial_id, TrialState.RUNNING)
-        life = Life(search.folder / "workers")
-        search.storage.set_trial_user_attr(trial_id, WORKER, life.token)
+        search.storage.set_trial_user_attr(trial_id, WORKER, "dead")
         search.storage.set_trial_user_attr(trial_id, "attempts", attempts)
-        life._lock.release()  # dead: its file stays, nobody holds it
-        (search.folder / "workers" / life.token).touch()
+    assert search.storage.list_stale_trials(search.study._study_id) == []  # they have just shown that they live
+    _age_heartbeats(search, 3600)
     trials = bench.work(search)
-    assert [t.state.name for t in trials] == ["COMPLETE", "FAIL"]
+    assert [t.state.name for t in trials] == ["COMPLETE", "FAIL", "COMPLETE"]
     assert "died 3 times" in trials[1].user_attrs["error"]
+
+
+def test_no_one_counts_as_dead_because_the_database_was_away(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = bench.open("away", 1)
+    storage, trial_id = search.storage, search.study.get_trials()[0]._trial_id
+    storage.record_heartbeat(trial_id)
+    storage.set_trial_state_values(trial_id, TrialState.RUNNING)
+    _age_heartbeats(search, 3600)
+    assert storage.list_stale_trials(search.study._study_id) == []  # a worker has just begun to look
+    now = time.monotonic()
+    monkeypatch.setattr("crackseg.search.storage.time.monotonic", lambda: now)
+    now += 2 * HEARTBEAT_S
+    assert storage.list_stale_trials(search.study._study_id) == [trial_id]
+    with monkeypatch.context() as patch:
+        patch.setattr(optuna.storages.RDBStorage, "record_heartbeat", _raise_outage)
+        storage.record_heartbeat(trial_id)  # Optuna's thread goes on beating
+    assert storage.list_stale_trials(search.study._study_id) == []
+
+
+def _judge_at_once(storage: Storage) -> None:
+    storage._judges_from = 0.0
+
+
+def _age_heartbeats(search: Search, seconds: int) -> None:
+    with search.storage.engine.begin() as connection:
+        connection.exec_driver_sql(
+            f"UPDATE trial_heartbeats SET heartbeat = datetime('now', '-{seconds} seconds')"
+        )
+
+
+def _raise_outage(*_: Any) -> None:
+    raise ConnectionError("gone")
 
 
 def test_two_objectives_give_a_front_and_no_pruning(bench: Bench) -> None:
@@ -270,11 +309,8 @@ def test_trials_are_added_to_the_number_asked_for_and_the_cells_only_once(bench:
 
 
 def test_a_storage_that_comes_back_is_waited_for_and_one_that_does_not_is_given_up(
-    monkeypatch: pytest.MonkeyPatch,
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    inner = optuna.storages.InMemoryStorage()
-    answers = iter([ConnectionError("gone"), ConnectionError("gone"), []])
-
     def get_all_studies() -> list:
         answer = next(answers)
         if isinstance(answer, Exception):
@@ -282,32 +318,78 @@ def test_a_storage_that_comes_back_is_waited_for_and_one_that_does_not_is_given_
         return answer
 
     monkeypatch.setattr("crackseg.search.storage._RETRY_S", 0.01)
-    monkeypatch.setattr(inner, "get_all_studies", get_all_studies)
-    storage = PatientStorage(inner)
-    assert storage.get_all_studies() == []
-    assert storage.num_outages == 1
-    monkeypatch.setattr("crackseg.search.storage.PATIENCE_S", 0.05)
+    storage = open_storage(bench.address)
+    answers = iter([ConnectionError("gone"), ConnectionError("gone"), []])
+    assert storage.patiently(get_all_studies) == []
+    storage._patience_s = 0.05
     answers = iter([ConnectionError("gone")] * 1000)
     with pytest.raises(CracksegError, match="did not answer"):
-        PatientStorage(inner).get_all_studies()
+        storage.patiently(get_all_studies)
+    answers = iter([KeyError("of another kind")])
+    with pytest.raises(KeyError):
+        storage.patiently(get_all_studies)
 
 
 def test_a_worker_that_starts_while_the_server_is_away_waits_but_a_user_is_told_at_once(
-    monkeypatch: pytest.MonkeyPatch,
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def open_third_time(_address: str) -> optuna.storages.BaseStorage:
+    def open_third_time(_address: str) -> Storage:
         if tries := next(left):
             inner = ConnectionError(f"the server closed the connection, {tries} to go")
             raise optuna.exceptions.StorageInternalError("invalid data in the commit") from inner
-        return optuna.storages.InMemoryStorage()
+        return opened
 
+    opened = open_storage(bench.address)
     monkeypatch.setattr("crackseg.search.storage._RETRY_S", 0.01)
     monkeypatch.setattr("crackseg.search.storage._open", open_third_time)
     left = iter([2, 1, 0])
-    assert open_storage("postgresql://db/x", patience_s=60).get_all_studies() == []
+    assert open_storage("postgresql://db/x", patience_s=60) is opened
     left = iter([2, 1, 0])
     with pytest.raises(CracksegError, match="cannot be reached: the server closed the connection, 2 to go"):
         open_storage("postgresql://db/x")
+
+
+def test_the_journal_of_an_earlier_version_is_imported_once_and_its_trials_are_resumed(
+    bench: Bench, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    bench.training = lambda *_: {"ods": 0.5}
+    made = bench.open("earlier", 3)
+    bench.work(made, deadline=time.time() + 1e6)
+    journal = tmp_path / "journal.log"
+    earlier = JournalStorage(JournalFileBackend(str(journal)))
+    optuna.copy_study(from_study_name="earlier", from_storage=made.storage, to_storage=earlier)
+    study = optuna.load_study(study_name="earlier", storage=earlier)
+    running = study.ask({"loss.gamma": FloatDistribution(0, 5)})  # killed with the earlier version
+    running.set_user_attr("attempts", 1)
+    before = journal.read_bytes()
+
+    storage = open_storage(str(journal))
+    said = capsys.readouterr().out
+    assert f"imported 1 studies of {journal} (earlier)" in said
+    trials = optuna.load_study(study_name="earlier", storage=storage).get_trials()
+    assert [t.state.name for t in trials] == ["COMPLETE"] * 3 + ["WAITING"]
+    assert [(t.number, t.values, t.params, t.user_attrs) for t in trials] == [
+        (t.number, t.values, t.params, t.user_attrs) for t in study.get_trials()
+    ]
+    assert optuna.load_study(study_name="earlier", storage=storage).user_attrs == made.study.user_attrs
+    storage.set_trial_state_values(trials[3]._trial_id, TrialState.FAIL)
+    open_storage(str(journal))
+    assert capsys.readouterr().out == ""  # once
+    assert open_storage(str(journal)).get_all_trials(1)[3].state == TrialState.FAIL
+    assert journal.read_bytes() == before
+
+
+def test_a_file_that_is_no_journal_is_refused_and_no_database_is_left(tmp_path: Path) -> None:
+    (tmp_path / "notes.log").write_text("not a journal\n")
+    with pytest.raises(CracksegError, match=r"notes\.log: .*neither a SQLite database nor a journal.*move"):
+        import_journal(tmp_path / "notes.log", tmp_path / "studies.db")
+    assert not list(tmp_path.glob("*.db")) + list(tmp_path.glob("*.importing*"))
+
+
+@pytest.mark.parametrize("address", ["redis://db/0", "grpc://db:13000"])
+def test_a_storage_without_heartbeats_is_refused(address: str) -> None:
+    with pytest.raises(CracksegError, match=r"has no heartbeats.*expected a URL, e.g. postgresql"):
+        open_storage(address)
 
 
 def test_a_storage_that_cannot_be_reached_says_so_without_its_password() -> None:
