@@ -112,9 +112,9 @@ def open_storage(address: str, *, patience_s: float = 0) -> Storage:
         CracksegError: it cannot be reached, is of an unknown kind, or needs a package that is not installed.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    shown = f"--storage {without_password(address)}"
     address = _make_absolute(address)
     deadline = time.monotonic() + patience_s
-    shown = f"--storage {without_password(address)}"
     while True:
         try:
             return _open(address)

@@ -7,7 +7,6 @@ import json
 import math
 import os
 import signal
-import threading
 import time
 import uuid
 import warnings
@@ -77,7 +76,6 @@ def work(job: Job) -> None:
     """
     former = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        threading.Thread(target=_end_with, args=(job.parent_pid,), name="watch-parent", daemon=True).start()
         torch.set_num_threads(job.num_threads)
         storage = open_storage(job.storage, patience_s=PATIENCE_S)  # the server was there a moment ago
         study = optuna.load_study(study_name=job.name, storage=storage, pruner=build_pruner(job.params))
@@ -89,13 +87,6 @@ def work(job: Job) -> None:
 
 def _interrupt(_signal: int, _frame: Any) -> NoReturn:
     raise KeyboardInterrupt
-
-
-def _end_with(parent_pid: int) -> None:
-    """End an orphan: no one would stop a worker whose command is gone."""
-    while os.getppid() == parent_pid:
-        time.sleep(1.0)
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 class _Worker:
