@@ -27,6 +27,7 @@ from torch import nn
 from crackseg.data.image_io import write_bytes
 from crackseg.devices import choose_precision, describe_device
 from crackseg.engines import Engine, Plan, build_engine, has_compiler, has_openvino
+from crackseg.errors import first_line
 
 CACHE_VARIABLE = "CRACKSEG_CACHE_DIR"
 # A run that eager float32 ends sooner is not worth a trial, and one that it ends in ten times as long is worth a try of
@@ -132,7 +133,7 @@ def calibrate(
             engine = build_engine(network, device, plan, shape_hw)
             found = engine(tile_hw3[None])
         except Exception as error:  # each library has its own for a network that it cannot take
-            _log.info("calibration: %s does not work here (%s)", plan, _first_line(error))
+            _log.info("calibration: %s does not work here (%s)", plan, first_line(error))
             continue
         setup_s = time.perf_counter() - start
         if agrees(found, expected, plan.precision):
@@ -280,7 +281,3 @@ def _installed(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return ""
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

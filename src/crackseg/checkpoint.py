@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from crackseg.data.image_io import write_bytes
-from crackseg.errors import CracksegError
+from crackseg.errors import CracksegError, first_line
 from crackseg.processes import ALONE, Processes
 
 _log = logging.getLogger("crackseg")
@@ -82,7 +82,7 @@ def load_state(path: Path) -> dict[str, Any]:
         zipfile.BadZipFile,
     ) as e:
         raise CracksegError(
-            f"checkpoint {path} is damaged ({str(e).splitlines()[0][:120] if str(e) else type(e).__name__}); "
+            f"checkpoint {path} is damaged ({first_line(e)}); "
             f"delete the folder {path.parent} to train from the beginning"
         ) from e
 
@@ -111,7 +111,7 @@ def resume(checkpoint_dir: Path, stateful: dict[str, Any], processes: Processes 
         progress = Progress(**json.loads(state["progress"]))
     except (KeyError, RuntimeError, ValueError, TypeError) as error:
         raise CracksegError(
-            f"checkpoint {path} is of another training ({str(error).splitlines()[0][:120]}); delete the folder "
+            f"checkpoint {path} is of another training ({first_line(error)}); delete the folder "
             f"{checkpoint_dir} to train from the beginning"
         ) from error
     _log.info("going on after epoch %d, from %s", progress.epoch, path)

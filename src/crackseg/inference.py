@@ -15,7 +15,7 @@ from torch import nn
 from crackseg.calibration import agrees, eager_plan, find_plan
 from crackseg.devices import choose_device, choose_precision
 from crackseg.engines import Engine, Plan, TorchEngine, build_engine
-from crackseg.errors import CracksegError
+from crackseg.errors import CracksegError, first_line
 from crackseg.params import PredictParams
 
 _log = logging.getLogger("crackseg")
@@ -112,7 +112,7 @@ class Predictor:
         except CracksegError:
             raise
         except Exception as error:  # each library has its own for a network that it cannot take
-            problem = str(error).strip().splitlines()[0][:200]
+            problem = first_line(error)
         if problem and wanted == "openvino":
             raise CracksegError(
                 f"predict.engine: openvino does not work for this model: {problem}; set it to torch"

@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from crackseg.child_processes import end_with_parent
 from crackseg.devices import choose_device
-from crackseg.errors import CracksegError
+from crackseg.errors import CracksegError, first_line
 from crackseg.synchronized import add_over_processes, synchronize_batch_norm
 
 # How long one waits for the others before it gives up. The first of them writes checkpoints and talks to the store
@@ -121,12 +121,11 @@ class Processes:
         try:
             yield
         except RuntimeError as error:
-            message = str(error).strip()
-            if self.size == 1 or not (isinstance(error, dist.DistError) or "gloo" in message.lower()):
+            if self.size == 1 or not (isinstance(error, dist.DistError) or "gloo" in str(error).lower()):
                 raise
             raise CracksegError(
                 f"process {self.rank} of {self.size} lost another one, which ended or did not answer within "
-                f"{_PATIENCE.seconds // 60} minutes ({message.splitlines()[0][-150:]}); what that one said is above"
+                f"{_PATIENCE.seconds // 60} minutes ({first_line(error, 1000)[-150:]}); what that one said is above"
             ) from error
 
 

@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from crackseg.errors import CracksegError
+from crackseg.errors import CracksegError, first_line
 from crackseg.history import Action, Check, History, Overtaken, Record, check_reason, find_former, repeat
 from crackseg.tracking import Store, describe_code, find_user
 
@@ -320,9 +320,7 @@ class Production:
         try:
             files = mlflow.artifacts.list_artifacts(f"models:/{self.name}/{version}")
         except Exception as error:  # MLflow, requests and the file system all have their own here
-            raise CracksegError(
-                f"the files of version {version} cannot be listed: {str(error).splitlines()[0][:200]}"
-            ) from error
+            raise CracksegError(f"the files of version {version} cannot be listed: {first_line(error)}") from error
         if not any(Path(f.path).name == "MLmodel" for f in files):
             raise CracksegError(
                 f"the files of version {version} are gone from the artifact store; nothing changed"
@@ -365,10 +363,7 @@ def registry_errors(store: Store) -> Iterator[None]:
     try:
         yield
     except MlflowException as error:
-        said = (
-            (str(error).strip() or type(error).__name__).splitlines()[0].split(" failed with exception")[0][:200]
-        )
         raise CracksegError(
-            f"the registry {store.uri} does not answer as expected: {said}; check MLFLOW_TRACKING_URI and that the "
-            "server runs. What was begun is finished by the next command"
+            f"the registry {store.uri} does not answer as expected: {first_line(error)}; check "
+            "MLFLOW_TRACKING_URI and that the server runs. What was begun is finished by the next command"
         ) from error

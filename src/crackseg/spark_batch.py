@@ -19,7 +19,7 @@ from crackseg.data.folder_walk import walk_folder
 from crackseg.data.image_io import IMAGE_EXTENSIONS, MAX_PIXELS, encode_png
 from crackseg.data.image_kinds import has_image_ending, why_unread
 from crackseg.drift import FIGURES, compare, count_reference, warn_of_drift, warn_of_reference
-from crackseg.errors import CracksegError
+from crackseg.errors import CracksegError, first_line
 from crackseg.models.network import MIN_SIDE_PX
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def score_folder(
     except CracksegError:
         raise
     except Exception as error:  # Java's exceptions come in a dozen classes
-        raise CracksegError(f"Spark could not finish: {str(error).strip().splitlines()[0][:300]}") from error
+        raise CracksegError(f"Spark could not finish: {first_line(error)}") from error
     finally:
         spark.stop()
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from crackseg.devices import autocast
+from crackseg.errors import first_line
 from crackseg.losses import Loss
 from crackseg.records import ModelOutput
 
@@ -69,7 +70,7 @@ class StepGraph:
         except RuntimeError as error:
             _log.warning(
                 "this network's step cannot be recorded as a CUDA graph (%s); training goes on without, slower",
-                str(error).strip().splitlines()[0][:200],
+                first_line(error),
             )
         finally:
             torch.cuda.set_rng_state(numbers, device)

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from crackseg.devices import full_float32
-from crackseg.errors import CracksegError
+from crackseg.errors import CracksegError, first_line
 from crackseg.losses import Loss
 from crackseg.records import ModelOutput
 from crackseg.step_graph import StepGraph, compute_maps
@@ -158,7 +158,7 @@ def explained_step_errors() -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as error:
         raise CracksegError(
-            f"a training step does not fit into the GPU's memory ({str(error).strip().splitlines()[0][:200]}); raise "
+            f"a training step does not fit into the GPU's memory ({first_line(error)}); raise "
             "train.accumulate, which computes the same step in parts, or lower augment.crop_px or predict.batch_size"
         ) from error
     except MemoryError as error:

@@ -14,7 +14,7 @@ from ruamel.yaml.error import YAMLError
 from crackseg.compare.finding import ComparedRun
 from crackseg.count_files import read_counts
 from crackseg.data.catalog import list_samples
-from crackseg.errors import CracksegError
+from crackseg.errors import CracksegError, first_line
 from crackseg.metrics import ImageCounts
 from crackseg.records import CrackSample
 from crackseg.tracking import Store
@@ -60,8 +60,7 @@ def gather(store: Store, run: ComparedRun, cache_dir: Path, scratch: Path) -> Ev
         for name in names & {"per_image", "pr_curves", _LOCK}:
             store.client.download_artifacts(run.run_id, name, str(scratch))
     except Exception as error:  # MLflow, requests and the file system all have their own here
-        said = str(error).strip().splitlines() or [type(error).__name__]
-        evidence.missing.append(f"{run.label}: its artifacts cannot be fetched ({said[0][:200]})")
+        evidence.missing.append(f"{run.label}: its artifacts cannot be fetched ({first_line(error)})")
     for dataset in run.datasets:
         _read(evidence, scratch, run, dataset)
     if (scratch / _LOCK).is_file():

@@ -11,7 +11,7 @@ from pathlib import Path
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from crackseg.errors import CracksegError
+from crackseg.errors import CracksegError, first_line
 from crackseg.model_card import RESULTS_TAG
 from crackseg.tracking import Store
 
@@ -111,9 +111,7 @@ def _find_version(store: Store, name: str, number: str, word: str, label: str) -
         version = store.client.get_model_version(name, number)
     except MlflowException as error:
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            raise CracksegError(
-                f"the store {store.uri} does not answer: {str(error).splitlines()[0][:200]}"
-            ) from error
+            raise CracksegError(f"the store {store.uri} does not answer: {first_line(error)}") from error
         raise CracksegError(
             f"{word}: the model {name!r} has no version {number} in {store.uri}; `crackseg models` lists them"
         ) from error

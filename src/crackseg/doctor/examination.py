@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from crackseg.doctor.findings import Finding, first_line
+from crackseg.doctor.findings import Finding
 from crackseg.doctor.machine import (
     check_disk,
     check_gpu,
@@ -17,6 +17,7 @@ from crackseg.doctor.machine import (
     check_weights_cache,
 )
 from crackseg.doctor.project import check_data, check_remote, check_settings, check_store
+from crackseg.errors import first_line
 
 ANSWER_S = 10.0  # how long a server or remote may take
 

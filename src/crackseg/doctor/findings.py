@@ -23,8 +23,3 @@ class Finding:
     status: Status
     message: str
     advice: str = ""
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, in one line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from crackseg.doctor.findings import Finding, first_line
+from crackseg.doctor.findings import Finding
+from crackseg.errors import first_line
 from crackseg.params import Params
 
 OLDEST_PYTHON = (3, 11)

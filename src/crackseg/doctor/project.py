@@ -15,8 +15,8 @@ from pathlib import Path
 from urllib.parse import urlparse
 
 from crackseg.artifact_places import describe_lost_artifacts
-from crackseg.doctor.findings import Finding, first_line
-from crackseg.errors import CracksegError
+from crackseg.doctor.findings import Finding
+from crackseg.errors import CracksegError, first_line
 from crackseg.params import Params, load_params
 from crackseg.store_address import (
     database_path,

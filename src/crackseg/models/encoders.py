@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from crackseg.errors import CracksegError
+from crackseg.errors import CracksegError, first_line
 from crackseg.models.hub_weights import fetch_from_hub, loading
 from crackseg.models.network import MIN_SIDE_PX, NetworkBody
 
@@ -196,7 +196,7 @@ def explained_errors(architecture: str, encoder: str, *, usual: str) -> Iterator
     except _UNFIT_ENCODER_ERRORS as error:
         raise CracksegError(
             f"model.encoder = {encoder!r}: {architecture} cannot be built on this encoder "
-            f'({str(error) or type(error).__name__}); choose another, or set model.encoder: "" for {usual}'
+            f'({first_line(error, 500)}); choose another, or set model.encoder: "" for {usual}'
         ) from error
 
 
@@ -217,7 +217,7 @@ def try_out(body: EncoderBody) -> None:
         with torch.no_grad():
             maps = torch.func.functional_call(body, on_meta, (image,))
     except _UNFIT_ENCODER_ERRORS as error:
-        what = str(error) or type(error).__name__
+        what = first_line(error)
         raise RuntimeError(
             f"one image of {width} x {height} pixels: {what}{_native_size(body.source.name)}"
         ) from error

@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from crackseg.errors import CracksegError
+from crackseg.errors import CracksegError, first_line
 
 FILE_NAME = "model.safetensors"
 
@@ -32,7 +32,7 @@ def fetch_from_hub(repository: str, *, revision: str | None = None) -> Path:
     try:
         return Path(hf_hub_download(repository, FILE_NAME, revision=revision))
     except Exception as error:  # the hub's, its HTTP library's and the disk's errors have no common base
-        reason = str(error.__cause__ or error).splitlines()[0]
+        reason = first_line(error.__cause__ or error)
         at_revision = f" --revision {revision}" if revision else ""
         raise CracksegError(
             f"{repository}: the pretrained weights are not in the cache and cannot be downloaded ({reason})\n"

@@ -18,6 +18,7 @@ from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.trial import FrozenTrial, TrialState
 from optuna.visualization import matplotlib as draw
 
+from crackseg.errors import first_line
 from crackseg.plots import _COLOURS
 from crackseg.plots import _save as save_figure
 from crackseg.search.results import rank
@@ -72,7 +73,7 @@ def draw_figures(search: Search, folder: Path) -> list[Path]:
             try:
                 _save_axes(plot(), path)
             except (ValueError, RuntimeError, ZeroDivisionError) as error:  # e.g. all trials have the same ODS
-                _log.warning("no figure %s: %s", name, str(error).splitlines()[0][:120])
+                _log.warning("no figure %s: %s", name, first_line(error))
                 continue
         paths.append(path)
     return paths

@@ -18,7 +18,7 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, PendingRollbackError
 
 from crackseg.data.image_io import write_bytes
-from crackseg.errors import CracksegError
+from crackseg.errors import CracksegError, first_line
 from crackseg.project_folder import find_real_root
 from crackseg.store_address import resolve_uri
 
@@ -216,7 +216,7 @@ def _is_outage(error: Exception) -> bool:
 def _first_line(error: BaseException) -> str:
     if isinstance(error, StorageInternalError) and error.__cause__:  # says only that something went wrong
         error = error.__cause__
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+    return first_line(error)
 
 
 def without_password(address: str) -> str:

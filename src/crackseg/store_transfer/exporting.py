@@ -16,7 +16,7 @@ from mlflow.exceptions import MlflowException
 from tqdm import tqdm
 
 from crackseg.artifact_places import describe_lost_artifacts
-from crackseg.errors import CracksegError
+from crackseg.errors import CracksegError, first_line
 from crackseg.store_transfer.folder import (
     ARTIFACTS,
     MODELS,
@@ -82,7 +82,7 @@ def export_store(
             _write_model(part_dir, model, names[model.experiment_id])
     except (MlflowException, OSError) as error:
         raise CracksegError(
-            f"the export to {folder} stopped: {str(error).splitlines()[0][:300]}; the same command goes on"
+            f"the export to {folder} stopped: {first_line(error)}; the same command goes on"
         ) from error
     _drop_others(part_dir / RUNS, set(runs))
     _drop_others(part_dir / MODELS, {model.model_id for model in models})
