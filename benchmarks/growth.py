@@ -83,7 +83,7 @@ def _time_steps(count: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         _draw(folder / "raw", count)
-        timed("import", lambda: import_datasets(folder / "raw", folder / "data", name="GROWTH", progress=False))
+        timed("import", lambda: import_datasets(folder / "raw", folder / "data", name="GROWTH"))
         timed("prepare", lambda: prepare_dataset(folder / "data", "GROWTH", folder / "prepared", data))
         samples = list_samples(folder / "prepared", "GROWTH")
         timed("predict", lambda: predict_split(predictor, samples, folder / "maps"))

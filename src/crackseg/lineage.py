@@ -32,6 +32,7 @@ NOT_IN_RESULTS = (
     "crackseg.lineage",
     "crackseg.outbox",
     "crackseg.params*",
+    "crackseg.progress",
     "crackseg.project_folder",
     "crackseg.runs",
     "crackseg.stages.killed",
@@ -39,8 +40,8 @@ NOT_IN_RESULTS = (
     "crackseg.store_connection",
     "crackseg.tracking",
 )
-"""Modules (patterns) that word messages, find the folder, carry settings and records: a change in them, or in what is
-imported for that, must not train a model again."""
+"""Modules (patterns) that word messages, show progress, find the folder, carry settings and records: a change in them,
+or in what is imported for that, must not train a model again."""
 
 
 def _read_answers() -> dict[str, tuple[Affects, ...]]:

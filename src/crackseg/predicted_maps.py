@@ -7,10 +7,9 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from tqdm import tqdm
-
 from crackseg.data.image_io import read_image, write_bytes, write_probability_map
 from crackseg.inference import Predictor, sigmoid
+from crackseg.progress import progress
 from crackseg.records import PLAN_NAME, CrackSample
 
 
@@ -29,5 +28,5 @@ def predict_split(predictor: Predictor, samples: Sequence[CrackSample], out_dir:
     write_bytes(out_dir / PLAN_NAME, f"{plan}\n".encode())
     images = (read_image(sample.image_path) for sample in samples)
     results = zip(samples, predictor.predict_logits_of(images), strict=True)
-    for sample, logits_HW in tqdm(results, total=len(samples), desc=f"predict {out_dir.name}", unit="image"):
+    for sample, logits_HW in progress(results, f"predict {out_dir.name}", "image", total=len(samples)):
         write_probability_map(out_dir / f"{sample.stem}.png", sigmoid(logits_HW))

@@ -15,7 +15,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 from filelock import FileLock, Timeout
-from tqdm import tqdm
 
 from crackseg.analysis import CrackAnalyzer, ModelSettings
 from crackseg.data.image_io import read_image, read_photograph, write_bytes, write_mask
@@ -35,6 +34,7 @@ from crackseg.prediction_table import (
     read_table,
     write_table,
 )
+from crackseg.progress import progress
 
 _OVERLAY_PX = 4096  # longest side
 _OVERLAY_QUALITY = 90
@@ -90,7 +90,7 @@ def predict_files(
             kept = _take_up(table_path, photographs, threshold, model, overlays, analyzer.settings)
             with (
                 table_path.open("a", encoding="utf-8", errors="surrogateescape", newline="") as table,
-                tqdm(total=len(photographs), desc="predict", unit="image", disable=None) as bar,
+                progress(None, "predict", "image", total=len(photographs)) as bar,
             ):
                 writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
                 _settle(analyzer, [p for p in photographs if str(p.path) not in kept])

@@ -18,13 +18,13 @@ from typing import Any
 
 import pandas as pd
 import torch
-from tqdm import tqdm
 
 from crackseg.child_processes import end_with_parent
 from crackseg.data.catalog import data_source, read_manifest
 from crackseg.errors import CracksegError
 from crackseg.models import build_model
 from crackseg.params import Params, change_params, load_params
+from crackseg.progress import progress
 from crackseg.tracking import Store
 from crackseg.trials import prepare_images, read_result, run_trial, trial_key
 
@@ -158,7 +158,7 @@ def run_study(
             (root, params, prepared_dir, folders[cell], cell.name, parent, _threads(jobs))
             for cell, params in waiting
         ]
-        with tqdm(total=len(folders), initial=len(folders) - len(tasks), desc="study", unit="run") as bar:
+        with progress(None, "study", "run", total=len(folders), initial=len(folders) - len(tasks)) as bar:
             for _ in _run_all(tasks, jobs):
                 bar.update()
         recorder.end("FINISHED")

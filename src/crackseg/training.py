@@ -8,7 +8,6 @@ epochs it tests; we keep those with the best validation ODS (docs/adr/0004).
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -19,8 +18,8 @@ import numpy as np
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
+from crackseg import progress as progress_bar
 from crackseg.checkpoint import BEST_NAME, Progress, load_state, resume, save_progress, save_unless_full
 from crackseg.data.dataset import CrackDataset, EpochSampler, build_loader
 from crackseg.data.decoded import PairReader, PixelCache
@@ -143,13 +142,13 @@ def fit(
     graph = None if params.compile or processes.size > 1 else stepper.graph
     stepper = replace(stepper, network=trained, loss_function=batch_loss_function, graph=graph)
 
-    bar = tqdm(
+    bar = progress_bar.progress(
+        None,
+        f"train on {describe_device(device)}, {str(precision).removeprefix('torch.')}",
+        "step",
         total=params.epochs * len(sampler),
         initial=progress.step,
-        desc=f"train on {describe_device(device)}, {str(precision).removeprefix('torch.')}",
-        unit="step",
-        mininterval=0.5 if sys.stderr.isatty() else 10,
-        disable=not processes.is_first,
+        show=processes.is_first,
     )
     with bar, explained_step_errors(), processes.explained_losses():
         for epoch in range(progress.epoch, params.epochs):
@@ -221,7 +220,7 @@ def _train_one_epoch(
     sampler: EpochSampler,
     optimizer: torch.optim.Optimizer,
     scheduler: Any,
-    bar: tqdm,
+    bar: progress_bar.Bar,
     checkpoint_dir: Path,
     accumulate: int,
     processes: Processes,

@@ -14,7 +14,6 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from crackseg.centerlines import LineCounts, count_lines, count_pieces
 from crackseg.data.crack_values import CrackValue
@@ -25,6 +24,7 @@ from crackseg.data.scenes import render_scene
 from crackseg.data.wording import count_of
 from crackseg.errors import CracksegError
 from crackseg.metrics import PROTOCOLS, ImageCounts, ScoreAccumulator, count_image
+from crackseg.progress import progress
 from crackseg.tables import format_markdown
 
 SCENE_SIZE_PX = (800, 600)  # width and height of CrackTree260's photographs
@@ -133,7 +133,7 @@ def score_cases(masks: Iterable[np.ndarray], *, tolerance_px: int = 2, line_tole
     """
     accumulators: dict[str, ScoreAccumulator] = {}
     lines: dict[str, LineCounts] = {}
-    for i, mask_HW in enumerate(tqdm(masks, desc="score the cases", unit="mask", disable=None)):
+    for i, mask_HW in enumerate(progress(masks, "score the cases", "mask")):
         for case, crack_mask_HW in make_cases(mask_HW, seed=i).items():
             counts = _count_mask(crack_mask_HW, mask_HW, tolerance_px)
             accumulators.setdefault(case, ScoreAccumulator(num_thresholds=2)).add(counts, str(i))

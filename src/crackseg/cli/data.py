@@ -98,7 +98,7 @@ def data_synth(out_dir: Path, seed: int) -> None:
     """
     from crackseg.data.synthetic import write_sample
 
-    write_sample(out_dir, seed=seed, progress=True)
+    write_sample(out_dir, seed=seed)
     click.echo(f"wrote the sample to {out_dir}")
 
 

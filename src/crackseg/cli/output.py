@@ -6,11 +6,12 @@ import logging
 import os
 import sys
 import time
-from typing import Any
 
 import click
 
-QUIET, VERBOSE = "CRACKSEG_QUIET", "CRACKSEG_VERBOSE"  # for the stages that DVC starts
+from crackseg.progress import QUIET, hide_bars_of_libraries
+
+VERBOSE = "CRACKSEG_VERBOSE"  # for the stages that DVC starts, as QUIET is
 _WORTH_SAYING_S = 2.0
 
 
@@ -27,10 +28,12 @@ def set_up_output(context: click.Context, *, quiet: bool, verbose: bool) -> None
     for variable, wanted in ((QUIET, quiet), (VERBOSE, verbose)):
         if wanted:
             os.environ[variable] = "1"
+        else:
+            os.environ.pop(variable, None)
     if os.environ.get("NO_COLOR"):  # https://no-color.org; click itself leaves colours out where nobody looks
         context.color = False
     if quiet:
-        _hide_bars()
+        hide_bars_of_libraries()
     elif verbose or sys.stderr.isatty():
         started = time.monotonic()
         context.call_on_close(lambda: _say_time(time.monotonic() - started, always=verbose))
@@ -40,18 +43,6 @@ def warn(*sentences: str) -> None:
     """Print warnings of a model or a result to the error stream, loudly, and also with `-q`; "" says nothing."""
     for sentence in filter(None, sentences):
         click.secho(f"WARNING: {sentence}", fg="yellow", bold=True, err=True)
-
-
-def _hide_bars() -> None:
-    """Hide the progress bars of all modules, and of libraries; tqdm's own TQDM_DISABLE yields to arguments."""
-    from tqdm import tqdm
-
-    show = tqdm.__init__
-
-    def hide(self: tqdm, *arguments: Any, **options: Any) -> None:
-        show(self, *arguments, **options | {"disable": True})
-
-    tqdm.__init__ = hide
 
 
 def _say_time(seconds: float, *, always: bool) -> None:

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from crackseg.bootstrap import Difference, Metric, compare_ois, compare_paired
 from crackseg.compare.evidence import Evidence
 from crackseg.compare.finding import ComparedRun
 from crackseg.lineage import keys_behind
 from crackseg.params.effects import COUNTING
+from crackseg.progress import progress
 
 FIGURES = (("paper", "ods"), ("paper", "ois"), ("paper", "ap"), ("symmetric", "ods"), ("strict", "ods"))
 _TAGS = ("git.commit", "git.state", "data.md5", "data.source", "device", "model.init.md5")
@@ -73,7 +73,7 @@ def compare_scores(
     datasets = list(dict.fromkeys(name for run in runs for name in run.datasets))
     remarks: list[str] = []
     found: dict[tuple[str, int], Difference] = {}  # by metric and run
-    with tqdm(total=len(runs) - 1, desc="bootstrap", unit="run", disable=None) as bar:
+    with progress(None, "bootstrap", "run", total=len(runs) - 1) as bar:
         for i, other in enumerate(runs[1:], start=1):
             pair = _Pair(runs[0], other, evidence[0], evidence[i])
             compared, reasons = pair.split(datasets)

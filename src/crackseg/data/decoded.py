@@ -20,9 +20,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from filelock import FileLock
-from tqdm import tqdm
 
 from crackseg.data.image_io import read_image, read_mask, read_size
+from crackseg.progress import progress
 from crackseg.records import CrackSample
 
 _log = logging.getLogger("crackseg")
@@ -182,7 +182,7 @@ def _write(folder: Path, samples: Sequence[CrackSample], places: Sequence[_Place
     try:
         # Plain writing, not a writable map: on a full disk that would kill the process.
         with (temporary / _PIXELS).open("wb") as file:
-            for sample in tqdm(samples, desc="decode once", unit="image", leave=False, mininterval=1):
+            for sample in progress(samples, "decode once", "image"):
                 file.write(read_image(sample.image_path).tobytes())
                 file.write(read_mask(sample.mask_path).tobytes())
             file.flush()

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from PIL import Image
-from tqdm import tqdm
 
 from crackseg.data.account import ACCOUNT_NAME, ImportAccount
 from crackseg.data.annotated_pairs import draw_annotations
@@ -33,6 +32,7 @@ from crackseg.data.splits import decide_splits
 from crackseg.data.staging import open_staging_area
 from crackseg.data.wording import count_of
 from crackseg.errors import CracksegError
+from crackseg.progress import progress
 
 _MAX_PROBLEMS_SHOWN = 20
 _EXTENSIONS_OF_FORMAT = {"JPEG": (".jpg", ".jpeg"), "MPO": (".jpg", ".jpeg"), "PNG": (".png",), "BMP": (".bmp",)}
@@ -98,7 +98,6 @@ def import_datasets(
     allow_unpaired: bool = False,
     crack_labels: tuple[str, ...] | None = None,
     line_width_px: float = 1.0,
-    progress: bool = True,
 ) -> list[ImportSummary]:
     """Import one dataset, or all known ones of a bundle, as ``data_dir/NAME``; a former one is replaced.
 
@@ -115,7 +114,6 @@ def import_datasets(
         allow_unpaired: leave out images without ground truth and the reverse.
         crack_labels: of annotation files, the labels that mean crack; None for those whose name says so.
         line_width_px: of drawn lines that have no width of their own.
-        progress: show bars on stderr.
     Returns:
         A summary for each dataset. Running it again gives the same files, byte by byte.
     Raises:
@@ -134,7 +132,7 @@ def import_datasets(
                 decide_splits(dataset, seed=split_seed, counts=counts, lists=lists)
             # Read the files even if there are problems already, so that the user learns of all of them at once.
             folder = staging.new(dataset.name)
-            table = _write_files(dataset, folder, source, crack_values, line_width_px, progress)
+            table = _write_files(dataset, folder, source, crack_values, line_width_px)
             write_bytes(folder / ACCOUNT_NAME, dataset.account.to_bytes())
             summaries.append(_summarise(dataset, table, data_dir, time.perf_counter() - start))
             start = time.perf_counter()
@@ -195,7 +193,6 @@ def _write_files(
     source: Path,
     crack_values: tuple[CrackValue, ...] | None,
     line_width_px: float,
-    progress: bool,
 ) -> pd.DataFrame:
     """Write images, masks, regions of interest and the manifest; add problems and entries to ``dataset``."""
     truth_reader, roi_reader = MaskReader(crack_values), MaskReader(may_fill=True)
@@ -205,7 +202,7 @@ def _write_files(
     remarked: dict[str, list[str]] = {}  # what was decided when photographs were read
     crack_pixels, crack_pixels_in_roi = 0, 0
     cut: list[str] = []
-    for pair in tqdm(dataset.pairs, desc=f"import {dataset.name}", unit="image", disable=not progress):
+    for pair in progress(dataset.pairs, f"import {dataset.name}", "image"):
         try:
             image_name, (width, height), why, remarks = _write_image(pair, folder)
             if pair.drawn is None:

@@ -12,12 +12,12 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from crackseg.data.catalog import MANIFEST_COLUMNS, list_samples, read_manifest
 from crackseg.data.image_io import encode_png, read_image, read_mask, write_bytes, write_mask
 from crackseg.errors import CracksegError
 from crackseg.params import DataParams
+from crackseg.progress import progress
 from crackseg.records import CrackSample
 
 
@@ -117,7 +117,7 @@ def prepare_dataset(data_dir: Path, dataset: str, prepared_dir: Path, params: Da
     manifest = read_manifest(data_dir, dataset).set_index("stem")
     rows = []
     samples = list_samples(data_dir, dataset)
-    for sample in tqdm(samples, desc=f"prepare {dataset}", unit="image"):
+    for sample in progress(samples, f"prepare {dataset}", "image"):
         pair = _prepare_sample(sample, params)
         row = manifest.loc[sample.stem].to_dict()
         row |= {"stem": sample.stem, "image": f"images/{sample.stem}.png", "mask": f"masks/{sample.stem}.png"}

@@ -14,13 +14,13 @@ from typing import Any
 import cv2
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from crackseg.data.catalog import KNOWN_DATASETS, MANIFEST_COLUMNS, SAMPLE_SOURCE, SPLITS, read_manifest
 from crackseg.data.image_io import encode_png, write_bytes, write_mask
 from crackseg.data.scenes import Scene, render_scene
 from crackseg.data.staging import open_staging_area
 from crackseg.errors import CracksegError
+from crackseg.progress import progress
 
 DEFAULT_COUNTS: Mapping[str, tuple[int, int, int]] = {
     "CrackTree260": (12, 3, 5),
@@ -38,7 +38,6 @@ def write_sample(
     seed: int = 0,
     counts: Mapping[str, tuple[int, int, int]] | None = None,
     size: tuple[int, int] | None = None,
-    progress: bool = False,
 ) -> None:
     """Write sample datasets as ``data_dir/NAME``; an earlier sample of the same name is replaced.
 
@@ -50,7 +49,6 @@ def write_sample(
         seed: any integer >= 0.
         counts: numbers of train, val and test images of each dataset to write; None for the embedded sample.
         size: (width, height) of all photographs in pixels; None for each dataset's own.
-        progress: show a bar on stderr.
     Raises:
         CracksegError: a dataset that is not the paper's, numbers or a seed below 0, a size that is too small, or
             an imported dataset of that name, which would be lost.
@@ -61,7 +59,7 @@ def write_sample(
     if seed < 0:
         raise CracksegError(f"seed {seed}: expected an integer of at least 0")
     total = sum(sum(numbers) for numbers in counts.values())
-    bar = tqdm(total=total, desc="draw the sample", unit="image", disable=not progress)
+    bar = progress(None, "draw the sample", "image", total=total)
     with bar, open_staging_area(data_dir) as (staging, _):
         for dataset, numbers in counts.items():
             rng = np.random.default_rng([seed, list(KNOWN_DATASETS).index(dataset)])

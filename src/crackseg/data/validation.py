@@ -12,7 +12,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from crackseg.data.catalog import SPLITS, read_manifest
 from crackseg.data.image_io import decode_image, read_stored
@@ -20,6 +19,7 @@ from crackseg.data.mask_formats import has_shape_of
 from crackseg.data.perceptual_hash import Fingerprint, compute_fingerprint, find_duplicates
 from crackseg.data.wording import count_of, join_some
 from crackseg.errors import CracksegError
+from crackseg.progress import progress
 
 _HIGH_CRACK_FRACTION = 0.5
 _MAX_FINDINGS_SHOWN = 100
@@ -90,13 +90,13 @@ class _Photograph:
         return f"{self.report.dataset}/{self.stem} ({self.split})"
 
 
-def validate_dataset(data_dir: Path, name: str, *, progress: bool = True) -> ValidationReport:
+def validate_dataset(data_dir: Path, name: str) -> ValidationReport:
     """Check one dataset; see :func:`validate_datasets`."""
-    return validate_datasets(data_dir, [name], progress=progress)[0]
+    return validate_datasets(data_dir, [name])[0]
 
 
 def validate_datasets(
-    data_dir: Path, names: Sequence[str], *, train_dataset: str | None = None, progress: bool = True
+    data_dir: Path, names: Sequence[str], *, train_dataset: str | None = None
 ) -> list[ValidationReport]:
     """Check datasets, each by itself and against the others.
 
@@ -111,7 +111,6 @@ def validate_datasets(
         names: which to check.
         train_dataset: the one to train on, which must have training images; None compares the train and val
             images of every dataset with the test images of the others.
-        progress: show a bar for each dataset on stderr.
     Returns:
         A report for each name, in their order.
     Raises:
@@ -120,7 +119,7 @@ def validate_datasets(
     reports = []
     photographs: list[_Photograph] = []
     for name in dict.fromkeys(names):
-        report, found = _check_dataset(data_dir, name, progress=progress)
+        report, found = _check_dataset(data_dir, name)
         if name == train_dataset and not report.split_counts["train"]:
             report.errors.append(Finding("", "the dataset to train on has no training images"))
         reports.append(report)
@@ -129,7 +128,7 @@ def validate_datasets(
     return reports
 
 
-def _check_dataset(data_dir: Path, name: str, *, progress: bool) -> tuple[ValidationReport, list[_Photograph]]:
+def _check_dataset(data_dir: Path, name: str) -> tuple[ValidationReport, list[_Photograph]]:
     table = read_manifest(data_dir, name)
     folder = data_dir / name
     report = ValidationReport(name, {split: int((table["split"] == split).sum()) for split in SPLITS})
@@ -138,7 +137,7 @@ def _check_dataset(data_dir: Path, name: str, *, progress: bool) -> tuple[Valida
         report.errors.append(Finding(stem, "the manifest lists it more than once"))
     without_crack: dict[str, list[str]] = {split: [] for split in SPLITS}
     rows = table.to_dict("records")
-    for row in tqdm(rows, desc=f"validate {name}", unit="image", disable=not progress):
+    for row in progress(rows, f"validate {name}", "image"):
         stem, split = str(row["stem"]), str(row["split"])
         if split not in SPLITS:
             report.errors.append(Finding(stem, f"split {split!r}; expected one of {', '.join(SPLITS)}"))

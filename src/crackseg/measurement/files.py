@@ -13,7 +13,6 @@ from types import MappingProxyType
 from typing import Any
 
 from filelock import FileLock, Timeout
-from tqdm import tqdm
 
 from crackseg.data.crack_values import CrackValue
 from crackseg.data.image_io import IMAGE_EXTENSIONS, read_image, write_bytes
@@ -32,6 +31,7 @@ from crackseg.measurement.reports import (
     total_row,
 )
 from crackseg.photographs import Photograph
+from crackseg.progress import progress
 
 NO_WARNINGS: Mapping[Path, str] = MappingProxyType({})
 CRACKS_TABLE, TOTALS_TABLE = "cracks.csv", "crack_totals.csv"
@@ -86,7 +86,7 @@ def judge_masks(masks: Sequence[Photograph], options: MeasureOptions) -> None:
     if len(masks) == 1 and options.crack_values is None:
         return  # measure_file judges a single mask
     together = MaskReader(options.crack_values)
-    for mask in tqdm(masks, desc="read", unit="mask", disable=None):
+    for mask in progress(masks, "read", "mask"):
         alone = MaskReader()
         try:
             stored = read_stored_mask(mask.path)
@@ -151,7 +151,7 @@ def measure_files(
     out_dir.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(out_dir / ".measurements.lock", timeout=0):
-            bar = tqdm(masks, desc="measure", unit="mask", disable=None)
+            bar = progress(masks, "measure", "mask")
             for mask in bar:
                 try:
                     if _measure_into(mask, out_dir, options, find_photograph(mask), warnings.get(mask.path, "")):

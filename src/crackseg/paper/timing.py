@@ -10,7 +10,6 @@ from statistics import median
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from crackseg.devices import choose_precision, describe_device
 from crackseg.errors import CracksegError
@@ -18,6 +17,7 @@ from crackseg.inference import Predictor
 from crackseg.losses import build_loss
 from crackseg.models import ARCHITECTURES, build_model
 from crackseg.params import PredictParams
+from crackseg.progress import progress
 from crackseg.steps import build_stepper
 
 SIZE_PX = 512
@@ -85,7 +85,7 @@ def time_architectures(
     """
     precisions = dict.fromkeys([torch.float32, choose_precision("auto", device)])
     timings: list[InferenceTiming] = []
-    with tqdm(architectures, desc=f"time inference on {describe_device(device)}", unit="model") as bar:
+    with progress(architectures, f"time inference on {describe_device(device)}", "model") as bar:
         for architecture in bar:
             bar.set_postfix_str(architecture)
             timings += _time_architecture(architecture, precisions, device, repeats)
@@ -144,7 +144,7 @@ def time_training(architectures: Sequence[str], *, device: torch.device) -> dict
         By architecture, the seconds of each of ``TRAINING_STEPS`` steps.
     """
     seconds = {}
-    with tqdm(architectures, desc=f"time training on {describe_device(device)}", unit="model") as bar:
+    with progress(architectures, f"time training on {describe_device(device)}", "model") as bar:
         for architecture in bar:
             bar.set_postfix_str(architecture)
             try:

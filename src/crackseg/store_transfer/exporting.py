@@ -13,10 +13,10 @@ from mlflow.artifacts import download_artifacts
 from mlflow.entities import Experiment, LoggedModel, Run
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
-from tqdm import tqdm
 
 from crackseg.artifact_places import describe_lost_artifacts
 from crackseg.errors import CracksegError, first_line
+from crackseg.progress import progress
 from crackseg.store_transfer.folder import (
     ARTIFACTS,
     MODELS,
@@ -76,9 +76,9 @@ def export_store(
     part_dir.mkdir(parents=True, exist_ok=True)
     names = {experiment.experiment_id: experiment.name for experiment in found}
     try:
-        for run in tqdm(runs.values(), desc="export runs", unit="run", disable=None):
+        for run in progress(runs.values(), "export runs", "run"):
             _write_run(client, part_dir, run, names[run.info.experiment_id])
-        for model in tqdm(models, desc="export models", unit="model", disable=None):
+        for model in progress(models, "export models", "model"):
             _write_model(part_dir, model, names[model.experiment_id])
     except (MlflowException, OSError) as error:
         raise CracksegError(

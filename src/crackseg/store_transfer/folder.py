@@ -18,10 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from crackseg.data.image_io import write_bytes
 from crackseg.errors import CracksegError
+from crackseg.progress import progress
 
 FORMAT = 1
 MANIFEST, LISTING, REGISTRY = "export.json", "files.jsonl", "registered_models.jsonl"
@@ -68,7 +67,7 @@ def finish_export(part_dir: Path, folder: Path, manifest: dict[str, Any]) -> Non
         (part_dir / name).unlink(missing_ok=True)
     paths = sorted(path for path in part_dir.rglob("*") if path.is_file())
     records = []
-    for path in tqdm(paths, desc="checksums", unit="file", disable=None):
+    for path in progress(paths, "checksums", "file"):
         size, digest = path.stat().st_size, _hash_file(path)
         records.append({"path": path.relative_to(part_dir).as_posix(), "bytes": size, "sha256": digest})
     write_json_lines(part_dir / LISTING, records)
@@ -103,7 +102,7 @@ def open_export(folder: Path) -> Export:
     if not listing.is_file() or _hash_file(listing) != manifest.get("listing_sha256"):
         raise _damaged(folder, f"{LISTING} is missing or not as it was written")
     digests = {}
-    for record in tqdm(list(read_json_lines(listing)), desc="check files", unit="file", disable=None):
+    for record in progress(list(read_json_lines(listing)), "check files", "file"):
         problem = _find_problem(folder, record)
         if problem:
             raise _damaged(folder, problem)

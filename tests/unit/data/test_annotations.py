@@ -53,7 +53,7 @@ def run(tmp_path: Path, name: str, content: object, **options: Any) -> ImportSum
     text = content if isinstance(content, str) else json.dumps(content)
     write_bytes(tmp_path / "in" / name, text.encode())
     (summary,) = import_datasets(
-        tmp_path / "in", tmp_path / "data", name="BRIDGE", split_counts=(1, 0, 0), progress=False, **options
+        tmp_path / "in", tmp_path / "data", name="BRIDGE", split_counts=(1, 0, 0), **options
     )
     return summary
 
@@ -205,7 +205,7 @@ def test_exported_predictions_come_back_as_they_were(tmp_path: Path, form: str) 
         writer.writerows(rows)
 
     assert export_annotations(tmp_path / "found", tmp_path / "out", form) == (2, 4)
-    import_datasets(tmp_path / "out", tmp_path / "data", name="BRIDGE", split_counts=(1, 0, 1), progress=False)
+    import_datasets(tmp_path / "out", tmp_path / "data", name="BRIDGE", split_counts=(1, 0, 1))
     for stem, mask in masks.items():
         np.testing.assert_array_equal(read_mask(tmp_path / "data" / "BRIDGE" / "masks" / f"{stem}.png"), mask)
     with pytest.raises(CracksegError, match="not empty"):

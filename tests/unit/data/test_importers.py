@@ -247,7 +247,7 @@ def test_dataset_can_be_imported_from_its_own_place_after_a_mask_was_mended(sour
     run(source)
     data_dir = source.parent / "data"
     image_io.write_mask(data_dir / "BRIDGE" / "masks" / "a1.png", make_mask(5))
-    import_datasets(data_dir / "BRIDGE", data_dir, progress=False)
+    import_datasets(data_dir / "BRIDGE", data_dir)
     table = read_manifest(data_dir, "BRIDGE")
     assert table["crack_fraction"][0] == pytest.approx(make_mask(5).mean())
     assert set(table["source"]) == {"imported:download"}

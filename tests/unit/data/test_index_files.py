@@ -18,7 +18,7 @@ def make_source(tmp_path: Path, stems: list[str]) -> Path:
 
 
 def import_listed(source: Path, tmp_path: Path, name: str = "BRIDGE") -> ImportSummary:
-    (summary,) = import_datasets(source, tmp_path / "data", name=name, progress=False)
+    (summary,) = import_datasets(source, tmp_path / "data", name=name)
     return summary
 
 

@@ -48,7 +48,7 @@ def test_known_names_and_splits_are_read_from_single_names() -> None:
 
 def import_one(source: Path, tmp_path: Path, **options: object) -> Path:
     """Import a single dataset and return its folder, after checking that each pair belongs together."""
-    (summary,) = import_datasets(source, tmp_path / "data", progress=False, **options)
+    (summary,) = import_datasets(source, tmp_path / "data", **options)
     for sample in list_samples(tmp_path / "data", summary.dataset):
         assert (read_mask(sample.mask_path) == make_mask(seed_of(sample.stem))).all()
     return summary.folder
@@ -157,7 +157,7 @@ def test_figure_beside_the_folders_is_left_out_with_a_note(tmp_path: Path) -> No
     add_photos(source / "img", STEMS)
     add_masks(source / "gt", STEMS)
     add_photos(source, ["overview"])
-    (summary,) = import_datasets(source, tmp_path / "data", name="BRIDGE", progress=False)
+    (summary,) = import_datasets(source, tmp_path / "data", name="BRIDGE")
     assert summary.num_images == 4
     assert any("overview.jpg" in line for line in summary.account.to_lines())
 
@@ -190,7 +190,7 @@ def make_bundle(root: Path) -> Path:
 
 def test_whole_bundle_is_imported_at_once(tmp_path: Path) -> None:
     source = make_bundle(tmp_path / "downloads")
-    summaries = {s.dataset: s for s in import_datasets(source, tmp_path / "data", progress=False)}
+    summaries = {s.dataset: s for s in import_datasets(source, tmp_path / "data")}
     assert set(summaries) == {"CrackTree260", "CRKWH100", "CrackLS315", "Stone331"}
     assert summaries["CrackTree260"].split_counts == {"train": 4, "val": 1, "test": 1}
     for name in ("CRKWH100", "CrackLS315", "Stone331"):
@@ -199,7 +199,7 @@ def test_whole_bundle_is_imported_at_once(tmp_path: Path) -> None:
 
 def test_stones_mask_is_the_region_of_interest_not_the_truth(tmp_path: Path) -> None:
     source = make_bundle(tmp_path / "downloads")
-    import_datasets(source, tmp_path / "data", progress=False)
+    import_datasets(source, tmp_path / "data")
     table = read_manifest(tmp_path / "data", "Stone331")
     assert list(table["roi"]) == [f"roi/331{n}.png" for n in range(6)]
     assert (table["crack_fraction"] < 0.2).all()
@@ -214,32 +214,32 @@ def test_stones_mask_alone_is_refused_as_truth(tmp_path: Path) -> None:
     source = make_bundle(tmp_path / "downloads")
     (source / "Stone331_gt").rename(tmp_path / "elsewhere")
     with pytest.raises(CracksegError, match=r"Stone331: .*without ground truth"):
-        import_datasets(source, tmp_path / "data", progress=False)
+        import_datasets(source, tmp_path / "data")
 
 
 def test_name_takes_one_dataset_out_of_the_bundle(tmp_path: Path) -> None:
     source = make_bundle(tmp_path / "downloads")
-    (summary,) = import_datasets(source, tmp_path / "data", name="crkwh100", progress=False)
+    (summary,) = import_datasets(source, tmp_path / "data", name="crkwh100")
     assert summary.dataset == "CRKWH100"
     assert any("of no dataset taken here" in line for line in summary.account.to_lines())
     with pytest.raises(CracksegError, match="but the name given is BRIDGE"):
-        import_datasets(source, tmp_path / "data", name="BRIDGE", progress=False)
+        import_datasets(source, tmp_path / "data", name="BRIDGE")
 
 
 def test_known_dataset_is_not_imported_under_another_known_name(tmp_path: Path) -> None:
     add_photos(tmp_path / "download" / "CrackTree260", STEMS)
     add_masks(tmp_path / "download" / "CrackTree260_gt", STEMS)
     with pytest.raises(CracksegError, match="holds CrackTree260, but the name given is CRKWH100"):
-        import_datasets(tmp_path / "download", tmp_path / "data", name="CRKWH100", progress=False)
+        import_datasets(tmp_path / "download", tmp_path / "data", name="CRKWH100")
 
 
 def test_unknown_dataset_needs_a_name(tmp_path: Path) -> None:
     add_photos(tmp_path / "my bridge" / "img", STEMS)
     add_masks(tmp_path / "my bridge" / "gt", STEMS)
     with pytest.raises(CracksegError, match=r"--name my-bridge"):
-        import_datasets(tmp_path / "my bridge", tmp_path / "data", progress=False)
+        import_datasets(tmp_path / "my bridge", tmp_path / "data")
     with pytest.raises(CracksegError, match="dataset name"):
-        import_datasets(tmp_path / "my bridge", tmp_path / "data", name="../up", progress=False)
+        import_datasets(tmp_path / "my bridge", tmp_path / "data", name="../up")
 
 
 def test_another_dataset_beside_a_known_one_is_not_mixed_in(tmp_path: Path) -> None:
@@ -250,7 +250,7 @@ def test_another_dataset_beside_a_known_one_is_not_mixed_in(tmp_path: Path) -> N
         (source / "DeepCrack-datasets" / name).rename(tmp_path / f"{name}_images")
     add_photos(source / "bridge" / "img", STEMS)
     add_masks(source / "bridge" / "gt", STEMS)
-    (summary,) = import_datasets(source, tmp_path / "data", progress=False)
+    (summary,) = import_datasets(source, tmp_path / "data")
     assert (summary.dataset, summary.num_images) == ("CrackTree260", 6)
     assert any("bridge/img/" in line for line in summary.account.to_lines())
 
@@ -259,22 +259,22 @@ def test_images_alone_name_the_folder_beside_them_that_has_the_truth(tmp_path: P
     source = make_bundle(tmp_path / "downloads")
     (source / "DeepCrack-datasets" / "CRKWH100").rename(source / "CRKWH100")
     with pytest.raises(CracksegError, match="CRKWH100_GT lies beside"):
-        import_datasets(source / "CRKWH100", tmp_path / "data", progress=False)
+        import_datasets(source / "CRKWH100", tmp_path / "data")
 
 
 def test_canonical_folder_is_imported_with_its_splits_and_source(tmp_path: Path) -> None:
     source = make_bundle(tmp_path / "downloads")
-    import_datasets(source, tmp_path / "data", progress=False, split_seed=3)
+    import_datasets(source, tmp_path / "data", split_seed=3)
     for name in ("CrackTree260", "Stone331"):
-        import_datasets(tmp_path / "data" / name, tmp_path / "copy", progress=False)
+        import_datasets(tmp_path / "data" / name, tmp_path / "copy")
         copy, original = (tmp_path / d / name / "manifest.csv" for d in ("copy", "data"))
         assert copy.read_bytes() == original.read_bytes()
 
 
 def test_imported_sample_still_says_that_it_is_the_sample(tmp_path: Path) -> None:
     source = make_bundle(tmp_path / "downloads")
-    import_datasets(source, tmp_path / "data", name="CRKWH100", progress=False)
+    import_datasets(source, tmp_path / "data", name="CRKWH100")
     manifest = tmp_path / "data" / "CRKWH100" / "manifest.csv"
     manifest.write_text(manifest.read_text().replace("imported:downloads", "sample"))
-    import_datasets(tmp_path / "data" / "CRKWH100", tmp_path / "copy", name="OTHER", progress=False)
+    import_datasets(tmp_path / "data" / "CRKWH100", tmp_path / "copy", name="OTHER")
     assert set(read_manifest(tmp_path / "copy", "OTHER")["source"]) == {"sample"}

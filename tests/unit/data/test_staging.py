@@ -139,7 +139,7 @@ def test_import_killed_while_writing_leaves_the_earlier_data(tmp_path: Path) -> 
     source, data_dir = tmp_path / "source", tmp_path / "data"
     add_photos(source / "img", ["a", "b", "c"])
     add_masks(source / "gt", ["a", "b", "c"])
-    import_datasets(source, data_dir, name="BRIDGE", progress=False)
+    import_datasets(source, data_dir, name="BRIDGE")
     before = (data_dir / "BRIDGE" / "manifest.csv").read_bytes()
     add_photos(source / "img", ["d"])
     add_masks(source / "gt", ["d"])
@@ -147,10 +147,10 @@ def test_import_killed_while_writing_leaves_the_earlier_data(tmp_path: Path) -> 
         "import os, sys; from pathlib import Path; from crackseg.data import importers\n"
         "def die(path, mask): os._exit(9) if path.stem == 'c' else real(path, mask)\n"
         "real, importers.write_mask = importers.write_mask, die\n"
-        f"importers.import_datasets(Path({str(source)!r}), Path({str(data_dir)!r}), name='BRIDGE', progress=False)"
+        f"importers.import_datasets(Path({str(source)!r}), Path({str(data_dir)!r}), name='BRIDGE')"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 9
     assert (data_dir / "BRIDGE" / "manifest.csv").read_bytes() == before
-    import_datasets(source, data_dir, name="BRIDGE", progress=False)
+    import_datasets(source, data_dir, name="BRIDGE")
     assert len(read_manifest(data_dir, "BRIDGE")) == 4
     assert not (tmp_path / ".import-data").exists()

@@ -21,7 +21,7 @@ def add_dataset(data_dir: Path, name: str, stems: list[str]) -> Path:
     source = data_dir.parent / f"raw-{name}"
     add_photos(source / "img", stems)
     add_masks(source / "gt", stems)
-    import_datasets(source, data_dir, name=name, progress=False)
+    import_datasets(source, data_dir, name=name)
     return data_dir / name
 
 
@@ -32,7 +32,7 @@ def dataset(tmp_path: Path) -> Path:
 
 
 def validate(dataset: Path) -> ValidationReport:
-    return validate_dataset(dataset.parent, dataset.name, progress=False)
+    return validate_dataset(dataset.parent, dataset.name)
 
 
 def only_error(dataset: Path, stem: str) -> str:
@@ -133,11 +133,11 @@ def test_images_without_cracks_are_a_note_and_a_whole_train_split_an_error(datas
     for row in table[train].itertuples():
         image_io.write_mask(dataset / row.mask, make_mask(0) * 0)
     first = table[train].iloc[0]
-    import_datasets(dataset, dataset.parent, progress=False)  # renews the manifest
+    import_datasets(dataset, dataset.parent)  # renews the manifest
     report = validate(dataset)
     assert [e.message for e in report.errors] == [f"none of the {train.sum()} train masks has a crack pixel"]
     image_io.write_mask(dataset / first["mask"], make_mask(1))
-    import_datasets(dataset, dataset.parent, progress=False)
+    import_datasets(dataset, dataset.parent)
     report = validate(dataset)
     assert report.errors == []
     assert f"{train.sum() - 1} images without cracks" in report.notes[0].message
@@ -164,7 +164,7 @@ def test_file_that_the_manifest_does_not_list_is_a_warning(dataset: Path) -> Non
 def copy_photo(dataset: Path, of: str, to: str) -> None:
     """Make two images of a dataset, or of two, the same photograph."""
     (dataset / "images" / to).write_bytes((dataset / "images" / of).read_bytes())
-    import_datasets(dataset, dataset.parent, progress=False)
+    import_datasets(dataset, dataset.parent)
 
 
 def stems_of(dataset: Path, split: str) -> list[str]:
@@ -192,7 +192,7 @@ def test_compressed_and_turned_copy_in_another_split_is_a_warning(dataset: Path)
     (train, *_), (test, *_) = stems_of(dataset, "train"), stems_of(dataset, "test")
     image = image_io.read_image(dataset / "images" / f"{train}.jpg")
     save(dataset / "images" / f"{test}.jpg", np.ascontiguousarray(image[::-1, ::-1]), quality=70)
-    import_datasets(dataset, dataset.parent, progress=False)
+    import_datasets(dataset, dataset.parent)
     report = validate(dataset)
     assert report.errors == []
     assert "nearly the same photograph" in report.warnings[0].message
@@ -203,23 +203,21 @@ def test_training_photograph_in_the_test_split_of_another_dataset_is_an_error(da
     other = add_dataset(data_dir, "OTHER", ["x0", "x1", "x2", "x3", "x4"])
     train, test = stems_of(dataset, "train")[0], stems_of(other, "test")[0]
     (other / "images" / f"{test}.jpg").write_bytes((dataset / "images" / f"{train}.jpg").read_bytes())
-    import_datasets(other, data_dir, progress=False)
+    import_datasets(other, data_dir)
     for names in (["BRIDGE", "OTHER"], ["OTHER", "BRIDGE"]):
-        reports = {
-            r.dataset: r for r in validate_datasets(data_dir, names, train_dataset="BRIDGE", progress=False)
-        }
+        reports = {r.dataset: r for r in validate_datasets(data_dir, names, train_dataset="BRIDGE")}
         assert list(reports) == names
         assert f"OTHER/{test}" in str(reports["BRIDGE"].errors[0])
         assert reports["OTHER"].errors == []
     # With OTHER as the training dataset nothing leaks: BRIDGE's image is no test image.
-    reports = {r.dataset: r for r in validate_datasets(data_dir, names, train_dataset="OTHER", progress=False)}
+    reports = {r.dataset: r for r in validate_datasets(data_dir, names, train_dataset="OTHER")}
     assert not any(r.errors for r in reports.values())
 
 
 def test_training_dataset_without_training_images_is_an_error(tmp_path: Path) -> None:
     folder = add_dataset(tmp_path / "data", "CRKWH100", STEMS[:3])
     assert validate(folder).errors == []
-    (report,) = validate_datasets(folder.parent, ["CRKWH100"], train_dataset="CRKWH100", progress=False)
+    (report,) = validate_datasets(folder.parent, ["CRKWH100"], train_dataset="CRKWH100")
     assert "no training images" in report.errors[0].message
 
 
@@ -229,7 +227,7 @@ def test_region_of_interest_must_be_there_and_fit(tmp_path: Path) -> None:
     add_masks(source / "gt", STEMS)
     for stem in STEMS:
         save(source / "roi" / f"{stem}.png", np.full((16, 24), 255, np.uint8))
-    import_datasets(source, data_dir, name="STONE", progress=False)
+    import_datasets(source, data_dir, name="STONE")
     folder = data_dir / "STONE"
     assert validate(folder).errors == []
     save(folder / "roi" / "s0.png", np.full((16, 16), 255, np.uint8))

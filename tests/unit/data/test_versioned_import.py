@@ -38,7 +38,7 @@ def add(root: Path, name: str) -> None:
     stems = [f"{name}-{letter}" for letter in "abc"]
     add_photos(source / "images", stems)
     add_masks(source / "masks", stems)
-    import_versioned(root, source, name=name, progress=False)
+    import_versioned(root, source, name=name)
 
 
 def correct_mask(root: Path, name: str) -> None:
@@ -48,13 +48,13 @@ def correct_mask(root: Path, name: str) -> None:
 def test_a_dataset_with_a_corrected_mask_is_renewed_and_no_other_change_slips_in(root: Path) -> None:
     add(root, "OTHER")
     correct_mask(root, "FIRST")
-    import_versioned(root, root / "data" / "FIRST", name="FIRST", progress=False)
+    import_versioned(root, root / "data" / "FIRST", name="FIRST")
     check_data_is_committed(root, root)
     correct_mask(root, "OTHER")
     with pytest.raises(CracksegError, match=r"1 changed: data/OTHER/masks/OTHER-a\.png") as refused:
-        import_versioned(root, root / "data" / "FIRST", name="FIRST", progress=False)
+        import_versioned(root, root / "data" / "FIRST", name="FIRST")
     assert "crackseg data import data/OTHER --name OTHER" in str(refused.value)  # and that is no circle:
-    import_versioned(root, root / "data" / "OTHER", name="OTHER", progress=False)
+    import_versioned(root, root / "data" / "OTHER", name="OTHER")
     check_data_is_committed(root, root)
 
 

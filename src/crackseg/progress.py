@@ -1,0 +1,60 @@
+"""Progress bars of all modules: on a terminal a bar, in a log a line at times, with `--quiet` nothing."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from tqdm import tqdm as Bar
+
+_Item = TypeVar("_Item")
+
+QUIET = "CRACKSEG_QUIET"  # an environment variable, so that processes which a command starts are as quiet as it is
+_LOG_EVERY_S = 10
+
+
+def progress(
+    iterable: Iterable[_Item] | None,
+    description: str,
+    unit: str,
+    *,
+    total: int | None = None,
+    initial: int = 0,
+    show: bool = True,
+) -> Bar[_Item]:
+    """Show on the error stream how far a loop is.
+
+    Where the error stream is no terminal, it is a line every 10 seconds, and none of what ends before that.
+
+    Args:
+        iterable: what the loop goes through; None: the caller calls ``update``.
+        description: what is done, e.g. ``predict``.
+        unit: of one step, e.g. ``image``.
+        total: number of steps; None: the length of ``iterable``.
+        initial: steps that were done before.
+        show: False where another process shows it.
+    """
+    from tqdm import tqdm  # reads TQDM_DISABLE when it is imported
+
+    in_log: dict[str, Any] = {} if sys.stderr.isatty() else {"mininterval": _LOG_EVERY_S, "delay": _LOG_EVERY_S}
+    hidden = is_quiet() or not show
+    return tqdm(iterable, description, total, unit=unit, initial=initial, disable=hidden, **in_log)
+
+
+def hide_bars_of_libraries() -> None:
+    """Hide those of libraries as well: each has its own switch, to be set before it is imported."""
+    os.environ |= {
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        "TQDM_DISABLE": "1",
+    }
+    logging.getLogger("dvc.progress").setLevel(logging.CRITICAL)
+
+
+def is_quiet() -> bool:
+    """Tell whether `--quiet` was asked for, of this command or of the one that started it."""
+    return os.environ.get(QUIET, "0") not in ("", "0")
