@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from crackseg.centerlines import LineCounts
 from crackseg.data.crack_values import CrackValue
@@ -18,6 +17,7 @@ from crackseg.data.mask_formats import MaskReader
 from crackseg.errors import CracksegError
 from crackseg.metrics import PROTOCOLS, ImageCounts, ScoreAccumulator, Scores
 from crackseg.params import EvaluateParams, PostprocessParams
+from crackseg.progress import progress
 from crackseg.records import CrackSample
 from crackseg.stored_maps import ScoredMap, read_scored_map
 from crackseg.tables import write_csv
@@ -95,7 +95,7 @@ def score_folder(
             )
     reader = MaskReader(crack_values)
     scores = ScoreAccumulator(num_thresholds=num_thresholds)
-    for stem in tqdm(sorted(masks), desc="score", unit="image", disable=None):
+    for stem in progress(sorted(masks), "score", "image"):
         mask_HW = reader.read(masks[stem])
         scored = ScoredMap.read(predictions[stem], mask_HW)
         scores.add(scored.count(tolerance_px=tolerance_px, num_thresholds=num_thresholds), stem)

@@ -20,15 +20,16 @@ from typing import Any
 import mlflow
 from mlflow.entities.model_registry import ModelVersion
 from pydantic import ValidationError
-from tqdm import tqdm
 
 from crackseg.bootstrap import Difference, Metric, compare_paired
 from crackseg.child_processes import find_reason
 from crackseg.data.catalog import warn_of_source
+from crackseg.errors import first_line
 from crackseg.history import Check
 from crackseg.metrics import ImageCounts, ScoreAccumulator
 from crackseg.model_package import PROBE_FILE, compare_answers
 from crackseg.params import EvaluateParams, PostprocessParams, RegistryParams
+from crackseg.progress import progress
 from crackseg.records import CrackSample
 from crackseg.stored_maps import read_scored_map
 
@@ -324,7 +325,7 @@ def count_split(
     postprocessing = _read_postprocessing(process)
     counts = []
     label = f"{process.scratch.parent.name}: {samples[0].dataset}"
-    with tqdm(total=len(samples), desc=label, unit="image", disable=None) as progress:
+    with progress(None, label, "image", total=len(samples)) as bar:
         for start in range(0, len(samples), _IMAGES_AT_A_TIME):
             group = samples[start : start + _IMAGES_AT_A_TIME]
             maps = [process.scratch / f"map-{number}.png" for number in range(len(group))]
@@ -335,7 +336,7 @@ def count_split(
                 )
                 for sample, path in zip(group, maps, strict=True)
             ]
-            progress.update(len(group))
+            bar.update(len(group))
     return counts
 
 
@@ -364,7 +365,7 @@ def _loaded(name: str, version: ModelVersion, folder: Path) -> Iterator[VersionP
         uri = f"models:/{name}/{version.version}"
         model_dir = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder / "model")))
     except Exception as error:  # MLflow, requests and the file system all have their own here
-        raise VersionFailure(f"its files cannot be fetched: {str(error).splitlines()[0][:200]}") from error
+        raise VersionFailure(f"its files cannot be fetched: {first_line(error)}") from error
     process = VersionProcess(model_dir, folder / "scratch")
     try:
         yield process

@@ -25,9 +25,9 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
-from crackseg.errors import CracksegError
+from crackseg.errors import CracksegError, first_line
 from crackseg.store_address import describe_silence, hide_password
-from crackseg.store_connection import StoreAwayError, describe_error
+from crackseg.store_connection import StoreAwayError
 
 _log = logging.getLogger("crackseg")
 _RETRY_SECONDS = 15.0
@@ -202,8 +202,8 @@ class Outbox:
                 self._problem = None
             except Exception as error:  # whatever the store or the network throws must not end a training
                 if self._problem is None:
-                    _log.warning("%s; keeping records locally", describe_silence(self._uri, describe_error(error)))
-                self._problem = describe_error(error)
+                    _log.warning("%s; keeping records locally", describe_silence(self._uri, first_line(error)))
+                self._problem = first_line(error)
             if closing:
                 return
 
@@ -235,10 +235,10 @@ class Outbox:
         path = self._folder.parent / _REFUSED / f"{self.name}.jsonl"
         path.parent.mkdir(exist_ok=True)
         with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record | {"refused": describe_error(error)}) + "\n")
+            file.write(json.dumps(record | {"refused": first_line(error)}) + "\n")
         if not self._refused:
             _log.warning(
-                "the tracking store refuses records of run %s (%s); see %s", self.name, describe_error(error), path
+                "the tracking store refuses records of run %s (%s); see %s", self.name, first_line(error), path
             )
         self._refused = True
 

@@ -16,7 +16,6 @@ import cv2
 import numpy as np
 import pandas as pd
 from skimage.morphology import disk
-from tqdm import tqdm
 
 from crackseg.centerlines import LineCounts, count_lines, count_pieces, thin
 from crackseg.data.crack_values import CrackValue
@@ -28,6 +27,7 @@ from crackseg.evaluation import MAP_EXTENSIONS, list_by_stem
 from crackseg.metrics import ScoreAccumulator, Scores
 from crackseg.params import EvaluateParams, PostprocessParams
 from crackseg.postprocessing import METHODS, postprocess_map
+from crackseg.progress import progress
 from crackseg.stored_maps import ScoredMap
 
 _DETAIL_PX = 128
@@ -120,7 +120,7 @@ def compare_methods(
     processed_pngs: list[list[bytes]] = []  # of each map and variant, the threshold that each pixel reaches
     pieces = np.zeros((len(variants), len(PIECE_THRESHOLDS), 2), np.int64)  # all, and on cracks
     num_truth_pieces = 0
-    for files in tqdm(maps, desc="post-process and score", unit="map", disable=None):
+    for files in progress(maps, "post-process and score", "map"):
         loaded = _load_map(files, reader, evaluate)
         stretched_HW = loaded.stretched_HW  # once, before the times are taken
         num_truth_pieces += count_pieces(loaded.truth_HW)

@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 if TYPE_CHECKING:
     from tqdm import tqdm as Bar
@@ -53,6 +53,13 @@ def hide_bars_of_libraries() -> None:
         "TQDM_DISABLE": "1",
     }
     logging.getLogger("dvc.progress").setLevel(logging.CRITICAL)
+
+
+def write(line: str, file: TextIO) -> None:
+    """Print a line above the bars, also with `--quiet`."""
+    from tqdm import tqdm
+
+    tqdm.write(line, file=file)
 
 
 def is_quiet() -> bool:

@@ -17,7 +17,7 @@ from mlflow.exceptions import MlflowException
 
 import crackseg
 from crackseg.analysis import SETTINGS_NAME, WEIGHTS_NAME, ModelSettings
-from crackseg.errors import CracksegError
+from crackseg.errors import CracksegError, first_line
 from crackseg.models import ARCHITECTURES
 from crackseg.models.state_dicts import read_weights
 from crackseg.tracking import Store
@@ -90,7 +90,7 @@ def register_model(
             store.client.set_registered_model_alias(name, CANDIDATE_ALIAS, registered.version)
     except MlflowException as error:
         raise CracksegError(
-            f"the model {name!r} cannot be registered in {store.uri}: {str(error).splitlines()[0][:300]}"
+            f"the model {name!r} cannot be registered in {store.uri}: {first_line(error)}"
         ) from error
     return registered
 

@@ -114,8 +114,3 @@ def _is_ill(error: BaseException, uri: str) -> bool:
     except OSError:
         return True
     return False
-
-
-def describe_error(error: BaseException) -> str:
-    """The part of an error that says something: requests repeats itself after "failed with exception"."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0].split(" failed with exception")[0][:200]

@@ -22,7 +22,7 @@ from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from crackseg.artifact_places import describe_lost_artifacts
 from crackseg.data.image_io import write_bytes
 from crackseg.data.versioning import hash_file
-from crackseg.errors import CracksegError
+from crackseg.errors import CracksegError, first_line
 from crackseg.outbox import Deliveries, Outbox, begin_outbox, deliver_left_over, list_waiting
 from crackseg.project_folder import find_real_root
 from crackseg.runs import (
@@ -48,7 +48,7 @@ from crackseg.store_address import (
     is_on_server,
     make_place,
 )
-from crackseg.store_connection import StoreAwayError, check_connection, describe_error, is_outage, said_if_slow
+from crackseg.store_connection import StoreAwayError, check_connection, is_outage, said_if_slow
 
 _log = logging.getLogger("crackseg")
 EXPERIMENT = "crackseg"
@@ -110,13 +110,13 @@ class Store:
             except Exception as error:  # SQLAlchemy, requests and MLflow all have their own here
                 if is_outage(error, self.uri):
                     raise self._away(error) from error
-                raise CracksegError(explain_refusal(self.uri, describe_error(error))) from error
+                raise CracksegError(explain_refusal(self.uri, first_line(error))) from error
 
     def _away(self, error: Exception) -> StoreAwayError:
         waiting = list_waiting(self.outbox_dir)
         kept = f"; records of {len(waiting)} runs are kept in {self.outbox_dir}" if waiting else ""
         return StoreAwayError(
-            f"{describe_silence(self.uri, describe_error(error))}{kept}; check MLFLOW_TRACKING_URI and that the server "
+            f"{describe_silence(self.uri, first_line(error))}{kept}; check MLFLOW_TRACKING_URI and that the server "
             "runs"
         )
 
@@ -302,7 +302,7 @@ class Store:
         except MlflowException as error:
             if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):  # no model; no alias
                 return None
-            raise CracksegError(f"the store {self.uri} does not answer: {describe_error(error)}") from error
+            raise CracksegError(f"the store {self.uri} does not answer: {first_line(error)}") from error
 
     def get_run(self, run_id: str) -> Run:
         """Fetch a run; also by the id that it had in the store it was imported from, or in the outbox.
@@ -376,5 +376,5 @@ def fetch_model(uri: str, folder: Path) -> Path:
     except Exception as error:  # MLflow, requests and the file system all have their own here
         raise CracksegError(
             f"the model {uri} cannot be fetched from {mlflow.get_tracking_uri()}: "
-            f"{str(error).splitlines()[0][:200]}; `mlflow ui` shows the registered versions"
+            f"{first_line(error)}; `mlflow ui` shows the registered versions"
         ) from error

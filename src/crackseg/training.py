@@ -8,6 +8,7 @@ epochs it tests; we keep those with the best validation ODS (docs/adr/0004).
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -339,7 +340,7 @@ class _DurationNotice:
             return
         # The demo takes minutes; a training of days is the paper's.
         advice = "" if total < 6 * 3600 else "; a GPU takes hours, and `make demo` trains a small model in minutes"
-        tqdm.write(
+        progress_bar.write(
             f"training on this CPU will take about {format_duration(total)}: {self._num_epochs} epochs of "
             f"{self._num_steps} steps, {step:.2f} s each, without validation{advice}",
             file=sys.stdout,

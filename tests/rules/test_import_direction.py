@@ -10,6 +10,7 @@ from crackseg.lineage import direct_imports, list_modules
 # From the top of the house to the bottom; a name stands for the module, or for all modules of the package.
 ORDER = [
     "crackseg.errors",
+    "crackseg.progress",
     "crackseg.child_processes",
     "crackseg.project_folder",
     "crackseg.store_address",
@@ -150,6 +151,7 @@ IMPORTERS = {
         "crackseg.compare.finding",
     },
     "click": {"crackseg.cli"},
+    "tqdm": {"crackseg.progress"},
     "optuna": {"crackseg.search"},
     "gradio": {"crackseg.app"},
     "matplotlib": {

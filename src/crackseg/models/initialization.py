@@ -19,7 +19,7 @@ from urllib.parse import urlparse
 import torch
 from torch import Tensor
 
-from crackseg.errors import CracksegError
+from crackseg.errors import CracksegError, first_line
 from crackseg.models.encoders import EncoderBody
 from crackseg.models.network import NetworkBody
 from crackseg.models.state_dicts import (
@@ -29,6 +29,7 @@ from crackseg.models.state_dicts import (
     load_state,
     read_weights,
 )
+from crackseg.progress import is_quiet
 
 DOWNLOAD_TIMEOUT_S = 30  # of silence on the line; torch.hub itself would wait for ever
 
@@ -108,9 +109,11 @@ def fetch(weights: Any) -> dict[str, Tensor]:
     cached = Path(torch.hub.get_dir()) / "checkpoints" / _file_name(weights)
     try:
         with _network_timeout(), contextlib.redirect_stdout(sys.stderr):  # torch.hub announces on stdout
-            return weights.get_state_dict(progress=True, check_hash=True, weights_only=True, map_location="cpu")
+            return weights.get_state_dict(
+                progress=not is_quiet(), check_hash=True, weights_only=True, map_location="cpu"
+            )
     except (http.client.HTTPException, *DAMAGED_FILE_ERRORS) as error:
-        reason = getattr(error, "reason", None) or str(error) or type(error).__name__
+        reason = getattr(error, "reason", None) or first_line(error)
         if cached.exists():  # torch.hub keeps only what arrived whole, so this file was cut or put there
             raise CracksegError(
                 f"{cached}: the weights in the cache are damaged or cannot be read ({reason}); delete this file, "

@@ -28,9 +28,9 @@ from mlflow.entities import (
 )
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
-from tqdm import tqdm
 
-from crackseg.errors import CracksegError
+from crackseg.errors import CracksegError, first_line
+from crackseg.progress import progress
 from crackseg.runs import IMPORTED_TAG
 from crackseg.store_transfer.exporting import PARENT_TAG, find_model_id, iterate_models, iterate_runs
 from crackseg.store_transfer.folder import (
@@ -78,7 +78,7 @@ def import_store(store: Store, folder: Path) -> ImportCounts:
             transfer.run()
         except (MlflowException, OSError) as error:
             raise CracksegError(
-                f"the import into {store.uri} stopped: {str(error).splitlines()[0][:300]}; what is there stays, and "
+                f"the import into {store.uri} stopped: {first_line(error)}; what is there stays, and "
                 "the same command goes on"
             ) from error
     return transfer.counts
@@ -90,7 +90,7 @@ class _Import:
         self.counts = ImportCounts()
         self.new_ids: dict[str, str] = {}  # old id -> new id, of runs and logged models
         size = sum(1 for path in export.digests if f"/{ARTIFACTS}/" in path)
-        self.bar = tqdm(total=size, desc="import", unit="file", disable=None)
+        self.bar = progress(None, "import", "file", total=size)
 
     def run(self) -> None:
         experiments = {e["name"]: self._find_experiment(e) for e in self.export.manifest["experiments"]}
