@@ -13,9 +13,9 @@ import torch
 from benchmarks.inference import SIZE_PX, make_network, model_folder
 from benchmarks.measure import Effort, Row, measure_in_turn
 from benchmarks.scenes import draw_pair
-from crackseg.export import export_model
-from crackseg.inference import Predictor
+from crackseg.inference.predictor import Predictor
 from crackseg.params import PredictParams
+from crackseg.serving.export import export_model
 
 _ARCHITECTURE = "unet"
 

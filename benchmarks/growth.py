@@ -16,14 +16,14 @@ import torch
 
 from benchmarks.measure import ROOT, Effort, Row
 from crackseg.data.catalog import list_samples
-from crackseg.data.image_io import write_mask, write_png
-from crackseg.data.importers import import_datasets
+from crackseg.data.images.files import write_mask, write_png
+from crackseg.data.importing.importer import import_datasets
 from crackseg.data.preprocessing import prepare_dataset
-from crackseg.evaluation import score_split
-from crackseg.inference import Predictor
+from crackseg.evaluation.scoring import score_split
+from crackseg.inference.maps import predict_split
+from crackseg.inference.predictor import Predictor
 from crackseg.models import build_model
 from crackseg.params import load_params
-from crackseg.predicted_maps import predict_split
 
 _SIZE_PX = 64
 _COUNTS = {False: (100, 1000, 10000), True: (100, 300, 900)}

@@ -15,13 +15,13 @@ from torchvision.models import segmentation
 
 from benchmarks.measure import Effort, Row, measure_in_turn
 from benchmarks.scenes import draw_pair
-from crackseg.calibration import CACHE_VARIABLE
 from crackseg.devices import choose_device, full_float32
-from crackseg.inference import Predictor, build_predictor, sigmoid
-from crackseg.losses import build_loss
-from crackseg.metrics import ScoreAccumulator, count_image
+from crackseg.evaluation.metrics import ScoreAccumulator, count_image
+from crackseg.inference.autotune import CACHE_VARIABLE
+from crackseg.inference.predictor import Predictor, build_predictor, sigmoid
 from crackseg.models import CrackNetwork, build_model
 from crackseg.params import PredictParams
+from crackseg.training.losses import build_loss
 
 SIZE_PX = 512
 MOST_ODS_DIFFERENCE = 0.002
@@ -138,11 +138,11 @@ def _ods_difference(predictor: Predictor, peer: nn.Module, pairs: list[tuple[np.
 
 def model_folder(folder: Path, architecture: str) -> Path:
     """A finished model as `crackseg export` takes it: weights, settings, and photographs to compare on."""
-    from crackseg.analysis import SETTINGS_NAME, WEIGHTS_NAME, ModelSettings, ReferenceStatistics
-    from crackseg.data.image_io import write_png
-    from crackseg.model_package import PROBE_NAME
+    from crackseg.data.images.files import write_png
+    from crackseg.inference.detector import SETTINGS_NAME, WEIGHTS_NAME, ModelSettings, ReferenceStatistics
     from crackseg.models.weights_file import save_weights
     from crackseg.params import PostprocessParams
+    from crackseg.registry.package import PROBE_NAME
 
     nothing: dict[str, tuple[float, ...]] = dict.fromkeys(
         ("brightness", "contrast", "sharpness", "crack_fraction", "confidence"), ()

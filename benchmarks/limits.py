@@ -23,21 +23,21 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.inference import make_network
 from benchmarks.measure import ROOT, measure_in_turn
 from benchmarks.scenes import draw_pair
-from crackseg.centerlines import count_lines
 from crackseg.data.augmentation import augment_pair
 from crackseg.data.catalog import list_samples
 from crackseg.data.dataset import CrackDataset
-from crackseg.data.decoded import PixelCache
-from crackseg.data.image_io import read_image, read_mask, write_mask, write_png, write_probability_map
+from crackseg.data.images.files import read_image, read_mask, write_mask, write_png, write_probability_map
+from crackseg.data.pixel_cache import PixelCache
 from crackseg.data.preprocessing import prepare_dataset
-from crackseg.data.synthetic import write_sample
+from crackseg.data.synthetic.sample import write_sample
 from crackseg.devices import choose_device, describe_device
-from crackseg.engines import Plan, build_engine, has_openvino
-from crackseg.inference import Predictor, sigmoid
-from crackseg.losses import build_loss
-from crackseg.metrics import count_image
-from crackseg.optimizers import build_optimizer
+from crackseg.evaluation.metrics import count_image
+from crackseg.geometry.centerlines import count_lines
+from crackseg.inference.engines import Plan, build_engine, has_openvino
+from crackseg.inference.predictor import Predictor, sigmoid
 from crackseg.params import PredictParams, load_params
+from crackseg.training.losses import build_loss
+from crackseg.training.optimizers import build_optimizer
 
 _CPU = torch.device("cpu")
 _MODELS = {"deeplabv3_resnet101": 3, "deeplabv3_mobilenet_v3_large": 9, "unet": 9}  # and repeats

@@ -14,8 +14,8 @@ from sklearn.metrics import precision_recall_curve
 
 from benchmarks.measure import Effort, Row, measure_in_turn, peak_memory_mb, run_apart
 from benchmarks.scenes import draw_map
-from crackseg.centerlines import thin
-from crackseg.metrics import ScoreAccumulator, Scores, count_image
+from crackseg.evaluation.metrics import ScoreAccumulator, Scores, count_image
+from crackseg.geometry.centerlines import thin
 
 _NUM_THRESHOLDS = 256
 _TOLERANCE_PX = 2

@@ -13,7 +13,7 @@ from benchmarks.inference import make_network
 from benchmarks.measure import Effort, Row, peak_memory_mb, run_apart
 from benchmarks.scenes import draw_pair
 from crackseg.devices import choose_device
-from crackseg.inference import Predictor, tile_windows
+from crackseg.inference.predictor import Predictor, tile_windows
 from crackseg.params import PredictParams
 
 _TILE_PX, _OVERLAP_PX = 512, 64

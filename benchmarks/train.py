@@ -9,12 +9,12 @@ from torchvision.models import segmentation
 from benchmarks.measure import ROOT, Effort, Row, measure_in_turn
 from benchmarks.scenes import draw_pair
 from crackseg.devices import choose_device, choose_precision, set_determinism
-from crackseg.losses import build_loss
 from crackseg.models import build_model
-from crackseg.optimizers import build_optimizer
 from crackseg.params import load_params
-from crackseg.records import ModelOutput
-from crackseg.steps import build_stepper
+from crackseg.training.losses import build_loss
+from crackseg.training.optimizers import build_optimizer
+from crackseg.training.step import build_stepper
+from crackseg.types import ModelOutput
 
 _BATCH = 2
 

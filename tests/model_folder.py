@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from crackseg.analysis import SETTINGS_NAME, WEIGHTS_NAME, ModelSettings, ReferenceStatistics
-from crackseg.data.image_io import encode_png, write_bytes
-from crackseg.model_package import PROBE_NAME
+from crackseg.data.images.files import encode_png
+from crackseg.files import write_bytes
+from crackseg.inference.detector import SETTINGS_NAME, WEIGHTS_NAME, ModelSettings, ReferenceStatistics
 from crackseg.models import build_model
 from crackseg.models.weights_file import save_weights
 from crackseg.params import PostprocessParams, PredictParams
+from crackseg.registry.package import PROBE_NAME
 
 
 def write_model_folder(folder: Path, spec: dict[str, Any], *, num_images: int = 2, seed: int = 0) -> Path:

@@ -14,8 +14,8 @@ from typing import Any
 from mlflow import MlflowClient
 
 from crackseg.errors import CracksegError
-from crackseg.production import Production
-from crackseg.tracking import Store
+from crackseg.registry.production import Production
+from crackseg.tracking.store import Store
 
 NAME = "cracks"
 WRITES = (
@@ -26,7 +26,7 @@ WRITES = (
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(
     [
-        "crackseg.production",
+        "crackseg.registry.production",
         "mlflow.store.tracking.sqlalchemy_store",
         "mlflow.store.model_registry.sqlalchemy_store",
     ]

@@ -13,13 +13,13 @@ import cv2
 import numpy as np
 from ruamel.yaml import YAML
 
-from crackseg.count_files import write_counts
-from crackseg.data.image_io import write_mask, write_png, write_probability_map
-from crackseg.evaluation import score_split, write_scores
+from crackseg.data.images.files import write_mask, write_png, write_probability_map
+from crackseg.evaluation.counts import write_counts
+from crackseg.evaluation.report import flatten_scores, read_scores
+from crackseg.evaluation.scoring import score_split, write_scores
 from crackseg.params import EvaluateParams, PostprocessParams, flatten_params, load_params
-from crackseg.records import CrackSample
-from crackseg.report import flatten_scores, read_scores
-from crackseg.tracking import Store
+from crackseg.tracking.store import Store
+from crackseg.types import CrackSample
 
 ROOT = Path(__file__).parents[1]
 EVALUATE = EvaluateParams(tolerance_px=2, num_thresholds=64, line_tolerance_px=4, use_roi=True)

@@ -14,12 +14,12 @@ from typing import Any
 
 import torch
 
-from crackseg.data.decoded import PairReader
-from crackseg.inference import Predictor
-from crackseg.losses import build_loss
+from crackseg.data.pixel_cache import PairReader
+from crackseg.inference.predictor import Predictor
 from crackseg.models import build_model
-from crackseg.processes import ALONE, Processes, joined
-from crackseg.training import fit, validate
+from crackseg.training.distributed.processes import ALONE, Processes, joined
+from crackseg.training.loop import fit, validate
+from crackseg.training.losses import build_loss
 from tests.tiny_training import list_samples, make_network, make_recipe
 
 Curve = list[list[float]]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from crackseg.analysis import CrackAnalyzer
-from crackseg.data.image_io import write_bytes
-from crackseg.model_package import build_analyzer, write_probe
+from crackseg.files import write_bytes
+from crackseg.inference.detector import CrackAnalyzer
 from crackseg.models.weights_file import save_weights
 from crackseg.params import PostprocessParams
+from crackseg.registry.package import build_analyzer, write_probe
 from tests.tiny_training import make_network, make_samples
 
 NO_POSTPROCESSING = PostprocessParams(method="none", low_ratio=0.6, max_gap_px=10, min_length_px=0, floor=0.25)

@@ -9,11 +9,11 @@ import cv2
 import numpy as np
 import torch
 
-from crackseg.data.image_io import write_mask, write_png
+from crackseg.data.images.files import write_mask, write_png
 from crackseg.models import CrackNetwork, build_model
 from crackseg.params import load_params
-from crackseg.records import CrackSample
-from crackseg.training import TrainingRecipe, fit
+from crackseg.training.loop import TrainingRecipe, fit
+from crackseg.types import CrackSample
 
 SampleList = list[CrackSample]
 _PARAMS = Path(__file__).parents[1] / "params.yaml"

@@ -59,7 +59,7 @@ def make_small_project(folder: Path) -> None:
     from ruamel.yaml import YAML
 
     from crackseg.params import change_params, load_params
-    from crackseg.stages import evaluate, predict, prepare, register, report, train
+    from crackseg.pipeline import evaluate, predict, prepare, register, report, train
 
     def run(*command: str) -> None:
         subprocess.run(command, cwd=folder, env=environment_of(folder), check=True)

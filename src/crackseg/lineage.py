@@ -28,17 +28,17 @@ NOT_IN_RESULTS = (
     "crackseg",
     "crackseg.child_processes",
     "crackseg.errors",
-    "crackseg.launching",
+    "crackseg.training.distributed.launching",
     "crackseg.lineage",
-    "crackseg.outbox",
+    "crackseg.tracking.outbox",
     "crackseg.params*",
     "crackseg.progress",
-    "crackseg.project_folder",
-    "crackseg.runs",
-    "crackseg.stages.killed",
-    "crackseg.store_address",
-    "crackseg.store_connection",
-    "crackseg.tracking",
+    "crackseg.project",
+    "crackseg.tracking.runs",
+    "crackseg.pipeline.killed",
+    "crackseg.tracking.store_address",
+    "crackseg.tracking.connection",
+    "crackseg.tracking.store",
 )
 """Modules (patterns) that word messages, show progress, find the folder, carry settings and records: a change in them,
 or in what is imported for that, must not train a model again."""
@@ -106,7 +106,7 @@ def list_code(module: str) -> tuple[Path, ...]:
     """List the files of the package that a module's results follow from, sorted.
 
     Args:
-        module: dotted name, e.g. ``crackseg.stages.train``; its own file is the first of them.
+        module: dotted name, e.g. ``crackseg.pipeline.train``; its own file is the first of them.
     """
     modules = list_modules()
     return tuple(sorted(modules[name] for name in all_imports(module, NOT_IN_RESULTS) if has_code(modules[name])))

@@ -9,12 +9,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from crackseg.errors import CracksegError
-from crackseg.inference import Predictor
+from crackseg.inference.predictor import Predictor
 from crackseg.models import ARCHITECTURES, build_model
 from crackseg.models.deepcrack import _unpool
 from crackseg.models.weights_file import load_network, save_weights
 from crackseg.params import PredictParams
-from crackseg.records import ModelOutput
+from crackseg.types import ModelOutput
 
 SMALL_ENCODERS = {  # of the same kind as an architecture's own
     "resnet101": "resnet18",

@@ -15,7 +15,7 @@ from pathlib import Path
 import cv2
 import pytest
 
-from crackseg.data.synthetic import write_sample
+from crackseg.data.synthetic.sample import write_sample
 from tests.docs.pages import Block, all_blocks, commands_of, read_blocks
 from tests.pipeline.conftest import Project, make_project
 

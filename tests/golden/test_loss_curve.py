@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from crackseg.training import fit
+from crackseg.training.loop import fit
 from tests.tiny_training import make_network, make_recipe, make_samples
 
 # train/loss, val/loss and val/ods by epoch, float32 on a CPU. Processors sum in different orders, hence a tolerance.

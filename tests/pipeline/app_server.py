@@ -20,15 +20,15 @@ import torch
 from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
 from torchvision.transforms.functional import gaussian_blur
 
-from crackseg.analysis import CrackAnalyzer, ReferenceStatistics
-from crackseg.data.image_io import read_image, read_mask
-from crackseg.drift import FIGURES
-from crackseg.model_package import write_probe
+from crackseg.data.images.files import read_image, read_mask
+from crackseg.inference.detector import CrackAnalyzer, ReferenceStatistics
+from crackseg.inference.drift import FIGURES
 from crackseg.models import build_model
 from crackseg.models.weights_file import save_weights
-from crackseg.production import Production
-from crackseg.registry import register_model
-from crackseg.tracking import Store
+from crackseg.registry.package import write_probe
+from crackseg.registry.production import Production
+from crackseg.registry.register import register_model
+from crackseg.tracking.store import Store
 from tests.pipeline.conftest import ROOT, Project
 from tests.registry_store import promote
 from tests.tiny_model import EXTRA, make_model

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from crackseg.data.synthetic import write_sample
+from crackseg.data.synthetic.sample import write_sample
 
 ROOT = Path(__file__).parents[2]
 TINY = {

@@ -13,9 +13,9 @@ import pandas as pd
 import pytest
 from playwright.sync_api import BrowserContext, Download, Page, expect
 
-from crackseg.analysis import CrackAnalyzer
-from crackseg.data.image_io import decode_image, encode_png, read_image
-from crackseg.production import Production
+from crackseg.data.images.files import decode_image, encode_png, read_image
+from crackseg.inference.detector import CrackAnalyzer
+from crackseg.registry.production import Production
 from tests.odd_pictures import BROKEN, HEIGHT, READABLE, WIDTH
 from tests.pipeline.app_server import browse, make_registered, open_page, serve
 from tests.pipeline.conftest import Project

@@ -10,9 +10,9 @@ import pytest
 from ruamel.yaml import YAML
 
 from crackseg.errors import CracksegError
-from crackseg.runs import describe_code
-from crackseg.stages import evaluate, predict
-from crackseg.stages.layout import Layout, is_made
+from crackseg.pipeline import evaluate, predict
+from crackseg.project import Layout, is_made
+from crackseg.tracking.runs import describe_code
 
 ROOT = Path(__file__).parents[2]
 EMPTY_FILE, EMPTY_DIR = "d41d8cd98f00b204e9800998ecf8427e", "d751713988987e9331980363e24189ce.dir"

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from crackseg.data.image_io import read_mask
-from crackseg.data.shapes import find_outlines
-from crackseg.data.synthetic import write_sample
+from crackseg.data.images.files import read_mask
+from crackseg.data.importing.shapes import find_outlines
+from crackseg.data.synthetic.sample import write_sample
 from tests.docs.pages import commands_of, read_blocks
 from tests.pipeline.conftest import Project, make_project
 

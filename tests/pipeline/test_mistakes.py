@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from crackseg.errors import CracksegError
-from crackseg.stages import train
+from crackseg.pipeline import train
 from tests.pipeline.conftest import Project
 
 

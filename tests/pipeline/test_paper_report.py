@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
-from crackseg.data.image_io import read_image, read_probability_map
-from crackseg.paper.cells import TABLE3
-from crackseg.paper.comparison import choose_best, gather_results
-from crackseg.paper.examples import predict_examples
-from crackseg.tracking import Store
+from crackseg.data.images.files import read_image, read_probability_map
+from crackseg.experiments.paper.comparison import choose_best, gather_results
+from crackseg.experiments.paper.configurations import TABLE3
+from crackseg.experiments.paper.examples import predict_examples
+from crackseg.tracking.store import Store
 from tests.pipeline.conftest import Project
 
 CELL = {"model": {"architecture": "modified_unet", "width": 4}, "optimizer": {"lr": 0.0001}}

@@ -15,18 +15,18 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
-from crackseg.analysis import SETTINGS_NAME
 from crackseg.data.catalog import list_samples
-from crackseg.data.image_io import read_image, read_mask
+from crackseg.data.images.files import read_image, read_mask
 from crackseg.errors import CracksegError
-from crackseg.model_package import build_analyzer, write_probe
+from crackseg.inference.detector import SETTINGS_NAME
 from crackseg.models.weights_file import load_network, save_weights
 from crackseg.params import load_params
-from crackseg.production import Production
-from crackseg.promotion import list_versions, open_production, promote
-from crackseg.records import CrackSample
-from crackseg.registry import register_model
-from crackseg.stages.layout import Layout, read_json
+from crackseg.project import Layout, read_json
+from crackseg.registry.package import build_analyzer, write_probe
+from crackseg.registry.production import Production
+from crackseg.registry.promotion import list_versions, open_production, promote
+from crackseg.registry.register import register_model
+from crackseg.types import CrackSample
 from tests.pipeline.conftest import Project
 
 NAME = "crackseg"

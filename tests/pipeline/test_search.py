@@ -19,8 +19,8 @@ from optuna.trial import FrozenTrial
 
 from crackseg.cli import cli
 from crackseg.errors import CracksegError
+from crackseg.experiments.search.storage import open_storage
 from crackseg.params import load_params
-from crackseg.search.storage import open_storage
 from tests.pipeline.conftest import Project, make_project
 from tests.pipeline.postgres import PostgresServer, postgres_server
 

@@ -19,8 +19,8 @@ import cv2
 import numpy as np
 import pytest
 
-from crackseg.analysis import CrackAnalyzer
-from crackseg.data.image_io import decode_image
+from crackseg.data.images.files import decode_image
+from crackseg.inference.detector import CrackAnalyzer
 from tests.pipeline.conftest import Project
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

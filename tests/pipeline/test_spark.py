@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from crackseg.analysis import CrackAnalyzer
-from crackseg.data.image_io import decode_image
+from crackseg.data.images.files import decode_image
+from crackseg.inference.detector import CrackAnalyzer
 from tests.pipeline.conftest import Project
 
 pytest.importorskip("pyspark", reason="pip install 'crackseg[spark]'")

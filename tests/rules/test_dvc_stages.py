@@ -15,13 +15,13 @@ STAGES = YAML(typ="safe", pure=True).load((ROOT / "dvc.yaml").read_text(encoding
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_stage_reruns_when_code_it_imports_changes(stage: str) -> None:
-    needed = {path.relative_to(ROOT).as_posix() for path in list_code(f"crackseg.stages.{stage}")}
+    needed = {path.relative_to(ROOT).as_posix() for path in list_code(f"crackseg.pipeline.{stage}")}
     assert needed - _listed_modules(stage) == set()
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_stage_does_not_rerun_for_code_that_it_does_not_import(stage: str) -> None:
-    needed = {path.relative_to(ROOT).as_posix() for path in list_code(f"crackseg.stages.{stage}")}
+    needed = {path.relative_to(ROOT).as_posix() for path in list_code(f"crackseg.pipeline.{stage}")}
     modules = {dep for dep in STAGES[stage]["deps"] if dep.endswith(".py")}
     assert modules - needed == set()
 

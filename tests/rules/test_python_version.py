@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from crackseg.doctor import machine
+from crackseg.cli.doctor import machine
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))

@@ -6,13 +6,18 @@ import re
 import pytest
 
 from crackseg.lineage import ANSWERS, direct_imports, list_modules
-from crackseg.losses import LOSSES
 from crackseg.models import ARCHITECTURES
 from crackseg.params.choices import ARCHITECTURE_NAMES, LOSS_NAMES
+from crackseg.training.losses import LOSSES
 from tests.docs.pages import ROOT
 
 # Configurations, which name an architecture as a value of `model.architecture`.
-CONFIGURATIONS = {"crackseg.paper.cells", "crackseg.paper.table3", "crackseg.study", "crackseg.demo"}
+CONFIGURATIONS = {
+    "crackseg.experiments.paper.configurations",
+    "crackseg.experiments.paper.table3",
+    "crackseg.experiments.claims.study",
+    "crackseg.pipeline.demo",
+}
 OF_ALL = {"initialization", "network", "registry", "state_dicts", "weights_file"}
 
 

@@ -34,16 +34,16 @@ def copied(tmp_path: Path) -> ModuleType:
 @pytest.mark.parametrize(
     ("module", "name"),
     [
-        ("crackseg.stages.train", "step_graph.py"),
-        ("crackseg.stages.train", "engines.py"),
-        ("crackseg.stages.train", "folding.py"),
-        ("crackseg.stages.train", "losses.py"),
-        ("crackseg.stages.train", "models/__init__.py"),
-        ("crackseg.stages.train", "data/augmentation.py"),
-        ("crackseg.trials", "training.py"),
-        ("crackseg.trials", "evaluation.py"),
-        ("crackseg.trials", "postprocessing.py"),
-        ("crackseg.trials", "predicted_maps.py"),
+        ("crackseg.pipeline.train", "step_graph.py"),
+        ("crackseg.pipeline.train", "engines.py"),
+        ("crackseg.pipeline.train", "folding.py"),
+        ("crackseg.pipeline.train", "losses.py"),
+        ("crackseg.pipeline.train", "models/__init__.py"),
+        ("crackseg.pipeline.train", "data/augmentation.py"),
+        ("crackseg.training.run", "training.py"),
+        ("crackseg.training.run", "evaluation.py"),
+        ("crackseg.training.run", "postprocessing.py"),
+        ("crackseg.training.run", "predicted_maps.py"),
     ],
 )
 def test_a_training_or_trial_of_other_code_is_not_resumed(copied: ModuleType, module: str, name: str) -> None:
@@ -55,14 +55,16 @@ def test_a_training_or_trial_of_other_code_is_not_resumed(copied: ModuleType, mo
 
 @pytest.mark.parametrize("name", ["errors.py", "tracking.py", "plots.py", "cli/app.py", "registry.py"])
 def test_a_change_that_no_weight_follows_from_keeps_a_checkpoint(copied: ModuleType, name: str) -> None:
-    before = copied.hash_code("crackseg.stages.train")
+    before = copied.hash_code("crackseg.pipeline.train")
     (copied.PACKAGE / name).write_text("# another text\n", encoding="utf-8")
-    assert copied.hash_code("crackseg.stages.train") == before
+    assert copied.hash_code("crackseg.pipeline.train") == before
 
 
 def test_imports_by_name_and_heads_of_packages_count(copied: ModuleType) -> None:
-    (copied.PACKAGE / "losses.py").write_text('import importlib\nimportlib.import_module("crackseg.plots")\n')
-    listed = {path.relative_to(copied.PACKAGE).as_posix() for path in copied.list_code("crackseg.losses")}
+    (copied.PACKAGE / "losses.py").write_text(
+        'import importlib\nimportlib.import_module("crackseg.evaluation.plots")\n'
+    )
+    listed = {path.relative_to(copied.PACKAGE).as_posix() for path in copied.list_code("crackseg.training.losses")}
     assert {"losses.py", "plots.py"} <= listed
     assert "models/__init__.py" in {
         path.relative_to(copied.PACKAGE).as_posix() for path in copied.list_code("crackseg.models.unet")

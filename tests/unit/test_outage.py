@@ -12,9 +12,9 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from crackseg.errors import CracksegError
-from crackseg.outbox import list_waiting
-from crackseg.store_connection import StoreAwayError
-from crackseg.tracking import Store
+from crackseg.tracking.connection import StoreAwayError
+from crackseg.tracking.outbox import list_waiting
+from crackseg.tracking.store import Store
 
 SETTINGS = {"evaluate.tolerance_px": 2, "data.md5": "aa"}
 OTHER_SETTINGS = {"evaluate.tolerance_px": 4, "data.md5": "aa"}
@@ -38,8 +38,8 @@ class Switch:
         os.environ.pop("MLFLOW_TRACKING_URI", None)
         with self._patch.context() as patch:
             if not answers:
-                patch.setattr("crackseg.tracking.check_connection", _refuse)
-                patch.setattr("crackseg.tracking.is_outage", lambda error, _uri: isinstance(error, OSError))
+                patch.setattr("crackseg.tracking.store.check_connection", _refuse)
+                patch.setattr("crackseg.tracking.store.is_outage", lambda error, _uri: isinstance(error, OSError))
             return Store(self.root, may_be_away=True)
 
     def runs(self) -> list[Run]:
@@ -191,7 +191,7 @@ def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         server.listen()
         monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
         monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-        monkeypatch.setattr("crackseg.store_connection._SAY_AFTER_S", 0.2)
+        monkeypatch.setattr("crackseg.tracking.connection._SAY_AFTER_S", 0.2)
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
 

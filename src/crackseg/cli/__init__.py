@@ -17,7 +17,6 @@ from crackseg.cli import (
     completion,
     data,
     deploy,
-    doctor,
     explain,
     measure,
     paper,
@@ -29,6 +28,7 @@ from crackseg.cli import (
     store,
     study,
 )
+from crackseg.cli.doctor import command
 from crackseg.cli.output import QUIET, VERBOSE, set_up_output
 from crackseg.errors import CracksegError
 
@@ -92,8 +92,8 @@ def demo() -> None:
     \b
     crackseg demo
     """
-    from crackseg.demo import run_demo
-    from crackseg.project_folder import find_root
+    from crackseg.pipeline.demo import run_demo
+    from crackseg.project import find_root
 
     click.echo(run_demo(find_root()))
 
@@ -107,8 +107,8 @@ def ui(port: int) -> None:
     crackseg ui --port 5050
     """
     from crackseg.child_processes import run_guarded
-    from crackseg.project_folder import find_root
-    from crackseg.tracking import Store
+    from crackseg.project import find_root
+    from crackseg.tracking.store import Store
 
     store = Store(find_root())
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store.uri, "--port", str(port)]
@@ -142,7 +142,7 @@ for _command in (
     search.search,
     paper.paper,
     compare.compare,
-    doctor.doctor,
+    command.doctor,
     completion.completion,
 ):
     cli.add_command(_command)

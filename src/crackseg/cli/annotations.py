@@ -30,7 +30,7 @@ def annotations_export(predicted_dir: Path, form: str, out_dir: Path) -> None:
     \b
     crackseg annotations export found --format labelme --out to-correct
     """
-    from crackseg.annotation_export import export_annotations
+    from crackseg.inference.annotation_export import export_annotations
 
     num_images, num_cracks = export_annotations(predicted_dir, out_dir, form)
     click.echo(f"{num_images} photographs with {num_cracks} polygons in {out_dir}")

@@ -15,6 +15,6 @@ def app(port: int) -> None:
 
     Needs the extra [app]. Nothing leaves this machine. docs/app.md describes the page.
     """
-    from crackseg.app.server import run_app
+    from crackseg.serving.page.server import run_app
 
     run_app(port, click.echo)

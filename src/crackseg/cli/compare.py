@@ -35,8 +35,8 @@ def compare(runs: tuple[str, ...], out_dir: Path | None, log: bool, num_images: 
     """
     import json
 
-    from crackseg.compare.run import compare_runs
-    from crackseg.project_folder import find_root
+    from crackseg.experiments.compare.run import compare_runs
+    from crackseg.project import find_root
 
     done = compare_runs(find_root(), runs, out_dir=out_dir, log=log, num_images=num_images)
     if as_json:

@@ -13,7 +13,7 @@ class _CrackValueType(click.ParamType):
     name = "value"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
-        from crackseg.data.crack_values import parse_crack_value
+        from crackseg.data.masks.crack_values import parse_crack_value
 
         try:
             return parse_crack_value(str(value))

@@ -62,8 +62,8 @@ def data_import(
     """
     import json
 
-    from crackseg.data.versioned_import import import_versioned
-    from crackseg.project_folder import find_root
+    from crackseg.data.importing.versioned_import import import_versioned
+    from crackseg.project import find_root
 
     lists = {"train": train_list, "val": val_list, "test": test_list}
     summaries = import_versioned(
@@ -96,7 +96,7 @@ def data_synth(out_dir: Path, seed: int) -> None:
     \b
     crackseg data synth --out sample --seed 1
     """
-    from crackseg.data.synthetic import write_sample
+    from crackseg.data.synthetic.sample import write_sample
 
     write_sample(out_dir, seed=seed)
     click.echo(f"wrote the sample to {out_dir}")
@@ -118,9 +118,9 @@ def data_validate(names: tuple[str, ...], out: Path | None, as_json: bool) -> No
     import json
     from dataclasses import asdict
 
-    from crackseg.data.image_io import write_bytes
     from crackseg.data.validation import validate_datasets
-    from crackseg.project_folder import find_root
+    from crackseg.files import write_bytes
+    from crackseg.project import find_root
 
     data_dir = find_root() / "data"
     chosen = list(names) or sorted(path.parent.name for path in data_dir.glob("*/manifest.csv"))

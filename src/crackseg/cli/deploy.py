@@ -32,7 +32,7 @@ def serve(uri: str | None, port: int, max_megabytes: float, max_megapixels: floa
     \b
     crackseg serve --port 5001
     """
-    from crackseg.deployment import find_model, find_warning, run_scoring_server
+    from crackseg.serving.deployment import find_model, find_warning, run_scoring_server
 
     model_uri, model_store = find_model(uri)
     warning = find_warning(model_uri, model_store)
@@ -67,10 +67,10 @@ def batch(source: str, target: str, uri: str | None, workers: int, master: str |
     """
     import sys
 
-    from crackseg.data.wording import count_of
-    from crackseg.deployment import find_model, find_warning
-    from crackseg.prediction_table import describe_remarks
-    from crackseg.spark_batch import score_folder
+    from crackseg.errors import count_of
+    from crackseg.inference.table import describe_remarks
+    from crackseg.serving.deployment import find_model, find_warning
+    from crackseg.serving.spark import score_folder
 
     master = master or f"local[{workers}]"
     model_uri, model_store = find_model(uri)
@@ -121,8 +121,8 @@ def export(
     crackseg export --format onnx
     crackseg export --format openvino --model models:/crackseg/3 --out cracks.xml
     """
-    from crackseg.deployment import find_model
-    from crackseg.export import export_model
+    from crackseg.serving.deployment import find_model
+    from crackseg.serving.export import export_model
 
     done = export_model(
         *find_model(uri),
@@ -149,6 +149,6 @@ def card(uri: str | None) -> None:
     crackseg card
     crackseg card --model models:/crackseg/3
     """
-    from crackseg.deployment import renew_card
+    from crackseg.serving.deployment import renew_card
 
     click.echo(renew_card(uri), nl=False)

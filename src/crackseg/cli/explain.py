@@ -45,30 +45,29 @@ def explain_scores(
     \b
     crackseg explain-scores --out faults
     """
-    from crackseg import weak_points
-    from crackseg.data.image_io import write_bytes
-    from crackseg.plots import draw_resizing, draw_weak_points
-    from crackseg.tables import write_csv
+    from crackseg.evaluation.plots import draw_resizing, draw_weak_points
+    from crackseg.experiments import metric_faults
+    from crackseg.files import write_bytes, write_csv
 
     masks = (
-        weak_points.read_masks(mask_dirs, crack_values=crack_values or None)
+        metric_faults.read_masks(mask_dirs, crack_values=crack_values or None)
         if mask_dirs
-        else list(weak_points.draw_procedural_masks())
+        else list(metric_faults.draw_procedural_masks())
     )
-    source = ("" if mask_dirs else "procedural scenes: ") + weak_points.describe_masks(masks)
+    source = ("" if mask_dirs else "procedural scenes: ") + metric_faults.describe_masks(masks)
     tolerances = {"tolerance_px": tolerance_px, "line_tolerance_px": line_tolerance_px}
-    cases = weak_points.score_cases(masks, **tolerances)
-    resizing = weak_points.measure_resizing(masks, size_px=size_px, **tolerances)
-    text = weak_points.format_weak_points(
+    cases = metric_faults.score_cases(masks, **tolerances)
+    resizing = metric_faults.measure_resizing(masks, size_px=size_px, **tolerances)
+    text = metric_faults.format_weak_points(
         cases, resizing, source=source, settings=tolerances | {"size_px": size_px}
     )
     write_csv(cases, out_dir / "weak_points.csv")
     write_bytes(out_dir / "weak_points.md", text.encode())
-    examples = weak_points.cut_examples(masks)
-    draw_weak_points(cases, examples, weak_points.SERIES, out_dir / "weak_points.png", source=source)
+    examples = metric_faults.cut_examples(masks)
+    draw_weak_points(cases, examples, metric_faults.SERIES, out_dir / "weak_points.png", source=source)
     if len(resizing):
         write_csv(resizing, out_dir / "resizing.csv")
-        examples = weak_points.cut_resized_examples(masks, size_px)
+        examples = metric_faults.cut_resized_examples(masks, size_px)
         draw_resizing(resizing, examples, out_dir / "resizing.png", source=source)
     click.echo(text)
     if resizing.empty:
@@ -112,12 +111,11 @@ def compare_postprocessing(
     \b
     crackseg compare-postprocessing --predictions maps --masks truth --out methods
     """
-    from crackseg import postprocessing_study as study
-    from crackseg.data.image_io import write_bytes
-    from crackseg.data.wording import count_of
+    from crackseg.errors import count_of
+    from crackseg.evaluation.plots import draw_continuity, draw_postprocessing
+    from crackseg.experiments import postprocessing_ablation as study
+    from crackseg.files import format_markdown, write_bytes, write_csv
     from crackseg.params import EvaluateParams
-    from crackseg.plots import draw_continuity, draw_postprocessing
-    from crackseg.tables import format_markdown, write_csv
 
     maps = study.find_maps(predictions, masks, rois)
     variants = study.make_variants(

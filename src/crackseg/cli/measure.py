@@ -43,7 +43,8 @@ def measure(
     """
     import json
 
-    from crackseg.measurement.files import (
+    from crackseg.data.image_files import find_photographs
+    from crackseg.geometry.files import (
         MeasureOptions,
         find_beside,
         judge_masks,
@@ -51,10 +52,9 @@ def measure(
         read_reports,
         report_each,
     )
-    from crackseg.measurement.reports import to_text
-    from crackseg.measurement.scale import choose_scale
-    from crackseg.photographs import find_photographs
-    from crackseg.prediction_table import find_warnings
+    from crackseg.geometry.report import to_text
+    from crackseg.geometry.scale import choose_scale
+    from crackseg.inference.table import find_warnings
 
     options = MeasureOptions(choose_scale(mm_per_px, points), min_length_px, crack_values or None)
     if photographs is not None and out_dir is None:

@@ -42,11 +42,11 @@ def paper_queue(
     crackseg paper queue --table3 -S train.epochs=2      a trial of the machinery
     """
     from crackseg.errors import CracksegError
-    from crackseg.paper.cells import choose_cells
-    from crackseg.paper.queue import describe_plan, make_plan, queue_cells
+    from crackseg.experiments.paper.configurations import choose_cells
+    from crackseg.experiments.paper.queue import describe_plan, make_plan, queue_cells
     from crackseg.params import parse_setting
-    from crackseg.project_folder import find_root
-    from crackseg.tracking import Store
+    from crackseg.project import find_root
+    from crackseg.tracking.store import Store
 
     cells = choose_cells(table3=table3, grid=grid, names=names)
     overrides = dict(parse_setting(text) for text in settings)
@@ -80,10 +80,10 @@ def paper_report(architectures: str | None, no_timing: bool, repeats: int) -> No
     \b
     crackseg paper report --no-timing
     """
-    from crackseg.paper.report import write_paper_report
-    from crackseg.paper.timing import choose_architectures
-    from crackseg.project_folder import find_root
-    from crackseg.tracking import Store
+    from crackseg.experiments.paper.report import write_paper_report
+    from crackseg.experiments.paper.timing import choose_architectures
+    from crackseg.project import find_root
+    from crackseg.tracking.store import Store
 
     chosen = () if no_timing else choose_architectures(architectures)
     root = find_root()

@@ -50,13 +50,13 @@ def predict(
     from dataclasses import asdict
 
     from crackseg.data.catalog import warn_of_source
-    from crackseg.deployment import find_production
-    from crackseg.drift import compare, count_reference, describe_drift, warn_of_drift, warn_of_reference
-    from crackseg.measurement.scale import choose_scale
-    from crackseg.model_loading import load_model
-    from crackseg.photographs import find_photographs
-    from crackseg.prediction import describe_summary, measure_masks, predict_files
-    from crackseg.project_folder import find_root
+    from crackseg.data.image_files import find_photographs
+    from crackseg.geometry.scale import choose_scale
+    from crackseg.inference.drift import compare, count_reference, describe_drift, warn_of_drift, warn_of_reference
+    from crackseg.inference.files import describe_summary, measure_masks, predict_files
+    from crackseg.project import find_root
+    from crackseg.registry.loading import load_model
+    from crackseg.serving.deployment import find_production
 
     scale = choose_scale(mm_per_px, None)
     if scale is not None and not measure:
@@ -78,7 +78,7 @@ def predict(
     measured = measure_masks(photographs, out_dir, mm_per_px=scale) if measure else None
     run_id = None
     if report_drift:
-        from crackseg.monitoring import record_drift
+        from crackseg.serving.monitoring import record_drift
 
         assert root is not None
         source = " ".join(paths)

@@ -13,8 +13,8 @@ from crackseg.cli.output import warn
 from crackseg.errors import CracksegError
 
 if TYPE_CHECKING:
-    from crackseg.history import Check, Record
-    from crackseg.production import Production
+    from crackseg.registry.production import Production
+    from crackseg.registry.promotion_log import Check, Record
 
 _MARKS = {"passed": "pass", "failed": "FAIL", "warning": "WARN", "skipped": "  - "}
 
@@ -31,7 +31,7 @@ def models(context: click.Context, as_json: bool) -> None:
     """
     if context.invoked_subcommand is not None:
         return
-    from crackseg.promotion import list_versions
+    from crackseg.registry.promotion import list_versions
 
     production = _open()
     versions = list_versions(production)
@@ -108,7 +108,7 @@ def promote(
     crackseg promote --best --dry-run
     crackseg promote 7 --force --reason "the old one misses wet stone, inspected by eye"
     """
-    from crackseg.promotion import promote as promote_version
+    from crackseg.registry.promotion import promote as promote_version
 
     if force and not reason.strip():
         raise click.UsageError('--force needs --reason "…": it stays in the history')
@@ -198,8 +198,8 @@ def history(as_json: bool) -> None:
 
 def _open(*, mend: bool = True) -> Production:
     """Open the registry, and bring it in order first; what that changed goes to the error stream."""
-    from crackseg.project_folder import find_root
-    from crackseg.promotion import open_production
+    from crackseg.project import find_root
+    from crackseg.registry.promotion import open_production
 
     production = open_production(find_root())
     if mend:

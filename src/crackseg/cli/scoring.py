@@ -34,7 +34,7 @@ def score(
     """
     import json
 
-    from crackseg.evaluation import format_scores, score_folder
+    from crackseg.evaluation.scoring import format_scores, score_folder
 
     scores = score_folder(
         predictions,

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from crackseg.search.study import Search
-    from crackseg.tracking import Store
+    from crackseg.experiments.search.study import Search
+    from crackseg.tracking.store import Store
 
 _STORAGE = click.option(
     "--storage",
@@ -64,9 +64,9 @@ def search(
     context.obj = {"name": name, "storage": storage}
     if context.invoked_subcommand is not None:
         return
+    from crackseg.experiments.search.run import Order, run_search
     from crackseg.params import parse_setting
-    from crackseg.project_folder import find_root
-    from crackseg.search.run import Order, run_search
+    from crackseg.project import find_root
 
     overrides = dict(parse_setting(text) for text in settings)
     click.echo(run_search(find_root(), Order(name, storage, trials, timeout, jobs, overrides)))
@@ -84,7 +84,7 @@ def search_show(context: click.Context, name: str | None, storage: str | None, a
     """
     import json
 
-    from crackseg.search.outcomes import list_studies, show
+    from crackseg.experiments.search.outcomes import list_studies, show
 
     store, opened, name = _open(context, name, storage)
     if as_json:
@@ -113,8 +113,8 @@ def search_apply(
     crackseg search apply --trial 17
     crackseg search apply --trial 17 --with-set-params
     """
-    from crackseg.project_folder import find_root
-    from crackseg.search.apply import apply_trial, find_left_out
+    from crackseg.experiments.search.apply import apply_trial, find_left_out
+    from crackseg.project import find_root
 
     _store, opened = _load(context, name, storage)
     changed = apply_trial(find_root(), opened, trial, searched_only=searched_only)
@@ -146,9 +146,9 @@ def search_queue(
     \b
     crackseg search queue --top 3 --seeds 3
     """
+    from crackseg.experiments.search.outcomes import queue_best
     from crackseg.params import parse_setting
-    from crackseg.project_folder import find_root
-    from crackseg.search.outcomes import queue_best
+    from crackseg.project import find_root
 
     store, opened = _load(context, name, storage)
     overrides = dict(parse_setting(text) for text in settings)
@@ -166,17 +166,17 @@ def search_register(context: click.Context, name: str | None, storage: str | Non
     \b
     crackseg search register
     """
-    from crackseg.project_folder import find_root
-    from crackseg.search.outcomes import register_trial
+    from crackseg.experiments.search.outcomes import register_trial
+    from crackseg.project import find_root
 
     store, opened = _load(context, name, storage)
     click.echo(f"registered: {register_trial(find_root(), store, opened, trial)}")
 
 
 def _open(context: click.Context, name: str | None, storage: str | None) -> tuple[Store, Any, str | None]:
-    from crackseg.project_folder import find_root
-    from crackseg.search.storage import default_storage, open_storage
-    from crackseg.tracking import Store
+    from crackseg.experiments.search.storage import default_storage, open_storage
+    from crackseg.project import find_root
+    from crackseg.tracking.store import Store
 
     store = Store(find_root())
     address = storage or context.obj["storage"] or default_storage(store.home)
@@ -184,7 +184,7 @@ def _open(context: click.Context, name: str | None, storage: str | None) -> tupl
 
 
 def _load(context: click.Context, name: str | None, storage: str | None) -> tuple[Store, Search]:
-    from crackseg.search.study import load_search
+    from crackseg.experiments.search.study import load_search
 
     store, opened, name = _open(context, name, storage)
     return store, load_search(store, opened, name)

@@ -13,9 +13,8 @@ def stage(context: click.Context) -> None:
     \b
     crackseg stage train
     """
-    from crackseg.project_folder import find_root
-    from crackseg.stages.killed import work_in_child
-    from crackseg.stages.own_code import run_own_code
+    from crackseg.pipeline.killed import work_in_child
+    from crackseg.project import find_root, run_own_code
 
     root = find_root()
     run_own_code(root)
@@ -29,8 +28,8 @@ def stage_prepare() -> None:
     \b
     crackseg stage prepare
     """
-    from crackseg.project_folder import find_root
-    from crackseg.stages import prepare
+    from crackseg.pipeline import prepare
+    from crackseg.project import find_root
 
     prepare.run(find_root())
 
@@ -42,8 +41,8 @@ def stage_train() -> None:
     \b
     crackseg stage train
     """
-    from crackseg.project_folder import find_root
-    from crackseg.stages import train
+    from crackseg.pipeline import train
+    from crackseg.project import find_root
 
     train.run(find_root())
 
@@ -58,14 +57,13 @@ def train() -> None:
 
     On one machine `dvc repro` does the same with train.num_processes; docs/distributed.md has several machines.
     """
-    from crackseg.project_folder import find_root
-    from crackseg.stages.killed import work_in_child
-    from crackseg.stages.own_code import run_own_code
+    from crackseg.pipeline.killed import work_in_child
+    from crackseg.project import find_root, run_own_code
 
     root = find_root()
     run_own_code(root)
     work_in_child(root, "train")
-    from crackseg.stages import train as stage_of_training
+    from crackseg.pipeline import train as stage_of_training
 
     stage_of_training.run(root)
 
@@ -78,8 +76,8 @@ def stage_predict(dataset: str) -> None:
     \b
     crackseg stage predict CRKWH100
     """
-    from crackseg.project_folder import find_root
-    from crackseg.stages import predict
+    from crackseg.pipeline import predict
+    from crackseg.project import find_root
 
     predict.run(find_root(), dataset)
 
@@ -92,8 +90,8 @@ def stage_evaluate(dataset: str) -> None:
     \b
     crackseg stage evaluate CRKWH100
     """
-    from crackseg.project_folder import find_root
-    from crackseg.stages import evaluate
+    from crackseg.pipeline import evaluate
+    from crackseg.project import find_root
 
     evaluate.run(find_root(), dataset)
 
@@ -105,8 +103,8 @@ def stage_report() -> None:
     \b
     crackseg stage report
     """
-    from crackseg.project_folder import find_root
-    from crackseg.stages import report
+    from crackseg.pipeline import report
+    from crackseg.project import find_root
 
     report.run(find_root())
 
@@ -118,7 +116,7 @@ def stage_register() -> None:
     \b
     crackseg stage register
     """
-    from crackseg.project_folder import find_root
-    from crackseg.stages import register
+    from crackseg.pipeline import register
+    from crackseg.project import find_root
 
     register.run(find_root())

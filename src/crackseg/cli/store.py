@@ -25,8 +25,8 @@ def store_deliver() -> None:
     \b
     crackseg store deliver
     """
-    from crackseg.project_folder import find_root
-    from crackseg.tracking import Store
+    from crackseg.project import find_root
+    from crackseg.tracking.store import Store
 
     opened = Store(find_root())  # opening delivers what waits
     left = opened.deliver()
@@ -53,9 +53,9 @@ def store_export(folder: Path, experiments: tuple[str, ...], run_ids: tuple[str,
     crackseg store export backup
     crackseg store export one --run RUN_ID
     """
-    from crackseg.project_folder import find_root
-    from crackseg.store_transfer.exporting import export_store
-    from crackseg.tracking import Store
+    from crackseg.project import find_root
+    from crackseg.tracking.store import Store
+    from crackseg.tracking.transfer.exporting import export_store
 
     counts = export_store(Store(find_root()), folder, experiments=experiments, run_ids=run_ids)
     for note in counts.notes:
@@ -73,9 +73,9 @@ def store_import(folder: Path) -> None:
     \b
     crackseg store import backup
     """
-    from crackseg.project_folder import find_root
-    from crackseg.store_transfer.importing import import_store
-    from crackseg.tracking import Store
+    from crackseg.project import find_root
+    from crackseg.tracking.store import Store
+    from crackseg.tracking.transfer.importing import import_store
 
     opened = Store(find_root())
     counts = import_store(opened, folder)

@@ -37,9 +37,9 @@ def study(
     \b
     crackseg study --photographs ~/uav75 --crack-value 255 --out docs
     """
-    from crackseg.project_folder import find_root
-    from crackseg.study import run_study
-    from crackseg.study_report import import_photographs, write_study
+    from crackseg.experiments.claims.report import import_photographs, write_study
+    from crackseg.experiments.claims.study import run_study
+    from crackseg.project import find_root
 
     root = find_root()
     data_dir, dataset = import_photographs(root, photographs, name, crack_values or None)

@@ -14,7 +14,7 @@ from typing import Literal
 import pandas as pd
 
 from crackseg.errors import CracksegError
-from crackseg.records import CrackSample
+from crackseg.types import CrackSample
 
 SPLITS = ("train", "val", "test")
 MANIFEST_COLUMNS = (

@@ -16,10 +16,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from crackseg.data.augmentation import augment_pair
-from crackseg.data.decoded import PairReader, PixelCache
+from crackseg.data.pixel_cache import PairReader, PixelCache
 from crackseg.errors import CracksegError
 from crackseg.params import AugmentParams
-from crackseg.records import CrackSample
+from crackseg.types import CrackSample
 
 
 class CrackDataset(Dataset):

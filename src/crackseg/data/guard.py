@@ -18,8 +18,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from crackseg.data.versioning import ACCEPTED, hash_listing, list_folder, read_dvc
-from crackseg.data.wording import count_of, join_some
-from crackseg.errors import CracksegError
+from crackseg.errors import CracksegError, count_of, join_some
 
 
 @dataclass(frozen=True, slots=True)

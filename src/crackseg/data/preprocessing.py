@@ -14,11 +14,12 @@ import numpy as np
 import pandas as pd
 
 from crackseg.data.catalog import MANIFEST_COLUMNS, list_samples, read_manifest
-from crackseg.data.image_io import encode_png, read_image, read_mask, write_bytes, write_mask
+from crackseg.data.images.files import encode_png, read_image, read_mask, write_mask
 from crackseg.errors import CracksegError
+from crackseg.files import write_bytes
 from crackseg.params import DataParams
 from crackseg.progress import progress
-from crackseg.records import CrackSample
+from crackseg.types import CrackSample
 
 
 class PreparedPair(NamedTuple):

@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 
 from crackseg.data.catalog import SPLITS, read_manifest
-from crackseg.data.image_io import decode_image, read_stored
-from crackseg.data.mask_formats import has_shape_of
+from crackseg.data.images.files import decode_image, read_stored
+from crackseg.data.masks.formats import has_shape_of
 from crackseg.data.perceptual_hash import Fingerprint, compute_fingerprint, find_duplicates
-from crackseg.data.wording import count_of, join_some
-from crackseg.errors import CracksegError
+from crackseg.errors import CracksegError, count_of, join_some
 from crackseg.progress import progress
 
 _HIGH_CRACK_FRACTION = 0.5

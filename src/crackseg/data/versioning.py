@@ -12,21 +12,16 @@ from pathlib import Path
 from ruamel.yaml import YAML
 
 from crackseg.child_processes import run_guarded
-from crackseg.data.image_io import write_bytes
 from crackseg.errors import CracksegError
+from crackseg.files import hash_file, write_bytes
 
 _GRACE_S = 60  # a training that is told to stop writes its records first
+
+
 ACCEPTED = Path(".dvc", "tmp", "crackseg-data-version")  # what the last import staged; git ignores the folder
+
+
 _NOT_DATA = {".gitignore", ".DS_Store", "Thumbs.db", "desktop.ini"}  # .dvcignore names the same
-
-
-def hash_file(path: Path) -> str:
-    """md5 of a file's bytes, as DVC computes it."""
-    digest = hashlib.md5()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def list_folder(folder: Path) -> dict[str, str]:

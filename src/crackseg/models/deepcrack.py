@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crackseg.models.convolution import conv_block, initialize_kaiming
 from crackseg.models.network import NetworkBody
+from crackseg.models.parts import conv_block, initialize_kaiming
 from crackseg.models.state_dicts import StateDict, keys_below
 
 CONVS_PER_STAGE = (2, 2, 3, 3, 3)  # VGG-16's thirteen

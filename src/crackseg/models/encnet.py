@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crackseg.models.convolution import conv_block, initialize_kaiming
 from crackseg.models.encoders import EncoderBody, PyramidEncoder
+from crackseg.models.parts import conv_block, initialize_kaiming
 
 CHANNELS = 512
 NUM_CODEWORDS = 32

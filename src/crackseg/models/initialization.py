@@ -22,13 +22,7 @@ from torch import Tensor
 from crackseg.errors import CracksegError, first_line
 from crackseg.models.encoders import EncoderBody
 from crackseg.models.network import NetworkBody
-from crackseg.models.state_dicts import (
-    DAMAGED_FILE_ERRORS,
-    StateDict,
-    keys_without,
-    load_state,
-    read_weights,
-)
+from crackseg.models.state_dicts import DAMAGED_FILE_ERRORS, StateDict, keys_without, load_state, read_weights
 from crackseg.progress import is_quiet
 
 DOWNLOAD_TIMEOUT_S = 30  # of silence on the line; torch.hub itself would wait for ever

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crackseg.errors import CracksegError
-from crackseg.records import ModelOutput
+from crackseg.types import ModelOutput
 
 MIN_SIDE_PX = 32
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of RGB in [0, 1]; the figures that torchvision's weights were trained with

@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crackseg.models.convolution import conv_block, initialize_kaiming
 from crackseg.models.encoders import EncoderBody, VisionTransformer
+from crackseg.models.parts import conv_block, initialize_kaiming
 
 CHANNELS = 256
 NUM_CONVS = 4

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crackseg.models.convolution import conv_block, initialize_kaiming
 from crackseg.models.network import NetworkBody
+from crackseg.models.parts import conv_block, initialize_kaiming
 
 NUM_DOWNSAMPLINGS = 4
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
-from crackseg.data.image_io import write_bytes
 from crackseg.errors import CracksegError
+from crackseg.files import write_bytes
 from crackseg.models import build_model
 from crackseg.models.network import CrackNetwork
 from crackseg.models.state_dicts import FORMAT, VERSION, load_state, read_weights

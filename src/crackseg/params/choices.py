@@ -50,7 +50,7 @@ def _one_of(names: tuple[str, ...]) -> AfterValidator:
 
 
 ARCHITECTURE_NAMES = read_names("crackseg.models.registry", "ARCHITECTURES")
-LOSS_NAMES = read_names("crackseg.losses", "LOSSES")
+LOSS_NAMES = read_names("crackseg.training.losses", "LOSSES")
 
 ArchitectureName = Annotated[str, _one_of(ARCHITECTURE_NAMES)]
 LossName = Annotated[str, _one_of(LOSS_NAMES)]

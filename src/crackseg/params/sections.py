@@ -105,7 +105,7 @@ class ModelParams(_Section):
 
 class LossParams(_Section):
     name: Annotated[LossName, Affects(WEIGHTS)]
-    """A name from ``crackseg.losses.LOSSES``, e.g. ``focal``, the paper's (docs/losses.md)."""
+    """A name from ``crackseg.training.losses.LOSSES``, e.g. ``focal``, the paper's (docs/losses.md)."""
     gamma: Annotated[float, Field(ge=0, le=100), Affects(WEIGHTS, when={"loss.name": "focal"})]
     """Focusing exponent of equation (2)."""
     alpha: Annotated[float, Field(gt=0), Affects(WEIGHTS, when={"loss.name": "focal"})]
@@ -190,7 +190,7 @@ class PredictParams(_Section):
     """Most tiles in one pass."""
     # Models that were registered before it existed lack it.
     engine: Annotated[Literal["auto", "torch", "openvino"], Affects(NOTHING)] = "auto"
-    """What computes a long prediction: ``auto`` takes what was measured to be fastest (crackseg.calibration)."""
+    """What computes a long prediction: ``auto`` takes what was measured to be fastest (crackseg.inference.autotune)."""
 
     @model_validator(mode="after")
     def _overlap_fits(self) -> PredictParams:

@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from crackseg.cli import cli
-from crackseg.data.synthetic import write_sample
+from crackseg.data.synthetic.sample import write_sample
 
 
 def _run(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:

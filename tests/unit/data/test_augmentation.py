@@ -9,10 +9,10 @@ import torch
 
 from crackseg.data.augmentation import augment_pair, shift_brightness_contrast, shift_hue_saturation
 from crackseg.data.dataset import CrackDataset, build_loader
-from crackseg.data.image_io import write_mask, write_png
+from crackseg.data.images.files import write_mask, write_png
 from crackseg.errors import CracksegError
 from crackseg.params import AugmentParams
-from crackseg.records import CrackSample
+from crackseg.types import CrackSample
 
 NOTHING = {
     "flip_horizontal": 0.0, "flip_vertical": 0.0, "blur": 0.0, "blur_sigma_px": 0.0, "hue": 0.0,

@@ -6,7 +6,7 @@ import pytest
 
 from crackseg.data import catalog
 from crackseg.data.catalog import MANIFEST_COLUMNS, list_samples, list_splits, spread_evenly
-from crackseg.records import CrackSample
+from crackseg.types import CrackSample
 
 
 def test_splits_are_listed_with_one_reading_of_the_manifest(

@@ -9,8 +9,8 @@ import pytest
 import scipy.io
 from PIL import Image
 
-from crackseg.data.crack_values import CrackValue, parse_crack_value
-from crackseg.data.mask_formats import MaskReader
+from crackseg.data.masks.crack_values import CrackValue, parse_crack_value
+from crackseg.data.masks.formats import MaskReader
 from crackseg.errors import CracksegError
 
 SIZE = (80, 96)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from crackseg.data.perceptual_hash import compute_fingerprint, find_duplicates
-from tests.unit.data.raw_sources import make_photo
+from tests.unit.data.importing.raw_sources import make_photo
 
 PHOTO = cv2.resize(make_photo(0), (240, 160), interpolation=cv2.INTER_CUBIC)
 

@@ -7,12 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from crackseg.data import image_io
 from crackseg.data.catalog import read_manifest
-from crackseg.data.importers import import_datasets
+from crackseg.data.images import files
+from crackseg.data.importing.importer import import_datasets
 from crackseg.data.validation import ValidationReport, validate_dataset, validate_datasets
 from crackseg.errors import CracksegError
-from tests.unit.data.raw_sources import add_masks, add_photos, make_mask, make_photo, save
+from tests.unit.data.importing.raw_sources import add_masks, add_photos, make_mask, make_photo, save
 
 STEMS = [f"s{n}" for n in range(8)]
 
@@ -58,7 +58,7 @@ def replace_file(dataset: Path, name: str, content: bytes) -> None:
 
 
 def mask_content(mask: np.ndarray) -> bytes:
-    return image_io.encode_png(mask.astype(np.uint8) * np.uint8(255))
+    return files.encode_png(mask.astype(np.uint8) * np.uint8(255))
 
 
 def test_sound_dataset_has_nothing_to_report(dataset: Path) -> None:
@@ -80,19 +80,19 @@ def test_truncated_file_is_an_error(dataset: Path, name: str) -> None:
 
 
 def test_file_changed_after_the_import_is_an_error(dataset: Path) -> None:
-    image_io.write_bytes(dataset / "images" / "s0.jpg", (dataset / "images" / "s0.jpg").read_bytes() + b"\0")
+    files.write_bytes(dataset / "images" / "s0.jpg", (dataset / "images" / "s0.jpg").read_bytes() + b"\0")
     assert "sha256" in only_error(dataset, "s0")
 
 
 def test_mask_with_grey_values_is_an_error(dataset: Path) -> None:
     values = make_mask(1) * np.uint8(255)
     values[0, :3] = 128
-    replace_file(dataset, "masks/s0.png", image_io.encode_png(values))
+    replace_file(dataset, "masks/s0.png", files.encode_png(values))
     assert "0, 128, 255" in only_error(dataset, "s0")
 
 
 def test_colour_mask_is_an_error(dataset: Path) -> None:
-    replace_file(dataset, "masks/s0.png", image_io.encode_png(np.dstack([make_mask(1) * np.uint8(255)] * 3)))
+    replace_file(dataset, "masks/s0.png", files.encode_png(np.dstack([make_mask(1) * np.uint8(255)] * 3)))
     assert "one channel" in only_error(dataset, "s0")
 
 
@@ -131,12 +131,12 @@ def test_images_without_cracks_are_a_note_and_a_whole_train_split_an_error(datas
     table = pd.read_csv(dataset / "manifest.csv", dtype=str, keep_default_na=False)
     train = table["split"] == "train"
     for row in table[train].itertuples():
-        image_io.write_mask(dataset / row.mask, make_mask(0) * 0)
+        files.write_mask(dataset / row.mask, make_mask(0) * 0)
     first = table[train].iloc[0]
     import_datasets(dataset, dataset.parent)  # renews the manifest
     report = validate(dataset)
     assert [e.message for e in report.errors] == [f"none of the {train.sum()} train masks has a crack pixel"]
-    image_io.write_mask(dataset / first["mask"], make_mask(1))
+    files.write_mask(dataset / first["mask"], make_mask(1))
     import_datasets(dataset, dataset.parent)
     report = validate(dataset)
     assert report.errors == []
@@ -190,7 +190,7 @@ def test_same_photograph_in_one_split_is_a_warning(dataset: Path) -> None:
 
 def test_compressed_and_turned_copy_in_another_split_is_a_warning(dataset: Path) -> None:
     (train, *_), (test, *_) = stems_of(dataset, "train"), stems_of(dataset, "test")
-    image = image_io.read_image(dataset / "images" / f"{train}.jpg")
+    image = files.read_image(dataset / "images" / f"{train}.jpg")
     save(dataset / "images" / f"{test}.jpg", np.ascontiguousarray(image[::-1, ::-1]), quality=70)
     import_datasets(dataset, dataset.parent)
     report = validate(dataset)

@@ -1,0 +1,80 @@
+"""All checks in their order; those that wait for others run beside the rest."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from crackseg.cli.doctor.findings import Finding
+from crackseg.cli.doctor.machine import (
+    check_disk,
+    check_gpu,
+    check_opencv,
+    check_packages,
+    check_python,
+    check_torch,
+    check_weights_cache,
+)
+from crackseg.cli.doctor.project import check_data, check_remote, check_settings, check_store
+from crackseg.errors import first_line
+
+ANSWER_S = 10.0  # how long a server or remote may take
+
+
+class _Beside:
+    """A check in a thread of its own."""
+
+    def __init__(self, check: Callable[[], Finding]) -> None:
+        self._check = check
+        self._finding: Finding | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._finding = self._check()
+        except Exception as error:  # a check that fails is a finding, too
+            self._finding = Finding(self._check.__name__, "failed", first_line(error), "please report this")
+
+    def wait(self) -> Finding:
+        self._thread.join()
+        assert self._finding is not None
+        return self._finding
+
+
+def examine(root: Path | None, *, answer_s: float = ANSWER_S) -> Iterator[Finding]:
+    """Look at everything, and yield what was found.
+
+    Args:
+        root: the project; None where there is none, which is a finding.
+        answer_s: seconds that a tracking server and a remote may each take to answer.
+    """
+    waiting: list[_Beside] = []
+    params = None
+    settings = Finding(
+        "project", "failed", "no crackseg project here or above", "go to the folder with params.yaml and dvc.yaml"
+    )
+    if root is not None:
+        settings, params = check_settings(root)
+
+        def store() -> Finding:
+            return check_store(root, timeout_s=answer_s)
+
+        def remote() -> Finding:
+            return check_remote(root, timeout_s=answer_s)
+
+        waiting = [_Beside(store), _Beside(remote)]
+    yield check_python()
+    yield from check_packages(params)
+    yield check_torch()
+    yield check_gpu(params)
+    yield check_opencv()
+    yield check_weights_cache(params)
+    places = {"the project": root, "DVC's cache": root / ".dvc", "the store": root / "mlruns"} if root else {}
+    yield check_disk(places or {"this folder": Path.cwd()})
+    yield settings
+    if root is not None:
+        yield check_data(root, params)
+    for beside in waiting:
+        yield beside.wait()

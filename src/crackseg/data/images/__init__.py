@@ -1,0 +1,1 @@
+"""Photographs and probability maps as files: kinds, decoding, damage, value range."""

@@ -1,0 +1,1 @@
+"""Import datasets as people have them into the canonical layout."""

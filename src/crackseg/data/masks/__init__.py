@@ -1,0 +1,1 @@
+"""Ground truth files of any format to crack masks."""

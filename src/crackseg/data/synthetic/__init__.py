@@ -1,0 +1,1 @@
+"""Procedural crack scenes, and the sample that is made of them."""

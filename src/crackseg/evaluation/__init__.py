@@ -1,0 +1,1 @@
+"""Score probability maps against ground truth: metrics, bootstrap, report and figures."""

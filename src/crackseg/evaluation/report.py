@@ -1,0 +1,109 @@
+"""What a run achieved, for people: figures and a page for all datasets, from the files of earlier stages."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+
+import pandas as pd
+
+from crackseg.data.catalog import data_source, list_samples, spread_evenly
+from crackseg.evaluation.plots import (
+    describe_source,
+    draw_history,
+    draw_panels,
+    draw_pr_curves,
+    format_score_table,
+)
+from crackseg.files import write_bytes
+from crackseg.params import PostprocessParams
+from crackseg.types import CrackSample
+
+_PANEL_ROWS = 4
+
+
+def read_scores(scores_dir: Path, datasets: Sequence[str]) -> dict[str, dict]:
+    """Read ``DATASET.json`` of each dataset: its figures by name."""
+    return {name: json.loads((scores_dir / f"{name}.json").read_text(encoding="utf-8"))[name] for name in datasets}
+
+
+def flatten_scores(scores: dict[str, dict], dataset: str) -> dict[str, float]:
+    """Name the figures of ``DATASET.json`` as MLflow shows them: ``DATASET/ods``, ``DATASET/strict/ods``."""
+    flat: dict[str, float] = {}
+    for key, value in scores[dataset].items():
+        if isinstance(value, dict):
+            flat |= {f"{dataset}/{key}/{name}": figure for name, figure in value.items()}
+        elif isinstance(value, float | int):
+            flat[f"{dataset}/{key}"] = value
+    return flat
+
+
+def mean_ods(scores: Mapping[str, Mapping]) -> float:
+    """Mean over the datasets of the ODS under the paper's protocol, each dataset counting once."""
+    return fmean(s["ods"] for s in scores.values())
+
+
+def write_report(
+    out_dir: Path,
+    *,
+    title: str,
+    datasets: Sequence[str],
+    split: str,
+    prepared_dir: Path,
+    predictions_dir: Path,
+    scores_dir: Path,
+    history_path: Path,
+    postprocessing: PostprocessParams,
+    use_roi: bool,
+) -> None:
+    """Write ``report.md``, ``summary.json`` (mean ODS) and the figures into ``out_dir``."""
+    if out_dir.exists():
+        shutil.rmtree(out_dir)
+    out_dir.mkdir(parents=True)
+    scores = read_scores(scores_dir, datasets)
+    curves = {name: pd.read_csv(scores_dir / f"{name}_pr.csv") for name in datasets}
+    sources = {name: data_source(prepared_dir, name) for name in datasets}
+    source = describe_source(list(sources.values()))
+    draw_pr_curves(curves, out_dir / "pr_all.png", title=title, source=source)
+    for name in datasets:
+        draw_pr_curves(
+            {name: curves[name]},
+            out_dir / f"{name}_pr.png",
+            title=f"{title}: {name}",
+            source=describe_source([sources[name]]),
+        )
+        samples = _choose_samples(list_samples(prepared_dir, name, split), scores_dir / f"{name}_images.csv")
+        draw_panels(
+            samples,
+            predictions_dir / name,
+            scores[name]["threshold"],
+            out_dir / f"{name}_panels.png",
+            postprocessing=postprocessing,
+            use_roi=use_roi,
+            title=f"{name}, best to worst of {scores[name]['num_images']} {split} images "
+            f"({describe_source([sources[name]])})",
+        )
+    draw_history(pd.read_csv(history_path), out_dir / "training.png", title=f"{title}: training")
+    summary = {"mean": {"ods": mean_ods(scores)}}
+    write_bytes(out_dir / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
+    write_bytes(out_dir / "report.md", _write_page(title, source, scores).encode())
+
+
+def _choose_samples(samples: Sequence[CrackSample], images_csv: Path) -> list[CrackSample]:
+    """Choose a few images spread evenly from the best F to the worst; crack-free ones count as worst."""
+    f = pd.read_csv(images_csv, dtype={"stem": str}).set_index("stem")["paper_f"].fillna(-1.0)
+    ranked = sorted(samples, key=lambda sample: (-f[sample.stem], sample.stem))
+    return spread_evenly(ranked, _PANEL_ROWS)
+
+
+def _write_page(title: str, source: str, scores: Mapping[str, Mapping]) -> str:
+    figures = "\n".join(f"![{name}: examples]({name}_panels.png)\n" for name in scores)
+    return (
+        f"# {title}\n\n{format_score_table(scores, source=source)}\n"
+        "ODS, OIS and AP are the paper's protocol (truth dilated by the tolerance); docs/how-scoring-works.md has the "
+        "other two. clIoU is centre-line IoU at the operating threshold (docs/post-processing.md)."
+        f"\n\n![precision and recall](pr_all.png)\n\n![training](training.png)\n\n{figures}"
+    )

@@ -1,0 +1,1 @@
+"""Beyond one run: search, the paper's configurations, comparisons, studies."""

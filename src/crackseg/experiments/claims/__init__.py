@@ -1,0 +1,1 @@
+"""Small models at equal budgets: which of the paper's claims hold."""

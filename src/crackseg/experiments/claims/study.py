@@ -1,0 +1,223 @@
+"""What holds of the paper's claims with small models on a CPU: every cell on the same budget, with several seeds.
+
+The paper's own cells need a GPU for days. This grid asks the same questions of small networks, in about an hour on
+two cores: does cross-entropy fail, is γ = 2 the best, do random weights beat pretrained ones?
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from crackseg.child_processes import end_with_parent
+from crackseg.data.catalog import data_source, read_manifest
+from crackseg.errors import CracksegError
+from crackseg.models import build_model
+from crackseg.params import Params, change_params, load_params
+from crackseg.progress import progress
+from crackseg.tracking.store import Store
+from crackseg.training.run import prepare_images, read_result, run_trial, trial_key
+
+# Small enough that sixty trainings fit into an hour on two cores, also without bfloat16. U-Net and Modified U-Net are
+# one architecture in two widths (docs/models.md), DeepCrack is an eighth as wide as published.
+SYSTEMS: dict[str, dict[str, Any]] = {
+    "unet": {"model.architecture": "unet", "model.width": 8},
+    "modified_unet": {"model.architecture": "modified_unet", "model.width": 16},
+    "deepcrack": {"model.architecture": "deepcrack", "model.width": 8},
+    "deeplabv3_mobilenet_v3_large": {"model.architecture": "deeplabv3_mobilenet_v3_large"},
+    "deeplabv3plus": {
+        "model.architecture": "deeplabv3plus",
+        "model.encoder": "tu-tf_efficientnet_lite0",
+        "model.normalize": True,
+    },
+}
+PRETRAINED_SYSTEM = (
+    "deeplabv3plus"  # trained from random and from ImageNet's weights, and compared with itself alone
+)
+LOSSES: dict[str, dict[str, Any]] = {
+    "bce": {"loss.name": "bce"},
+    "focal γ=1": {"loss.name": "focal", "loss.gamma": 1.0},
+    "focal γ=2": {"loss.name": "focal", "loss.gamma": 2.0},
+    "focal γ=4": {"loss.name": "focal", "loss.gamma": 4.0},
+}
+# One for all, so that no system and no loss was given a learning rate of its own.
+BUDGET: dict[str, Any] = {
+    "optimizer.name": "adamw",
+    "optimizer.lr": 0.003,
+    "scheduler.name": "cosine",
+    "augment.blur": 0.0,
+    "augment.hue": 0.0,
+    "augment.saturation": 0.0,
+    "augment.brightness": 0.1,
+    "augment.contrast": 0.1,
+    "augment.crop_px": 96,
+    "train.batch_size": 4,
+    "train.num_workers": 0,
+    "train.validate_every": 3,
+}
+NUM_STEPS = 150
+NUM_EPOCHS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One training of the study.
+
+    Attributes:
+        system: a key of ``SYSTEMS``.
+        init: ``random`` or ``imagenet``.
+        loss: a key of ``LOSSES``.
+        seed: of weights, order and augmentation.
+    """
+
+    system: str
+    init: str
+    loss: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """E.g. ``unet-random-focal γ=2-0``, the run's name in MLflow."""
+        return f"{self.system}-{self.init}-{self.loss}-{self.seed}"
+
+    def params(self, base: Params, dataset: str, patches_per_image: int) -> Params:
+        """The settings of this cell."""
+        changes = {"data.train_dataset": dataset, "model.init": self.init, "train.seed": self.seed}
+        changes |= {"train.epochs": NUM_EPOCHS, "train.patches_per_image": patches_per_image}
+        return change_params(base, BUDGET | SYSTEMS[self.system] | LOSSES[self.loss] | changes, source="study")
+
+
+def list_cells(*, num_seeds: int, pretrained: bool) -> list[Cell]:
+    """All cells, seed by seed, so that a study that is stopped early is complete for its first seeds.
+
+    Args:
+        num_seeds: 0, 1, … of each cell.
+        pretrained: with the comparison of ImageNet's weights against random ones.
+    """
+    cells = []
+    for seed in range(num_seeds):
+        cells += [
+            Cell(system, "random", loss, seed)
+            for system in SYSTEMS
+            if system != PRETRAINED_SYSTEM
+            for loss in LOSSES
+        ]
+        inits = ("random", "imagenet") if pretrained else ()
+        cells += [Cell(PRETRAINED_SYSTEM, init, loss, seed) for init in inits for loss in ("bce", "focal γ=2")]
+    return cells
+
+
+def run_study(
+    root: Path, data_dir: Path, dataset: str, *, num_seeds: int, pretrained: bool, jobs: int
+) -> pd.DataFrame:
+    """Train all cells that are not finished, several at a time.
+
+    Args:
+        root: the project folder.
+        data_dir: holds ``dataset`` in the canonical layout.
+        num_seeds, pretrained: see :func:`list_cells`.
+        jobs: trainings at a time, each on its share of the processor's cores.
+    Returns:
+        A row for each cell: its fields and its figures (see ``run_trial``).
+    Raises:
+        CracksegError: the dataset lacks training or validation images, or a training failed.
+    """
+    store = Store(root)
+    folder = store.home / "studies" / dataset
+    base = load_params(root / "params.yaml")
+    prepared_dir = prepare_images(data_dir, dataset, folder, base)
+    counts = read_manifest(prepared_dir, dataset)["split"].value_counts()
+    for split in ("train", "val"):
+        if not counts.get(split, 0):
+            raise CracksegError(f"dataset {dataset} has no {split} images; import it with other splits")
+    patches = max(1, round(NUM_STEPS * BUDGET["train.batch_size"] / NUM_EPOCHS / counts["train"]))
+    folders = {}
+    waiting = []
+    cells = list_cells(num_seeds=num_seeds, pretrained=pretrained)
+    _check_pretrained_weights(cells, base, dataset)
+    for cell in cells:
+        params = cell.params(base, dataset, patches)
+        folders[cell] = folder / "trials" / trial_key(params, prepared_dir)
+        if read_result(folders[cell]) is None:
+            waiting.append((cell, params))
+    parent, _ = store.continue_run(folder / "run.json", name=f"study-{dataset}")
+    with store.record(parent) as recorder:
+        recorder.set_tags({"study": dataset, "data.source": data_source(prepared_dir, dataset)})
+        recorder.resume()
+        tasks = [
+            (root, params, prepared_dir, folders[cell], cell.name, parent, _threads(jobs))
+            for cell, params in waiting
+        ]
+        with progress(None, "study", "run", total=len(folders), initial=len(folders) - len(tasks)) as bar:
+            for _ in _run_all(tasks, jobs):
+                bar.update()
+        recorder.end("FINISHED")
+    rows = [
+        {"system": c.system, "init": c.init, "loss": c.loss, "seed": c.seed, **(read_result(f) or {})}
+        for c, f in folders.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def record_study(root: Path, dataset: str, paths: Sequence[Path]) -> None:
+    """Log the study's figures to its run."""
+    store = Store(root)
+    run_id, _ = store.continue_run(store.home / "studies" / dataset / "run.json")
+    with store.record(run_id) as recorder:
+        for path in paths:
+            recorder.log_file(path, "study")
+
+
+def _check_pretrained_weights(cells: Sequence[Cell], base: Params, dataset: str) -> None:
+    """Find out before the first hour of training, rather than after it, that they cannot be had."""
+    cell = next((cell for cell in cells if cell.init != "random"), None)
+    if cell is None:
+        return
+    try:
+        build_model(**dict(cell.params(base, dataset, 1).model))
+    except CracksegError as error:
+        raise CracksegError(f"{error}\n  or leave the comparison out: --no-pretrained") from error
+
+
+def _threads(jobs: int) -> int:
+    return max(1, (os.cpu_count() or 1) // jobs)
+
+
+def _run_all(tasks: list[tuple], jobs: int) -> Iterator[None]:
+    os.environ["TQDM_DISABLE"] = "1"  # read by the workers when they start: one bar is enough
+    # Fresh processes: a fork would inherit the locks of MLflow's and OpenCV's threads.
+    pool = ProcessPoolExecutor(
+        jobs, mp_context=get_context("spawn"), initializer=end_with_parent, initargs=(os.getpid(),)
+    )
+    with pool:
+        futures = [pool.submit(_run_one, *task) for task in tasks]
+        try:
+            for future in as_completed(futures):
+                future.result()
+                yield
+        except BrokenProcessPool as error:
+            raise CracksegError(
+                "a process of the study was killed; most likely the machine ran out of memory. The same command goes "
+                "on with what is left; fewer --jobs need less"
+            ) from error
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _run_one(
+    root: Path, params: Params, prepared_dir: Path, folder: Path, name: str, parent: str, threads: int
+) -> None:
+    torch.set_num_threads(threads)
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        run_trial(Store(root), params, prepared_dir, folder, name=name, parent=parent, tags={"study": "cell"})

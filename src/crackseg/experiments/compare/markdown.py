@@ -1,0 +1,125 @@
+"""A comparison as text: Markdown that reads well in a terminal too, and JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from crackseg.evaluation.bootstrap import Difference
+from crackseg.experiments.compare.differences import ScoreRow
+from crackseg.experiments.compare.resolve_runs import ComparedRun
+from crackseg.lineage import ANSWERS, keys_behind
+from crackseg.params.effects import RESULTS
+
+_LONGEST = 40  # characters of a parameter's value
+_SHOWN_IMAGES = 5
+
+
+def format_page(
+    runs: Sequence[ComparedRun],
+    differing: Mapping[str, tuple[str, ...]],
+    rows: Sequence[ScoreRow],
+    images: Mapping[str, pd.DataFrame],
+    remarks: Sequence[str],
+    figures: Sequence[str] = (),
+) -> str:
+    """Write the comparison as Markdown.
+
+    Args:
+        runs: the first is the reference.
+        differing: settings that differ, each run's value.
+        rows: scores.
+        images: by dataset, images by how much the runs differ on them.
+        remarks: what is missing, and why.
+        figures: file names of pictures beside the page.
+    """
+    labels = [run.label for run in runs]
+    parts = [f"# {' · '.join(labels)}", _table(["run", "run id"], [[run.label, run.run_id] for run in runs])]
+    parts.append("## What differs")
+    # Of keys that another version had nothing is known, and tags are no settings.
+    idle = differing.keys() & ANSWERS.keys() - keys_behind(RESULTS)
+    rows_of = {key: [key, *(_cut(value) for value in values)] for key, values in differing.items()}
+    if counting := [row for key, row in rows_of.items() if key not in idle]:
+        parts.append(_table(["setting", *labels], counting))
+    else:
+        parts.append("No recorded setting that scores follow from." if idle else "No recorded setting.")
+    if idle:
+        parts.append("Also, but no score follows from it, up to rounding:")
+        parts.append(_table(["setting", *labels], [row for key, row in rows_of.items() if key in idle]))
+    parts.append("## Scores")
+    scores = [
+        [row.metric, *(_cell(v, d) for v, d in zip(row.values, row.differences, strict=True))] for row in rows
+    ]
+    parts.append(_table(["metric", *labels], scores))
+    parts.append(
+        f"In brackets: the difference to {labels[0]} with its 95 % interval, from a paired bootstrap over the images. "
+        "▲ and ▼: the interval lies above or below 0. Each interval stands for itself: of twenty, one is expected to "
+        "miss 0 by chance. It says nothing of how much another seed would change."
+    )
+    if images:
+        parts.append("## Images where the runs differ most")
+    for dataset, table in images.items():
+        shown = [
+            [
+                str(row["stem"]),
+                *(f"{row[label]:.3f}" if label in table else "–" for label in labels),
+                f"{row['spread']:.3f}",
+            ]
+            for _, row in table.head(_SHOWN_IMAGES).iterrows()
+        ]
+        parts.append(_table([f"{dataset}, F of", *labels, "spread"], shown))
+    if remarks:
+        parts += ["## Remarks", "\n".join(f"- {remark}" for remark in remarks)]
+    parts += [f"![{name.removesuffix('.png')}]({name})" for name in figures]
+    return "\n\n".join(parts) + "\n"
+
+
+def to_json(
+    runs: Sequence[ComparedRun],
+    differing: Mapping[str, tuple[str, ...]],
+    rows: Sequence[ScoreRow],
+    images: Mapping[str, pd.DataFrame],
+    remarks: Sequence[str],
+) -> dict[str, Any]:
+    """The same for programs; lists are in the order of the runs."""
+    return {
+        "runs": [{"label": run.label, "run_id": run.run_id} for run in runs],
+        "differing": {key: list(values) for key, values in differing.items()},
+        "scores": [
+            {"metric": row.metric, "values": list(row.values), "differences": [_plain(d) for d in row.differences]}
+            for row in rows
+        ],
+        "images": {dataset: table.to_dict("records") for dataset, table in images.items()},
+        "remarks": list(remarks),
+    }
+
+
+def _plain(difference: Difference | None) -> dict[str, float] | None:
+    if difference is None:
+        return None
+    return {"value": difference.value, "low": difference.low, "high": difference.high}
+
+
+def _cell(value: float | None, difference: Difference | None) -> str:
+    if value is None:
+        return "–"
+    if difference is None:
+        return f"{value:.4f}"
+    mark = " ▲" if difference.low > 0 else " ▼" if difference.high < 0 else ""
+    return f"{value:.4f} ({difference.value:+.4f}, {difference.low:+.4f} to {difference.high:+.4f}){mark}"
+
+
+def _cut(value: str) -> str:
+    text = value.replace("|", "\\|") or '""'
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table whose columns stand below each other."""
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+    lines = [header, ["-" * width for width in widths], *rows]
+    return "\n".join(
+        f"| {' | '.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))} |" for line in lines
+    )

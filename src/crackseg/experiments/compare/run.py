@@ -1,0 +1,198 @@
+"""Compare runs: find them, gather what is kept of them, write the page and its figures, log them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from crackseg.data.images.files import read_image, read_mask
+from crackseg.data.versioning import read_dvc
+from crackseg.errors import CracksegError
+from crackseg.evaluation.plots import describe_source
+from crackseg.evaluation.stored_maps import ScoredMap
+from crackseg.experiments.compare.differences import (
+    check_consistent,
+    compare_scores,
+    explain_incomparable,
+    find_differing,
+    rank_images,
+)
+from crackseg.experiments.compare.figures import ImageRow, draw_curves, draw_images
+from crackseg.experiments.compare.markdown import format_page, to_json
+from crackseg.experiments.compare.resolve_runs import ComparedRun, find_runs
+from crackseg.experiments.compare.run_artifacts import Evidence, gather, restore_samples
+from crackseg.files import write_bytes
+from crackseg.params import load_params
+from crackseg.project import find_real_root
+from crackseg.tracking.store import Store, describe_code
+
+_log = logging.getLogger("crackseg")
+RUN_NAME = "comparison"
+_PAGE, _JSON = "comparison.md", "comparison.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What came out.
+
+    Attributes:
+        text: Markdown.
+        content: the same for JSON.
+        files: written files.
+        logged_run: id of the run that has them, if that was asked for.
+    """
+
+    text: str
+    content: dict[str, Any]
+    files: tuple[Path, ...]
+    logged_run: str | None
+
+
+def compare_runs(
+    root: Path,
+    words: Sequence[str],
+    *,
+    out_dir: Path | None = None,
+    log: bool = False,
+    num_images: int = 4,
+    num_resamples: int = 2000,
+) -> Comparison:
+    """Compare the first run with each of the others.
+
+    Args:
+        root: the project.
+        words: run ids, versions or names (:func:`crackseg.experiments.compare.resolve_runs.find_runs`).
+        out_dir: where page, JSON and figures go; None writes no files.
+        log: keep them in a new run of MLflow, too.
+        num_images: of each dataset, how many images are drawn.
+        num_resamples: of the bootstrap.
+    Raises:
+        CracksegError: see ``find_runs``; also a file that cannot be read.
+    """
+    store = Store(root)
+    runs, remarks = find_runs(store, words, load_params(root / "params.yaml").registry.model_name)
+    for run in runs:
+        _log.debug("%s is run %s", run.label, run.run_id)
+    with tempfile.TemporaryDirectory(prefix="crackseg-compare-") as folder:
+        scratch = Path(folder)
+        cache_dir = _find_cache(root)
+        evidence = []
+        for i, run in enumerate(runs):
+            (scratch / f"run-{i}").mkdir()
+            evidence.append(gather(store, run, cache_dir, scratch / f"run-{i}"))
+        remarks += [said for of_run in evidence for said in of_run.missing]
+        rows, reasons = compare_scores(runs, evidence, num_resamples=num_resamples)
+        remarks += reasons + check_consistent(rows, runs)
+        datasets = list(dict.fromkeys(name for run in runs for name in run.datasets))
+        ranked = {name: table for name in datasets if len(table := rank_images(runs, evidence, name))}
+        differing = find_differing(runs)
+        if out_dir is None and not log:
+            text = format_page(runs, differing, rows, ranked, remarks)
+            return Comparison(text, to_json(runs, differing, rows, ranked, remarks), (), None)
+        target = out_dir or scratch / "out"
+        figures = _draw_all_curves(runs, evidence, datasets, target)
+        for name, table in ranked.items():
+            if path := _draw_images(runs, evidence, name, table.head(num_images), target, scratch, remarks):
+                figures.append(path)
+        text = format_page(runs, differing, rows, ranked, remarks, [path.name for path in figures])
+        content = to_json(runs, differing, rows, ranked, remarks)
+        write_bytes(target / _PAGE, text.encode())
+        write_bytes(target / _JSON, (json.dumps(content, indent=2) + "\n").encode())
+        files = (target / _PAGE, target / _JSON, *figures)
+        logged = _log_comparison(store, runs, files) if log else None
+    return Comparison(text, content, files if out_dir else (), logged)
+
+
+def _find_cache(root: Path) -> Path:
+    try:
+        return Path(read_dvc(find_real_root(root), "cache", "dir").strip()) / "files" / "md5"
+    except CracksegError as error:  # no DVC project: there are scores and curves all the same
+        _log.debug("no DVC cache: %s", error)
+        return Path("no-cache")
+
+
+def _draw_all_curves(
+    runs: Sequence[ComparedRun], evidence: Sequence[Evidence], datasets: Sequence[str], out_dir: Path
+) -> list[Path]:
+    paths = []
+    for dataset in datasets:
+        curves: dict[str, pd.DataFrame | None] = {}
+        first = next(run for run in runs if dataset in run.datasets)
+        for run, of_run in zip(runs, evidence, strict=True):
+            if dataset in run.datasets:
+                other = run is not first and explain_incomparable(first, run, dataset) is not None
+                label = f"{run.label} (scored otherwise)" if other else run.label
+                curves[label] = of_run.curves.get(dataset)
+        if all(curve is None for curve in curves.values()):
+            continue
+        sources = {run.tags.get("data.source", "imported") for run in runs}
+        paths.append(out_dir / f"pr_{dataset}.png")
+        draw_curves(curves, paths[-1], dataset=dataset, source=describe_source(sorted(sources)))
+    return paths
+
+
+def _draw_images(
+    runs: Sequence[ComparedRun],
+    evidence: Sequence[Evidence],
+    dataset: str,
+    table: pd.DataFrame,
+    out_dir: Path,
+    scratch: Path,
+    remarks: list[str],
+) -> Path | None:
+    """Draw the images of the table; those whose photograph the cache has not got are left out, with a remark."""
+    shown = [i for i, run in enumerate(runs) if run.label in table]
+    stems = list(table["stem"])
+    samples: dict[str, Any] = {}
+    for i in shown:  # any of them: they have scored the same images
+        samples = restore_samples(evidence[i], dataset, stems, scratch / f"run-{i}" / "prepared") | samples
+    if not samples:
+        remarks.append(
+            f"{dataset}: no pictures, since DVC's cache on this machine has none of the photographs that were scored; "
+            "compare where the runs were made"
+        )
+        return None
+    rows = []
+    for _, scores in table.iterrows():
+        stem = str(scores["stem"])
+        if stem not in samples:
+            continue
+        paths = [evidence[i].find_map(dataset, stem) for i in shown]
+        mask = read_mask(samples[stem].mask_path)
+        rows.append(
+            ImageRow(
+                stem,
+                read_image(samples[stem].image_path),
+                mask,
+                tuple(ScoredMap.read(path, mask).stretched_HW if path else None for path in paths),
+                tuple(float(scores[runs[i].label]) for i in shown),
+            )
+        )
+    for position, i in enumerate(shown):
+        if any(row.maps[position] is None for row in rows):
+            remarks.append(
+                f"{runs[i].label}, {dataset}: maps are missing, MLflow keeps none and DVC's cache on this machine has "
+                "not got them; compare where the run was made"
+            )
+    path = out_dir / f"images_{dataset}.png"
+    labels = [runs[i].label for i in shown]
+    draw_images(rows, labels, path, title=f"{dataset}: where the runs differ most (maps stretched to their range)")
+    return path
+
+
+def _log_comparison(store: Store, runs: Sequence[ComparedRun], files: Sequence[Path]) -> str:
+    run_id = store.create_run(RUN_NAME)
+    with store.record(run_id) as recorder:
+        compared = {f"compared.{i}": f"{run.label}: {run.run_id}" for i, run in enumerate(runs)}
+        recorder.set_tags(describe_code(store.root) | compared)
+        for path in files:
+            recorder.log_file(path, "comparison")
+        recorder.end("FINISHED")
+    return run_id

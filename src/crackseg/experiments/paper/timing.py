@@ -1,0 +1,175 @@
+"""Times inference and training steps of every architecture on this machine, for Table 4."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+import numpy as np
+import torch
+
+from crackseg.devices import choose_precision, describe_device
+from crackseg.errors import CracksegError
+from crackseg.inference.predictor import Predictor
+from crackseg.models import ARCHITECTURES, build_model
+from crackseg.params import PredictParams
+from crackseg.progress import progress
+from crackseg.training.losses import build_loss
+from crackseg.training.step import build_stepper
+
+SIZE_PX = 512
+CROP_PX, BATCH_SIZE = 448, 2  # of a training step: params.yaml's crop, the paper's batch
+TRAINING_STEPS = 3
+_WARM_UP_IMAGES = 2  # the first pass allocates, and on a GPU chooses its kernels
+_REPEAT_S = 0.2  # so long at least is a repeat: single passes of a few milliseconds are at the mercy of the clock
+
+
+@dataclass(frozen=True, slots=True)
+class InferenceTiming:
+    """How long one image takes.
+
+    Attributes:
+        architecture: a key of ``crackseg.models.ARCHITECTURES``.
+        precision: ``float32``, ``bfloat16`` or ``float16``; "" if nothing was timed.
+        seconds: per image, one for each repeat; empty if the architecture cannot be built here.
+        problem: why it cannot.
+    """
+
+    architecture: str
+    precision: str
+    seconds: tuple[float, ...]
+    problem: str = ""
+
+    @property
+    def median_s(self) -> float:
+        """Median over the repeats, NaN if there are none."""
+        return median(self.seconds) if self.seconds else math.nan
+
+    @property
+    def images_per_s(self) -> float:
+        """Images per second at the median."""
+        return 1 / self.median_s
+
+
+def choose_architectures(names: str | None) -> tuple[str, ...]:
+    """Read names with commas between; None means all.
+
+    Raises:
+        CracksegError: there is no such architecture.
+    """
+    if names is None:
+        return tuple(ARCHITECTURES)
+    chosen = tuple(dict.fromkeys(name.strip() for name in names.split(",")))
+    if unknown := [name for name in chosen if name not in ARCHITECTURES]:
+        raise CracksegError(
+            f"--architectures: unknown {', '.join(map(repr, unknown))}; expected some of {', '.join(ARCHITECTURES)}, "
+            "separated by commas"
+        )
+    return chosen
+
+
+def time_architectures(
+    architectures: Sequence[str], *, device: torch.device, repeats: int
+) -> list[InferenceTiming]:
+    """Time each architecture in float32, and in what ``train.precision: auto`` takes here where that is another.
+
+    Weights are random: how long a pass takes does not depend on them.
+
+    Args:
+        architectures: keys of ``crackseg.models.ARCHITECTURES``.
+        device: where to.
+        repeats: measurements of each, at least 1.
+    """
+    precisions = dict.fromkeys([torch.float32, choose_precision("auto", device)])
+    timings: list[InferenceTiming] = []
+    with progress(architectures, f"time inference on {describe_device(device)}", "model") as bar:
+        for architecture in bar:
+            bar.set_postfix_str(architecture)
+            timings += _time_architecture(architecture, precisions, device, repeats)
+    return timings
+
+
+def _time_architecture(
+    architecture: str, precisions: Iterable[torch.dtype], device: torch.device, repeats: int
+) -> list[InferenceTiming]:
+    try:
+        with torch.random.fork_rng(devices=[]):
+            network = build_model(architecture)
+    except CracksegError as error:
+        return [InferenceTiming(architecture, "", (), problem=str(error))]
+    params = PredictParams(tile_size_px=SIZE_PX, overlap_px=0, batch_size=1)
+    timings = []
+    for precision in precisions:
+        predictor = Predictor(network, params, device=device, precision=precision)
+        seconds = time_predictor(predictor, size_px=SIZE_PX, repeats=repeats)
+        timings.append(InferenceTiming(architecture, str(precision).removeprefix("torch."), seconds))
+    return timings
+
+
+def time_predictor(predictor: Predictor, *, size_px: int, repeats: int) -> tuple[float, ...]:
+    """Time the way from a decoded photograph to its probability map, copies to and from the device included.
+
+    Args:
+        predictor: what to time.
+        size_px: side of the photograph.
+        repeats: measurements; each takes as many images as fill 0.2 s, one after the other.
+    Returns:
+        Seconds per image, one for each repeat.
+    """
+    image_HW3 = np.random.default_rng(0).integers(0, 256, (size_px, size_px, 3), dtype=np.uint8)
+    for _ in range(_WARM_UP_IMAGES):
+        started = time.perf_counter()
+        predictor.predict_prob(image_HW3)
+        pass_s = time.perf_counter() - started
+    num_images = max(1, math.ceil(_REPEAT_S / pass_s))
+    seconds = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        for _ in range(num_images):
+            predictor.predict_prob(image_HW3)  # a NumPy array on the host: whatever the device does is done then
+        seconds.append((time.perf_counter() - started) / num_images)
+    return tuple(seconds)
+
+
+def time_training(architectures: Sequence[str], *, device: torch.device) -> dict[str, tuple[float, ...]]:
+    """Time steps of training: forward, focal loss, backward and SGD, on one random batch, the first step left out.
+
+    Args:
+        architectures: keys of ``crackseg.models.ARCHITECTURES``; what cannot be built here is left out.
+        device: where to.
+    Returns:
+        By architecture, the seconds of each of ``TRAINING_STEPS`` steps.
+    """
+    seconds = {}
+    with progress(architectures, f"time training on {describe_device(device)}", "model") as bar:
+        for architecture in bar:
+            bar.set_postfix_str(architecture)
+            try:
+                with torch.random.fork_rng(devices=[]):
+                    seconds[architecture] = _time_steps(architecture, device)
+            except CracksegError:
+                continue  # its inference says why
+    return seconds
+
+
+def _time_steps(architecture: str, device: torch.device) -> tuple[float, ...]:
+    network = build_model(architecture).to(device).to(memory_format=torch.channels_last).train()
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-4, momentum=0.9, weight_decay=5e-4)
+    loss_function = build_loss("focal", gamma=2, alpha=3)
+    stepper = build_stepper(network, loss_function, device, choose_precision("auto", device))
+    images_B3HW = torch.randint(0, 256, (BATCH_SIZE, 3, CROP_PX, CROP_PX), dtype=torch.uint8)
+    masks_B1HW = (torch.rand(BATCH_SIZE, 1, CROP_PX, CROP_PX) < 0.01).to(torch.uint8)
+    seconds = []
+    for _ in range(TRAINING_STEPS + 1):
+        started = time.perf_counter()
+        optimizer.zero_grad(set_to_none=True)
+        stepper.compute_gradients(images_B3HW, masks_B1HW)
+        stepper.scaler.step(optimizer)
+        stepper.scaler.update()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds.append(time.perf_counter() - started)
+    return tuple(seconds[1:])

@@ -1,0 +1,226 @@
+"""Storage of studies: a database by Optuna's own RDBStorage, whose heartbeats tell which workers are alive."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import optuna
+from filelock import FileLock
+from optuna.exceptions import ExperimentalWarning, StorageInternalError
+from optuna.storages import JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+from sqlalchemy import make_url
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, PendingRollbackError
+
+from crackseg.errors import CracksegError, first_line
+from crackseg.files import write_bytes
+from crackseg.project import find_real_root
+from crackseg.tracking.store_address import resolve_uri
+
+HEARTBEAT_S = 15
+GRACE_S = 60  # without a heartbeat, by the database's clock, after which a worker counts as dead
+PATIENCE_S = 900  # how long a server may be away before a study gives up
+_RETRY_S = 2.0
+_BUSY_S = 60  # SQLite waits so long for another writer
+_CONNECT_S = 10  # a host that is switched off answers nothing; the system's own patience is two minutes
+_EXPECTED = "expected a URL, e.g. postgresql://USER@HOST/DATABASE or sqlite:///FILE, or the path of a SQLite file"
+T = TypeVar("T")
+
+# Heartbeats, the GP sampler and grouped TPE are marked as experimental; they are chosen by name.
+warnings.simplefilter("ignore", ExperimentalWarning)
+
+
+class StorageGoneError(CracksegError):
+    """The storage did not answer for :data:`PATIENCE_S`."""
+
+
+class Storage(RDBStorage):
+    """Optuna's database storage for workers that outlive a restart of the database.
+
+    Args:
+        url: of the database, as SQLAlchemy takes it.
+        connect_args: for its driver.
+    """
+
+    def __init__(self, url: str, connect_args: dict[str, Any]) -> None:
+        options = {"pool_pre_ping": True, "connect_args": connect_args}
+        super().__init__(url, options, heartbeat_interval=HEARTBEAT_S, grace_period=GRACE_S)
+        self._patience_s = PATIENCE_S
+        self._wait_for_heartbeats()
+
+    def _wait_for_heartbeats(self) -> None:
+        """Judge no worker yet: while the database was away, none could record a heartbeat."""
+        self._judges_from = time.monotonic() + 2 * HEARTBEAT_S
+
+    def record_heartbeat(self, trial_id: int) -> None:
+        """Record one; if the database is away, the next one may succeed. Optuna's thread would end for good."""
+        try:
+            super().record_heartbeat(trial_id)
+        except Exception as error:
+            if not _is_outage(error):
+                raise
+            self._wait_for_heartbeats()
+
+    def list_stale_trials(self, study_id: int) -> list[int]:
+        """Ids of running trials whose worker has recorded no heartbeat for :data:`GRACE_S`."""
+        return [] if time.monotonic() < self._judges_from else self._get_stale_trial_ids(study_id)
+
+    def patiently(self, action: Callable[[], T]) -> T:
+        """Do something with the storage; again, from its beginning, as long as the server is away.
+
+        Raises:
+            StorageGoneError: it was away for :data:`PATIENCE_S`.
+        """
+        deadline = None
+        while True:
+            try:
+                return action()
+            except Exception as error:
+                if not _is_outage(error):
+                    raise
+                self._wait_for_heartbeats()
+                deadline = deadline or time.monotonic() + self._patience_s
+                if time.monotonic() > deadline:
+                    self._patience_s = 0  # putting things in order after this does not wait again
+                    raise StorageGoneError(
+                        f"the storage of the study did not answer for {PATIENCE_S} s: {_first_line(error)}; the same "
+                        "command resumes the study when it is back"
+                    ) from error
+                time.sleep(_RETRY_S)
+
+
+def default_storage(home: Path) -> str:
+    """Path of the SQLite database in ``mlruns/``; it begins with the studies of an earlier version's journal."""
+    database, journal = home / "search" / "studies.db", home / "search" / "journal.log"
+    if journal.is_file() and journal.stat().st_size and not database.exists():
+        import_journal(journal, database)
+    return str(database)
+
+
+def open_storage(address: str, *, patience_s: float = 0) -> Storage:
+    """Open a storage by its URL, or by the path of a SQLite file, which is made if absent.
+
+    Args:
+        address: URL or path.
+        patience_s: how long to wait for a server that is away; a user who gives an address is told at once.
+    Raises:
+        CracksegError: it cannot be reached, is of an unknown kind, or needs a package that is not installed.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    shown = f"--storage {without_password(address)}"
+    address = _make_absolute(address)
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            return _open(address)
+        except ImportError as error:
+            raise CracksegError(
+                f"{shown}: its driver is not installed ({error}); for PostgreSQL, pip install 'crackseg[team]'"
+            ) from error
+        except Exception as error:  # SQLAlchemy, the drivers and the file system all have their own here
+            if not _is_outage(error) or time.monotonic() > deadline:
+                raise CracksegError(f"{shown} cannot be reached: {_first_line(error)}; {_EXPECTED}") from error
+        time.sleep(_RETRY_S)
+
+
+def import_journal(journal: Path, database: Path) -> None:
+    """Copy the studies of a journal file, in which earlier versions kept them, into a new SQLite database.
+
+    The journal stays as it is. A trial that was running waits to be resumed: journals know no heartbeats.
+
+    Raises:
+        CracksegError: the journal cannot be read; there is no database then.
+    """
+    with FileLock(f"{database}.import.lock"):
+        if database.exists():
+            return
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        unfinished = database.with_suffix(".importing")
+        unfinished.unlink(missing_ok=True)
+        try:
+            earlier = JournalStorage(JournalFileBackend(str(journal)))
+            storage = Storage(f"sqlite:///{unfinished}", {})
+            names = [study.study_name for study in earlier.get_all_studies()]
+            if not names:
+                raise ValueError("it is neither a SQLite database nor a journal with a study")
+            for name in names:
+                optuna.copy_study(from_study_name=name, from_storage=earlier, to_storage=storage)
+            for study in storage.get_all_studies():
+                for trial in storage.get_all_trials(study._study_id, states=(TrialState.RUNNING,)):
+                    storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+        except Exception as error:
+            unfinished.unlink(missing_ok=True)
+            raise CracksegError(
+                f"{journal}: no studies of an earlier version can be read from it: {_first_line(error)}; move the file "
+                "away to begin without them"
+            ) from error
+        storage.engine.dispose()
+        write_bytes(database, unfinished.read_bytes())
+        unfinished.unlink()
+        print(
+            f"imported {len(names)} studies of {journal} ({', '.join(names)}) into {database}; the journal stays as it "
+            "is, and nothing is added to it any more",
+            flush=True,
+        )
+
+
+def _make_absolute(address: str) -> str:
+    """Take a relative file from the current folder; in a temporary copy of a DVC experiment, from the project."""
+    folder = find_real_root(Path.cwd())
+    scheme = address.partition("://")[0]
+    if "://" not in address:
+        path = folder / address
+        if path.is_file() and path.stat().st_size and not path.read_bytes()[:16].startswith(b"SQLite format 3"):
+            import_journal(path, path := path.with_suffix(".db"))
+        return f"sqlite:///{path}"
+    if scheme in ("redis", "rediss", "grpc"):
+        raise CracksegError(
+            f"--storage {without_password(address)}: {scheme} has no heartbeats, and nobody would notice a worker's "
+            f"death; {_EXPECTED}"
+        )
+    if scheme in ("postgresql", "postgres"):
+        return address.replace(scheme, "postgresql+psycopg", 1)
+    return resolve_uri(address, folder, said_by="--storage") if scheme.startswith("sqlite") else address
+
+
+def _open(address: str) -> Storage:
+    url = make_url(address)
+    if url.get_backend_name() != "sqlite":
+        timeout = {"connect_timeout": _CONNECT_S} if url.get_backend_name() in ("postgresql", "mysql") else {}
+        return Storage(address, timeout)
+    path = Path((url.database or "").removeprefix("file:"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock"):  # two that create the same tables would both fail
+        storage = Storage(address, {"timeout": _BUSY_S})
+        with storage.engine.connect() as connection:
+            connection.exec_driver_sql(
+                "PRAGMA journal_mode=WAL"
+            )  # readers and a writer do not wait for each other
+    return storage
+
+
+def _is_outage(error: Exception) -> bool:
+    """Whether it may be over later: no connection, or one that was lost."""
+    cause = error.__cause__ if isinstance(error, StorageInternalError) else error
+    # A connection lost between two statements of one transaction shows as PendingRollbackError.
+    if isinstance(cause, OperationalError | InterfaceError | PendingRollbackError | ConnectionError):
+        return True
+    return isinstance(cause, DBAPIError) and cause.connection_invalidated
+
+
+def _first_line(error: BaseException) -> str:
+    if isinstance(error, StorageInternalError) and error.__cause__:  # says only that something went wrong
+        error = error.__cause__
+    return first_line(error)
+
+
+def without_password(address: str) -> str:
+    """The address as it may be shown."""
+    head, at, tail = address.rpartition("@")
+    user, colon, _ = head.rpartition(":")
+    return f"{user}:***@{tail}" if at and colon and not user.endswith("//") and "//" in user else address

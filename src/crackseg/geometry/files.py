@@ -1,0 +1,277 @@
+"""Masks in, tables, JSON, lines and annotated pictures out, one mask after the other in constant memory."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from crackseg.data.image_files import Photograph
+from crackseg.data.images.files import IMAGE_EXTENSIONS, read_image
+from crackseg.data.masks.crack_values import CrackValue
+from crackseg.data.masks.formats import MaskReader
+from crackseg.data.masks.stored import read_stored_mask
+from crackseg.errors import CracksegError
+from crackseg.files import write_bytes
+from crackseg.geometry.components import Measurement, measure_mask
+from crackseg.geometry.picture import draw_measurement
+from crackseg.geometry.report import (
+    CRACK_COLUMNS,
+    TOTAL_COLUMNS,
+    Report,
+    crack_rows,
+    describe,
+    list_polylines,
+    total_row,
+)
+from crackseg.progress import progress
+
+NO_WARNINGS: Mapping[Path, str] = MappingProxyType({})
+CRACKS_TABLE, TOTALS_TABLE = "cracks.csv", "crack_totals.csv"
+
+
+@dataclass(frozen=True, slots=True)
+class MeasureOptions:
+    """How masks are measured.
+
+    Attributes:
+        mm_per_px: scale, or None for pixels alone.
+        min_length_px: shorter cracks are left out.
+        crack_values: mask values that mean crack; None for the rules of an import.
+    """
+
+    mm_per_px: float | None = None
+    min_length_px: float = 0.0
+    crack_values: tuple[CrackValue, ...] | None = None
+
+
+@dataclass(slots=True)
+class MeasureSummary:
+    """What a run over masks did: how many were measured, kept from an earlier run, and what was wrong with others."""
+
+    num_measured: int = 0
+    num_kept: int = 0
+    failed: list[str] = field(default_factory=list)
+
+
+def measure_file(path: Path, options: MeasureOptions) -> Measurement:
+    """Measure the mask in a file, of any format that an import takes.
+
+    Raises:
+        CracksegError: it cannot be read, is no mask, or its values do not say what a crack is.
+    """
+    reader = MaskReader(options.crack_values)
+    mask = reader.read(path)
+    if options.crack_values is None and (problems := reader.find_problems()):
+        raise CracksegError(f"{path}: not a mask that can be measured: {problems[0]}")
+    return measure_mask(mask, min_length_px=options.min_length_px)
+
+
+def judge_masks(masks: Sequence[Photograph], options: MeasureOptions) -> None:
+    """Judge over all masks what their values mean, before any is measured.
+
+    Masks that cannot be measured by themselves are passed over: they are named when it is their turn.
+
+    Raises:
+        CracksegError: together, the masks do not say what a crack is, e.g. cracks in red and patches in green in two
+            files.
+    """
+    if len(masks) == 1 and options.crack_values is None:
+        return  # measure_file judges a single mask
+    together = MaskReader(options.crack_values)
+    for mask in progress(masks, "read", "mask"):
+        alone = MaskReader()
+        try:
+            stored = read_stored_mask(mask.path)
+        except CracksegError:
+            continue
+        alone.take(stored, mask.path.name)
+        if options.crack_values is not None or not alone.find_problems():
+            together.take(stored, mask.path.name)
+    if problems := together.find_problems():
+        raise CracksegError(f"no mask was measured: {'; '.join(problems)}")
+
+
+def report_each(
+    masks: Sequence[Photograph],
+    options: MeasureOptions,
+    failed: list[str],
+    warnings: Mapping[Path, str] = NO_WARNINGS,
+) -> Iterator[Report]:
+    """Measure masks one after the other, writing nothing; what could not be read is added to ``failed``."""
+    for mask in masks:
+        try:
+            yield describe(
+                measure_file(mask.path, options),
+                str(mask.path),
+                options.mm_per_px,
+                warning=warnings.get(mask.path, ""),
+            )
+        except CracksegError as error:
+            failed.append(" ".join(str(error).split()))
+
+
+def read_reports(masks: Sequence[Photograph], out_dir: Path) -> Iterator[Report]:
+    """What :func:`measure_files` wrote of these masks, without those that could not be read."""
+    for mask in masks:
+        path = _report_path(out_dir, mask)
+        if path.is_file():
+            report = json.loads(path.read_bytes())
+            del report["made_from"]
+            yield report
+
+
+def measure_files(
+    masks: Sequence[Photograph],
+    out_dir: Path,
+    options: MeasureOptions,
+    *,
+    find_photograph: Callable[[Photograph], Path | None] = lambda mask: None,
+    warnings: Mapping[Path, str] = NO_WARNINGS,
+) -> MeasureSummary:
+    """Measure masks into a folder; what is there already of the same mask and options is kept.
+
+    Args:
+        masks: files, and what their results are called.
+        out_dir: gets ``measurements/NAME.json``, ``polylines/NAME.geojson``, ``annotated/NAME.jpg``, and over all that
+            lies in ``measurements``, ``cracks.csv`` and ``crack_totals.csv``.
+        find_photograph: the background of a mask's annotated picture, of the same shape; None for a plain one.
+        warnings: what speaks against a mask, by its path; goes into the tables and reports.
+    Raises:
+        CracksegError: out_dir is in use.
+    """
+    summary = MeasureSummary()
+    out_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(out_dir / ".measurements.lock", timeout=0):
+            bar = progress(masks, "measure", "mask")
+            for mask in bar:
+                try:
+                    if _measure_into(mask, out_dir, options, find_photograph(mask), warnings.get(mask.path, "")):
+                        summary.num_measured += 1
+                    else:
+                        summary.num_kept += 1
+                except CracksegError as error:
+                    message = " ".join(str(error).split())
+                    summary.failed.append(message)
+                    bar.write(f"left out: {message}", file=sys.stderr)
+            _write_tables(out_dir)
+    except Timeout as error:
+        raise CracksegError(f"{out_dir}: another command is measuring here; wait for it") from error
+    except KeyboardInterrupt:
+        done = summary.num_measured + summary.num_kept
+        raise KeyboardInterrupt(
+            f"stopped after {done} of {len(masks)} masks; the same command goes on from there"
+        ) from None
+    return summary
+
+
+def find_beside(folder: Path) -> Callable[[Photograph], Path | None]:
+    """Look for the photograph of a mask by its name (without extension) below a folder.
+
+    Raises:
+        CracksegError: there is no such folder.
+    """
+    if not folder.is_dir():
+        raise CracksegError(f"{folder}: no such folder; expected the one with the masks' photographs")
+
+    def find(mask: Photograph) -> Path | None:
+        base = folder / mask.name
+        for name in (base, folder / Path(mask.name).name):
+            for extension in IMAGE_EXTENSIONS:
+                for candidate in (
+                    name.with_name(name.name + extension),
+                    name.with_name(name.name + extension.upper()),
+                ):
+                    if candidate.is_file():
+                        return candidate
+        return None
+
+    return find
+
+
+def _measure_into(
+    mask: Photograph, out_dir: Path, options: MeasureOptions, photograph: Path | None, warning: str
+) -> bool:
+    """Measure one mask unless that was done before; whether it was measured."""
+    report_path = _report_path(out_dir, mask)
+    lines_path = out_dir / "polylines" / f"{mask.name}.geojson"
+    picture_path = out_dir / "annotated" / f"{mask.name}.jpg"
+    made_from = _identify(mask.path, options, photograph) | ({"warning": warning} if warning else {})
+    if lines_path.is_file() and picture_path.is_file() and _made_from(report_path) == made_from:
+        return False
+    report_path.unlink(missing_ok=True)  # of an earlier mask of this name
+    measurement = measure_file(mask.path, options)
+    background = read_image(photograph) if photograph else None
+    if background is not None:
+        height, width = background.shape[:2]
+        if abs(height * measurement.width_px / width - measurement.height_px) > 2:
+            raise CracksegError(
+                f"{mask.path}: {measurement.width_px} x {measurement.height_px} pixels, but {photograph} has "
+                f"{width} x {height}; expected the mask of this photograph"
+            )
+    name = str(mask.path)
+    write_bytes(picture_path, draw_measurement(measurement, background, options.mm_per_px))
+    write_bytes(lines_path, _to_json(list_polylines(measurement, name, options.mm_per_px)))
+    report = describe(measurement, name, options.mm_per_px, warning=warning)
+    write_bytes(
+        report_path, _to_json(report | {"made_from": made_from})
+    )  # the last, since it says that all is there
+    return True
+
+
+def _report_path(out_dir: Path, mask: Photograph) -> Path:
+    return out_dir / "measurements" / f"{mask.name}.json"
+
+
+def _identify(path: Path, options: MeasureOptions, photograph: Path | None) -> dict[str, Any]:
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise CracksegError(f"{path}: cannot be read ({error.strerror})") from error
+    return {
+        "size_bytes": status.st_size,
+        "modified_ns": status.st_mtime_ns,
+        "mm_per_px": options.mm_per_px,
+        "min_length_px": options.min_length_px,
+        "crack_values": list(options.crack_values) if options.crack_values else None,
+        "photograph": str(photograph) if photograph else None,
+    }
+
+
+def _made_from(report_path: Path) -> object:
+    try:
+        return json.loads(report_path.read_bytes()).get("made_from")
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def _write_tables(out_dir: Path) -> None:
+    _write_table(out_dir / CRACKS_TABLE, CRACK_COLUMNS, (row for r in _reports(out_dir) for row in crack_rows(r)))
+    _write_table(out_dir / TOTALS_TABLE, TOTAL_COLUMNS, (total_row(report) for report in _reports(out_dir)))
+
+
+def _reports(out_dir: Path) -> Iterator[Report]:
+    for path in sorted((out_dir / "measurements").rglob("*.json")):
+        yield json.loads(path.read_bytes())
+
+
+def _write_table(path: Path, columns: tuple[str, ...], rows: Iterator[Report]) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")  # row by row: the tables of many masks are large
+    with temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    os.replace(temporary, path)
+
+
+def _to_json(content: object) -> bytes:
+    return (json.dumps(content, indent=1, allow_nan=False) + "\n").encode()

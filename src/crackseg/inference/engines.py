@@ -1,0 +1,317 @@
+"""What can run a network over tiles: torch as it is, as a CUDA graph, or compiled; OpenVINO.
+
+Shape legend: B tiles in a pass, h, w a tile.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import importlib.util
+import logging
+import shutil
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from crackseg.devices import autocast, full_float32
+from crackseg.errors import CracksegError
+
+_WARM_UP_PASSES = 3  # before a graph is recorded: libraries allocate and choose in their first passes
+
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+_CAST_BY_AUTOCAST = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+
+
+Engine = Callable[[np.ndarray], np.ndarray]
+
+
+"""Takes uint8 tiles (B, h, w, 3), RGB, and gives float32 logits (B, h, w)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How to compute.
+
+    Attributes:
+        engine: ``torch``, ``graph``, ``compile`` or ``openvino``.
+        precision: ``float32``, ``bfloat16`` or ``float16``.
+        channels_last: torch's memory format.
+        threads: of the processor, for one pass; 0 on a GPU.
+        batch_size: most tiles in a pass.
+    """
+
+    engine: str
+    precision: str
+    channels_last: bool
+    threads: int
+    batch_size: int
+
+    def __str__(self) -> str:
+        words = [self.engine, self.precision]
+        words += ["channels last"] if self.channels_last else []
+        words += [f"{self.threads} threads"] if self.threads else []
+        return ", ".join([*words, f"{self.batch_size} tiles a pass"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+class TorchEngine:
+    """torch, eager or compiled.
+
+    Args:
+        network: returns ModelOutput for images in [0, 1]; put into evaluation mode on each call.
+        device: where it computes; the network is there already.
+        plan: precision, memory format and threads; the format is the network's already.
+    """
+
+    def __init__(self, network: nn.Module, device: torch.device, plan: Plan) -> None:
+        self.network = network
+        self.device = device
+        self.plan = plan
+        self._forward: Callable[[Tensor], Any] = network
+        if plan.engine == "compile":
+            # A GPU is through with a small network before Python has named its kernels one by one.
+            mode = "reduce-overhead" if device.type == "cuda" else None
+            self._forward = torch.compile(network, dynamic=False, mode=mode)
+
+    @torch.inference_mode()
+    def __call__(self, tiles_Bhw3: np.ndarray) -> np.ndarray:
+        self.network.eval()
+        with _threads(self.plan.threads), full_float32():
+            return self._compute(torch.from_numpy(tiles_Bhw3).to(self.device)).cpu().numpy()
+
+    def _compute(self, tiles_Bhw3: Tensor) -> Tensor:
+        """From uint8 tiles to float32 logits (B, h, w), both on the device."""
+        layout = torch.channels_last if self.plan.channels_last else torch.contiguous_format
+        batch = tiles_Bhw3.permute(0, 3, 1, 2).float().div_(255).contiguous(memory_format=layout)
+        with autocast(self.device, _DTYPES[self.plan.precision]):
+            output = self._forward(batch)
+        return output.logits[:, 0].float()
+
+
+class GraphEngine(TorchEngine):
+    """torch's kernels of one pass, recorded once and from then on started together (a CUDA graph).
+
+    A GPU is through with most kernels of one tile before Python has named the next: a graph leaves Python out.
+
+    Args:
+        network, device, plan: as for TorchEngine; CUDA. The weights must not be moved afterwards.
+        shape_hw: of every tile.
+    """
+
+    def __init__(self, network: nn.Module, device: torch.device, plan: Plan, shape_hw: tuple[int, int]) -> None:
+        super().__init__(network, device, plan)
+        self._shape_hw = shape_hw
+        self._recordings: dict[int, tuple[torch.cuda.CUDAGraph, Tensor, Tensor]] = {}
+
+    @torch.inference_mode()
+    def __call__(self, tiles_Bhw3: np.ndarray) -> np.ndarray:
+        # A last pass of fewer tiles goes one by one, rather than through a recording of its own.
+        together = len(tiles_Bhw3) if len(tiles_Bhw3) == self.plan.batch_size else 1
+        if together not in self._recordings:
+            self._recordings[together] = self._record(together)
+        graph, tiles, logits = self._recordings[together]
+        answers = []
+        for start in range(0, len(tiles_Bhw3), together):
+            tiles.copy_(torch.from_numpy(tiles_Bhw3[start : start + together]))
+            graph.replay()
+            answers.append(logits.cpu().numpy())
+        return answers[0] if len(answers) == 1 else np.concatenate(answers)
+
+    def _record(self, together: int) -> tuple[torch.cuda.CUDAGraph, Tensor, Tensor]:
+        """Return a graph, and the memory that it reads tiles from and writes logits to."""
+        self.network.eval()
+        tiles = torch.zeros((together, *self._shape_hw, 3), dtype=torch.uint8, device=self.device)
+        graph = torch.cuda.CUDAGraph()
+        aside = torch.cuda.Stream(self.device)
+        aside.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(aside), full_float32(), _fastest_kernels():
+            for _ in range(_WARM_UP_PASSES):
+                self._compute(tiles)
+            with torch.cuda.graph(graph, stream=aside):
+                logits = self._compute(tiles)
+        torch.cuda.current_stream(self.device).wait_stream(aside)
+        return graph, tiles, logits
+
+
+class OpenVinoEngine:
+    """The network converted for Intel's and AMD's processors, for tiles of one size, one at a time.
+
+    Args:
+        network: as for torch, on the CPU.
+        shape_hw: of every tile.
+        plan: precision and threads.
+    Raises:
+        CracksegError: OpenVINO is not installed.
+        Exception: whatever OpenVINO says of a network that it cannot convert.
+    """
+
+    def __init__(self, network: nn.Module, shape_hw: tuple[int, int], plan: Plan) -> None:
+        if not has_openvino():
+            raise CracksegError("predict.engine: openvino needs OpenVINO: pip install 'crackseg[export]'")
+        import openvino
+
+        example = torch.zeros(1, 3, *shape_hw, dtype=torch.uint8)
+        with without_advice(), torch.inference_mode():
+            model = openvino.convert_model(
+                _LogitsNetwork(network).eval(), example_input=example, input=[1, 3, *shape_hw]
+            )
+        settings = {
+            "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[plan.precision],
+            "INFERENCE_NUM_THREADS": plan.threads,
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        self._compiled = openvino.Core().compile_model(model, "CPU", settings)
+
+    def __call__(self, tiles_Bhw3: np.ndarray) -> np.ndarray:
+        tiles_B3hw = np.ascontiguousarray(tiles_Bhw3.transpose(0, 3, 1, 2))
+        # Its result is a view of memory that the next pass overwrites.
+        return np.concatenate([self._compiled(tile[None])[0][:, 0].copy() for tile in tiles_B3hw])
+
+
+class _LogitsNetwork(nn.Module):
+    """From stored pixels to one map of log-odds."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.network(image.float() / 255).logits
+
+
+def build_engine(network: nn.Module, device: torch.device, plan: Plan, shape_hw: tuple[int, int]) -> Engine:
+    """Build what a plan says; the network given is copied where it has to change."""
+    if plan.engine == "openvino":
+        return OpenVinoEngine(network, shape_hw, plan)
+    prepared = _prepare(network, device, plan)
+    if plan.engine == "graph":
+        return GraphEngine(prepared, device, plan, shape_hw)
+    return TorchEngine(prepared, device, plan)
+
+
+def has_openvino() -> bool:
+    """Whether OpenVINO is installed."""
+    return importlib.util.find_spec("openvino") is not None
+
+
+def has_compiler() -> bool:
+    """Whether torch.compile can work here: on a CPU it calls a C++ compiler."""
+    return sys.platform != "win32" and any(shutil.which(name) for name in ("g++", "clang++", "c++"))
+
+
+def _prepare(network: nn.Module, device: torch.device, plan: Plan) -> nn.Module:
+    """The network as the plan computes it: what can be done once is not done in each pass."""
+    if not plan.channels_last:  # torch as it comes
+        return copy.deepcopy(network).to(memory_format=torch.contiguous_format)
+    # What follows what does not depend on the size: a pass of a whole tile can take seconds.
+    prepared = fold_batch_norm(network, torch.zeros((1, 3, 64, 64), device=device))
+    for module in prepared.modules():
+        if isinstance(module, _CAST_BY_AUTOCAST):
+            module.to(_DTYPES[plan.precision])
+    return prepared.to(memory_format=torch.channels_last)
+
+
+@contextlib.contextmanager
+def _fastest_kernels() -> Iterator[None]:
+    """Let cuDNN try which kernels are fastest, unless the same ones are asked for each time."""
+    former = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = former
+
+
+@contextlib.contextmanager
+def _threads(number: int) -> Iterator[None]:
+    former = torch.get_num_threads()
+    if number in (0, former):
+        yield
+        return
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(former)
+
+
+@contextlib.contextmanager
+def without_advice() -> Iterator[None]:
+    """Keep what exporters and converters say of their own steps out of the terminal."""
+    former = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(former)
+
+
+@torch.no_grad()
+def fold_batch_norm(network: nn.Module, example_B3HW: Tensor) -> nn.Module:
+    """Copy a network, with every batch normalisation that directly follows a convolution folded into its weights.
+
+    What follows what is seen in one pass, so any network can be given. A convolution or a normalisation that is used
+    twice in a pass stays as it is. What else reads a convolution's result than the normalisation after it cannot be
+    seen; none of our architectures does, and whoever predicts with the copy compares its answers first.
+
+    Args:
+        network: is not changed.
+        example_B3HW: what it takes, on its device.
+    Returns:
+        In evaluation mode; up to rounding it answers as ``network`` does there.
+    """
+    folded = copy.deepcopy(network).eval()
+    calls: dict[nn.Module, int] = {}
+    # By the id of the result, which is kept so that its id stays its own.
+    made_by: dict[int, tuple[nn.Conv2d, Tensor]] = {}
+    pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
+
+    def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        calls[module] = calls.get(module, 0) + 1
+        if isinstance(module, nn.Conv2d):
+            made_by[id(output)] = (module, output)
+        elif isinstance(module, nn.BatchNorm2d) and id(inputs[0]) in made_by:
+            pairs.append((made_by[id(inputs[0])][0], module))
+
+    hooks = [m.register_forward_hook(note) for m in folded.modules() if isinstance(m, (nn.Conv2d, nn.BatchNorm2d))]
+    folded(example_B3HW)
+    for hook in hooks:
+        hook.remove()
+    names = {module: name for name, module in folded.named_modules()}
+    for convolution, normalisation in pairs:
+        # One without running statistics normalises by the batch at hand.
+        if calls[convolution] == calls[normalisation] == 1 and normalisation.running_mean is not None:
+            _fold(convolution, normalisation)
+            parent, _, name = names[normalisation].rpartition(".")
+            setattr(folded.get_submodule(parent), name, nn.Identity())
+    return folded
+
+
+def _fold(convolution: nn.Conv2d, normalisation: nn.BatchNorm2d) -> None:
+    assert normalisation.running_mean is not None
+    assert normalisation.running_var is not None
+    convolution.weight, convolution.bias = fuse_conv_bn_weights(
+        convolution.weight,
+        convolution.bias,
+        normalisation.running_mean,
+        normalisation.running_var,
+        normalisation.eps,
+        normalisation.weight,
+        normalisation.bias,
+    )

@@ -1,0 +1,307 @@
+"""Files in, masks, overlays and a table out: the trained model over folders of photographs, one after the other.
+
+Each photograph's row is written when its pictures are, so a run that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+from filelock import FileLock, Timeout
+
+from crackseg.data.image_files import Photograph
+from crackseg.data.images.files import read_image, read_photograph, write_mask
+from crackseg.errors import CracksegError
+from crackseg.files import write_bytes
+from crackseg.geometry.files import MeasureOptions, MeasureSummary, measure_files
+from crackseg.inference.detector import CrackAnalyzer, ModelSettings
+from crackseg.inference.drift import compare, measure_photograph, warn_of_drift, warn_of_use
+from crackseg.inference.table import (
+    COLUMNS,
+    TABLE_NAME,
+    Row,
+    add_warning,
+    describe_remarks,
+    find_warnings,
+    read_figures,
+    read_table,
+    write_table,
+)
+from crackseg.models.network import MIN_SIDE_PX
+from crackseg.progress import progress
+
+_OVERLAY_PX = 4096  # longest side
+_OVERLAY_QUALITY = 90
+_CRACK_RGB = (255, 40, 0)
+
+
+@dataclass(slots=True)
+class Summary:
+    """What a run over files did."""
+
+    num_images: int
+    num_predicted: int = 0
+    num_kept: int = 0  # from an earlier run
+    remarks: list[str] = field(default_factory=list)  # what was decided about a photograph when it was read
+    failed: list[str] = field(default_factory=list)  # what was wrong with each, with its path
+    seconds: float = 0.0
+
+
+def predict_files(
+    analyzer: CrackAnalyzer,
+    photographs: Sequence[Photograph],
+    out_dir: Path,
+    *,
+    model: str,
+    threshold: float | None = None,
+    overlays: bool = True,
+) -> tuple[Summary, list[dict[str, float]]]:
+    """Predict photographs one after the other, in constant memory.
+
+    A photograph is kept from an earlier run if its file, the model and the threshold are the same and its pictures are
+    there. One that cannot be read has its row, with the reason, and is tried again by the next run.
+
+    Args:
+        analyzer: the model.
+        photographs: from :func:`crackseg.data.image_files.find_photographs`.
+        out_dir: gets ``masks/``, ``overlays/`` and ``predictions.csv``; rows of other photographs in it stay.
+        model: what identifies the weights and settings.
+        threshold: in [0, 1]; None takes the model's.
+        overlays: draw the cracks on the photographs, as JPEG of at most 4,096 px.
+    Returns:
+        What was done; and the figures of each photograph that could be read.
+    Raises:
+        CracksegError: out_dir is in use, or holds results of other photographs under the same names.
+    """
+    started = time.monotonic()
+    threshold = analyzer.settings.operating_threshold if threshold is None else threshold
+    out_dir.mkdir(parents=True, exist_ok=True)
+    table_path = out_dir / TABLE_NAME
+    summary = Summary(len(photographs))
+    figures: list[dict[str, float]] = []
+    try:
+        with FileLock(out_dir / ".predictions.lock", timeout=0):
+            kept = _take_up(table_path, photographs, threshold, model, overlays, analyzer.settings)
+            with (
+                table_path.open("a", encoding="utf-8", errors="surrogateescape", newline="") as table,
+                progress(None, "predict", "image", total=len(photographs)) as bar,
+            ):
+                writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
+                _settle(analyzer, [p for p in photographs if str(p.path) not in kept])
+                for photograph in photographs:
+                    row = kept.get(str(photograph.path))
+                    if row is not None:
+                        summary.num_kept += 1
+                    else:
+                        row = _predict_file(analyzer, photograph, out_dir, model, threshold, overlays)
+                        writer.writerow(row)
+                        table.flush()
+                        summary.num_predicted += not row["error"]
+                    if row["error"]:
+                        summary.failed.append(row["error"])
+                        bar.write(f"left out: {row['error']}", file=sys.stderr)
+                    else:
+                        figures.append(read_figures(row))
+                        if row["remark"]:
+                            summary.remarks.append(f"{photograph.path}: {row['remark']}")
+                    bar.update()
+            if drift := warn_of_drift(compare(analyzer.settings.reference, figures)):
+                asked = {str(photograph.path) for photograph in photographs}
+                write_table(table_path, [add_warning(r, drift, asked) for r in read_table(table_path)])
+    except Timeout as error:
+        raise CracksegError(f"{out_dir}: another `crackseg predict` is writing here; wait for it") from error
+    except KeyboardInterrupt:
+        done = summary.num_predicted + summary.num_kept
+        raise KeyboardInterrupt(
+            f"stopped after {done} of {len(photographs)} photographs; the same command goes on from there"
+        ) from None
+    summary.seconds = time.monotonic() - started
+    return summary, figures
+
+
+def _settle(analyzer: CrackAnalyzer, photographs: Sequence[Photograph]) -> None:
+    """Choose how to compute by the first photograph; one that cannot be read or is too small says so in its row."""
+    if not photographs:
+        return
+    try:
+        image_HW3 = read_image(photographs[0].path)
+    except CracksegError:
+        return
+    if min(image_HW3.shape[:2]) >= MIN_SIDE_PX:
+        analyzer.predictor.settle(image_HW3, len(photographs))
+
+
+def _take_up(
+    table_path: Path,
+    photographs: Sequence[Photograph],
+    threshold: float,
+    model: str,
+    overlays: bool,
+    settings: ModelSettings,
+) -> dict[str, Row]:
+    """Find the rows that need not be made again, by image, and rewrite the table to hold only complete rows."""
+    rows = read_table(table_path)
+    by_image = {row["image"]: row for row in rows}
+    owner = {row["mask"]: row["image"] for row in rows if row["mask"]}
+    kept: dict[str, Row] = {}
+    asked = {str(photograph.path) for photograph in photographs}
+    for photograph in photographs:
+        image, mask = str(photograph.path), f"masks/{photograph.name}.png"
+        if owner.get(mask, image) != image and owner[mask] not in asked:
+            raise CracksegError(
+                f"{table_path.parent / mask} is the result of {owner[mask]}, and would be that of {image}, too; "
+                "choose another --out"
+            )
+        row = by_image.get(image)
+        if row is None or row["error"]:
+            continue
+        expected = _identify(photograph.path) | {"model": model, "threshold": repr(threshold), "mask": mask}
+        pictures = [row["mask"], *([row["overlay"]] if overlays else [])]
+        if expected.items() <= row.items() and all(p and (table_path.parent / p).is_file() for p in pictures):
+            kept[image] = row | {"warning": _warn(settings, read_figures(row))}
+    others = [row for image, row in by_image.items() if image not in asked]
+    write_table(table_path, [*others, *kept.values()])
+    return kept
+
+
+def _warn(settings: ModelSettings, figures: Mapping[str, float]) -> str:
+    """The column ``warning``: the model must not be used, or the photograph is unlike its own."""
+    return " ".join(warn_of_use(settings, [figures]))
+
+
+def _identify(path: Path) -> Row:
+    """What tells a file from an edited one, without reading it; nothing of a file that is not there."""
+    try:
+        status = path.stat()
+    except OSError:
+        return {"image": str(path), "size_bytes": "", "modified_ns": ""}
+    return {"image": str(path), "size_bytes": str(status.st_size), "modified_ns": str(status.st_mtime_ns)}
+
+
+def _predict_file(
+    analyzer: CrackAnalyzer,
+    photograph: Photograph,
+    out_dir: Path,
+    model: str,
+    threshold: float,
+    overlays: bool,
+) -> Row:
+    row = dict.fromkeys(COLUMNS, "") | _identify(photograph.path)
+    row |= {"model": model, "threshold": repr(threshold)}
+    try:
+        return row | _predict_into(analyzer, photograph, out_dir, threshold, overlays)
+    except CracksegError as error:
+        message = " ".join(str(error).split())
+        return row | {"error": message if str(photograph.path) in message else f"{photograph.path}: {message}"}
+
+
+def _predict_into(
+    analyzer: CrackAnalyzer, photograph: Photograph, out_dir: Path, threshold: float, overlays: bool
+) -> Row:
+    """Predict a photograph and write its pictures; the columns of its row that say what was found."""
+    decoded = read_photograph(photograph.path)
+    image_HW3, remark = decoded.image_HW3, decoded.remark
+    del decoded
+    measured = measure_photograph(image_HW3)
+    crack_prob_HW = analyzer.predictor.predict_prob(image_HW3)  # refuses a photograph of a few pixels
+    height, width = image_HW3.shape[:2]
+    # Of a hundred megapixels, a photograph and its map leave no room for a third thing of that size.
+    background_hw3 = _reduce(image_HW3)
+    del image_HW3
+    prediction = analyzer.describe_map(crack_prob_HW, threshold=threshold)
+    crack_mask_HW = prediction.crack_mask
+    for name in ("crack_fraction", "crack_length_px", "score", "confidence"):
+        measured[name] = getattr(prediction, name)
+    del prediction, crack_prob_HW
+    mask_path = f"masks/{photograph.name}.png"
+    write_mask(out_dir / mask_path, crack_mask_HW)
+    overlay_path = f"overlays/{photograph.name}.jpg" if overlays else ""
+    if overlays:
+        write_bytes(out_dir / overlay_path, draw_overlay(background_hw3, crack_mask_HW))
+    return {name: f"{value:.6g}" for name, value in measured.items()} | {
+        "width": str(width),
+        "height": str(height),
+        "mask": mask_path,
+        "overlay": overlay_path,
+        "remark": remark,
+        "warning": _warn(analyzer.settings, measured),
+    }
+
+
+def measure_masks(
+    photographs: Sequence[Photograph], out_dir: Path, *, mm_per_px: float | None = None
+) -> MeasureSummary:
+    """Measure the cracks of what :func:`predict_files` found, into the same folder, drawn on the photographs.
+
+    In constant memory; what was measured before is kept, and nothing is predicted again.
+
+    Args:
+        photographs: those that were predicted; of one that could not be read there is no mask and no measurement.
+        mm_per_px: scale, or None.
+    """
+    path_of = {photograph.name: photograph.path for photograph in photographs}
+    masks = [Photograph(out_dir / "masks" / f"{name}.png", name) for name in path_of]
+    failed = {row["image"] for row in read_table(out_dir / TABLE_NAME) if row["error"]}
+    masks = [mask for mask in masks if str(path_of[mask.name]) not in failed]
+    options = MeasureOptions(mm_per_px, crack_values=(255,))
+    return measure_files(
+        masks,
+        out_dir,
+        options,
+        find_photograph=lambda mask: path_of[mask.name],
+        warnings=find_warnings(m.path for m in masks),
+    )
+
+
+def draw_overlay(image_hw3: np.ndarray, crack_mask_HW: np.ndarray) -> bytes:
+    """Draw crack pixels in red on a photograph.
+
+    Where a pixel of the photograph stands for several of the mask it is red if any of them is crack, so that hair-thin
+    cracks stay.
+
+    Args:
+        image_hw3: uint8 (h, w, 3), RGB, of the mask's size or smaller.
+        crack_mask_HW: bool (H, W).
+    Returns:
+        A JPEG file's content.
+    """
+    height, width = image_hw3.shape[:2]
+    crack_hw: np.ndarray = crack_mask_HW.astype(np.uint8) * np.uint8(255)
+    if crack_hw.shape != (height, width):
+        crack_hw = cv2.resize(crack_hw, (width, height), interpolation=cv2.INTER_AREA)
+    picture = cv2.cvtColor(image_hw3, cv2.COLOR_RGB2BGR)
+    on = crack_hw > 0
+    picture[on] = (0.3 * picture[on] + 0.7 * np.array(_CRACK_RGB[::-1])).astype(np.uint8)
+    ok, content = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, _OVERLAY_QUALITY])
+    assert ok
+    return content.tobytes()
+
+
+def _reduce(image_HW3: np.ndarray) -> np.ndarray:
+    """Reduce a photograph whose longer side is over the overlays' to that."""
+    height, width = image_HW3.shape[:2]
+    share = _OVERLAY_PX / max(height, width)
+    if share >= 1:
+        return image_HW3
+    size = (max(1, round(width * share)), max(1, round(height * share)))
+    return cv2.resize(image_HW3, size, interpolation=cv2.INTER_AREA)
+
+
+def describe_summary(summary: Summary, out_dir: Path) -> str:
+    """Say in a line or two what was done."""
+    kept = f", {summary.num_kept} kept from before" if summary.num_kept else ""
+    failed = f", {len(summary.failed)} could not be read (column error)" if summary.failed else ""
+    done = (
+        f"{summary.num_predicted} of {summary.num_images} photographs predicted{kept}{failed}, "
+        f"in {summary.seconds:.1f} s: {out_dir / TABLE_NAME}"
+    )
+    if summary.remarks:
+        done += f"\n{describe_remarks(len(summary.remarks), summary.remarks[0])}"
+    return done

@@ -1,0 +1,33 @@
+"""Predict a split and save its maps, which `crackseg.evaluation.scoring` scores."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from crackseg.data.images.files import read_image, write_probability_map
+from crackseg.files import write_bytes
+from crackseg.inference.predictor import Predictor, sigmoid
+from crackseg.progress import progress
+from crackseg.types import PLAN_NAME, CrackSample
+
+
+def predict_split(predictor: Predictor, samples: Sequence[CrackSample], out_dir: Path) -> None:
+    """Write the probability map of each sample as ``out_dir/STEM.png``, 16 bits, and how they were computed.
+
+    Sixteen bits, since scoring stretches each map to its own minimum and maximum: eight would leave a flat map with
+    a few levels.
+    """
+    if out_dir.exists():
+        shutil.rmtree(out_dir)
+    out_dir.mkdir(parents=True)
+    if samples:
+        predictor.settle(read_image(samples[0].image_path), len(samples))
+    plan = json.dumps(predictor.plan.to_dict(), indent=2, sort_keys=True)
+    write_bytes(out_dir / PLAN_NAME, f"{plan}\n".encode())
+    images = (read_image(sample.image_path) for sample in samples)
+    results = zip(samples, predictor.predict_logits_of(images), strict=True)
+    for sample, logits_HW in progress(results, f"predict {out_dir.name}", "image", total=len(samples)):
+        write_probability_map(out_dir / f"{sample.stem}.png", sigmoid(logits_HW))

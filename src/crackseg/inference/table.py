@@ -1,0 +1,109 @@
+"""The table of predictions, ``predictions.csv``: a row for each photograph, with what was found and warnings."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+from collections.abc import Container, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from crackseg.errors import CracksegError
+from crackseg.files import write_bytes
+
+TABLE_NAME = "predictions.csv"
+COLUMNS = (
+    "image", "size_bytes", "modified_ns", "model", "threshold", "width", "height", "crack_fraction",
+    "crack_length_px", "score", "confidence", "brightness", "contrast", "sharpness", "mask", "overlay", "remark",
+    "warning", "error",
+)  # fmt: skip
+_ADDED = {"remark", "warning"}
+_log = logging.getLogger("crackseg")
+
+Row = dict[str, str]
+
+
+def write_table(path: Path, rows: Iterable[Row]) -> None:
+    """Write the table beside the old one and then in its place."""
+    buffer = io.StringIO(newline="")
+    writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_bytes(path, buffer.getvalue().encode("utf-8", "surrogateescape"))
+
+
+def is_table(header: Sequence[str]) -> bool:
+    """Tell the table of predictions by its columns; tables from before ``remark`` and ``warning`` are taken, too."""
+    return list(header) == [c for c in COLUMNS if c in header] and set(COLUMNS) - set(header) <= _ADDED
+
+
+def read_table(path: Path) -> list[Row]:
+    """Read the complete rows; the last one may be cut short by a kill or a full disk."""
+    if not path.exists():
+        return []
+    text = path.read_bytes().decode("utf-8", "surrogateescape")
+    header, _, body = text.partition("\n")
+    columns = header.split(",")
+    if not is_table(columns):
+        raise CracksegError(f"{path}: not a table of this version of crackseg; choose another --out")
+    rows = []
+    reader = csv.reader(io.StringIO(body, newline=""))
+    try:
+        for values in reader:
+            row = dict.fromkeys(COLUMNS, "") | dict(zip(columns, values, strict=False))
+            if len(values) == len(columns) and (row["error"] or _is_complete(row)):
+                rows.append(row)
+    except csv.Error:
+        _log.warning("%s is damaged after row %d; what is missing is predicted again", path, len(rows))
+    if not body.endswith("\n") and rows and rows[-1]["error"]:  # a row that ends in text may go on
+        rows.pop()
+    return rows
+
+
+def _is_complete(row: Row) -> bool:
+    try:
+        return all(np.isfinite(float(row[name])) for name in COLUMNS[7:14]) and bool(row["mask"])
+    except ValueError:
+        return False
+
+
+def read_figures(row: Row) -> dict[str, float]:
+    """Figures of a row without an error, by name."""
+    return {name: float(row[name]) for name in COLUMNS[7:14]}
+
+
+def add_warning(row: Row, warning: str, asked: Container[str]) -> Row:
+    """Append a warning to a row, if its image is asked for and was predicted."""
+    if row["image"] not in asked or row["error"]:
+        return row
+    return row | {"warning": " ".join(filter(None, (row["warning"], warning)))}
+
+
+def describe_remarks(count: int, example: str) -> str:
+    """Say in a line how many photographs were read with a remark, with one of them."""
+    return f"read with a remark: {count} (column remark), e.g. {example}"
+
+
+def find_warnings(masks: Iterable[Path]) -> dict[Path, str]:
+    """Look up what `crackseg predict` warned of where it wrote these masks, ``masks/NAME.png`` beside its table.
+
+    Returns:
+        The column ``warning`` of each mask that has something in it.
+    """
+    tables: dict[Path, dict[Path, str]] = {}
+    found = {}
+    for mask in masks:
+        folder = next((p.parent for p in mask.absolute().parents if p.name == "masks"), None)
+        if folder is None:
+            continue
+        if folder not in tables:
+            try:
+                rows = read_table(folder / TABLE_NAME)
+            except CracksegError:  # someone else's table
+                rows = []
+            tables[folder] = {folder / row["mask"]: row["warning"] for row in rows if row["warning"]}
+        if warning := tables[folder].get(mask.absolute()):
+            found[mask] = warning
+    return found

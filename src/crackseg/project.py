@@ -1,0 +1,105 @@
+"""The project folder, also seen from DVC's temporary copies; the layout of outputs/; an experiment's own code."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import crackseg
+from crackseg.errors import CracksegError
+from crackseg.files import write_bytes
+
+_TEMPORARY = (".dvc", "tmp", "exps")
+
+
+def find_root(start: Path | None = None) -> Path:
+    """The folder with params.yaml and dvc.yaml, at or above ``start`` (default: here); maybe DVC's clone."""
+    start = (start or Path.cwd()).resolve()
+    for folder in (start, *start.parents):
+        if (folder / "params.yaml").is_file() and (folder / "dvc.yaml").is_file():
+            return folder
+    raise CracksegError(f"no crackseg project at {start} or above it: expected params.yaml and dvc.yaml")
+
+
+def find_real_root(root: Path) -> Path:
+    """The project folder itself, also from inside a temporary clone of a DVC experiment.
+
+    DVC clones the whole git repository; a project in a sub-folder of it is in the same sub-folder of the clone.
+    """
+    parts = root.parts
+    for i in range(len(parts) - 2):
+        if parts[i : i + 3] == _TEMPORARY:
+            repository, below = Path(*parts[:i]), parts[i + 3 :]
+            found = (repository.joinpath(*below[start:]) for start in range(len(below)))
+            return next((folder for folder in found if (folder / "dvc.yaml").is_file()), repository)
+    return root
+
+
+class Layout:
+    """The paths of the pipeline; dvc.yaml names the same."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.params = root / "params.yaml"
+        self.data = root / "data"
+        outputs = root / "outputs"
+        self.prepared = outputs / "prepared"
+        self.data_versions = outputs / "data_versions.json"
+        self.weights = outputs / "model" / "weights.pt"
+        self.run = outputs / "model" / "run.json"
+        self.history = outputs / "model" / "history.csv"
+        self.training = outputs / "training.json"
+        self.predictions = outputs / "predictions"
+        self.scores = outputs / "scores"
+        self.report = outputs / "report"
+        self.registered = outputs / "registered.json"
+
+
+def is_made(path: Path) -> bool:
+    """Tell whether a stage made an output: in a clone, `dvc pull` leaves empty files and folders in its place."""
+    return any(path.iterdir()) if path.is_dir() else path.is_file() and path.stat().st_size > 0
+
+
+def require_made(path: Path) -> Path:
+    """Return an output that an earlier stage made.
+
+    Raises:
+        CracksegError: it did not.
+    """
+    if not is_made(path):
+        raise CracksegError(f"{path} was not made yet; run the whole pipeline with `dvc repro`")
+    return path
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Write JSON that diffs well."""
+    write_bytes(path, (json.dumps(content, indent=2, sort_keys=True) + "\n").encode())
+
+
+def read_json(path: Path) -> dict:
+    """Read what an earlier stage wrote.
+
+    Raises:
+        CracksegError: it did not, or the file is damaged.
+    """
+    try:
+        return json.loads(require_made(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CracksegError(f"{path} is damaged ({error}); run `dvc repro --force`") from error
+
+
+def run_own_code(root: Path) -> None:
+    """Start this command again with the package in ``root/src``, if it is running from elsewhere."""
+    source = root / "src"
+    running = Path(crackseg.__file__).resolve().parent
+    if not (source / "crackseg").is_dir() or running == (source / "crackseg").resolve():
+        return
+    command = [sys.executable, "-m", "crackseg", *sys.argv[1:]]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(source), os.environ.get("PYTHONPATH", "")])}
+    sys.stdout.flush()
+    if os.name == "posix":
+        os.execve(sys.executable, command, environment)  # the same process, so that signals reach it
+    sys.exit(subprocess.run(command, env=environment, check=False).returncode)

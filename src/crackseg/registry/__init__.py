@@ -1,0 +1,1 @@
+"""Versions of the registered model, and what is in production."""

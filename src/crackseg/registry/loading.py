@@ -1,0 +1,89 @@
+"""A finished model by its name in the registry, or from a folder."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from crackseg.errors import CracksegError
+from crackseg.inference.detector import SETTINGS_NAME, WEIGHTS_NAME, CrackAnalyzer
+from crackseg.tracking.store import Store, fetch_model
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model that can be used here.
+
+    Attributes:
+        analyzer: the model.
+        uri: ``models:/NAME/VERSION``, also if an alias was asked for; or the folder.
+        digest: of the weights and of the settings, 16 hexadecimal digits.
+    """
+
+    analyzer: CrackAnalyzer
+    uri: str
+    digest: str
+
+
+def load_model(uri: str, root: Path | None) -> LoadedModel:
+    """Load a finished model.
+
+    Args:
+        uri: ``models:/NAME/VERSION``, ``models:/NAME@ALIAS``, ``models:/NAME/STAGE``, or a folder that holds
+            ``weights.pt`` and ``settings.json``, at any depth (a version as it was downloaded).
+        root: the project whose store knows the name; not needed for a folder.
+    Raises:
+        CracksegError: there is no such model, or it is not one that was registered by crackseg.
+    """
+    if Path(uri).is_dir():
+        return _load_folder(Path(uri), uri)
+    if not uri.startswith("models:/"):
+        raise CracksegError(
+            f"--model {uri}: no such folder; expected models:/NAME@production, models:/NAME/VERSION or a folder with "
+            f"{WEIGHTS_NAME} and {SETTINGS_NAME}"
+        )
+    if root is None:
+        raise CracksegError(f"{uri}: only a project knows registered models; run crackseg in its folder")
+    pinned = pin_alias(uri, Store(root))
+    with tempfile.TemporaryDirectory() as scratch:
+        return _load_folder(fetch_model(pinned, Path(scratch)), pinned)
+
+
+def pin_alias(uri: str, store: Store) -> str:
+    """Name the version that ``models:/NAME@ALIAS`` or ``models:/NAME/STAGE`` means now; others are returned as is.
+
+    Raises:
+        CracksegError: no version has that alias, or is in that stage.
+    """
+    match = re.fullmatch(r"models:/([^/@]+)([/@])(?!(?:\d+|latest)$)([^/@]+)", uri)
+    if match is None:
+        return uri
+    name, separator, alias = match.groups()
+    version = store.find_version(name, alias) if separator == "@" else store.find_version(name, stage=alias)
+    if version is not None:
+        return f"models:/{name}/{version}"
+    candidate = store.find_version(name, "candidate")
+    if candidate is None:
+        advice = "train and register a model first, with `dvc repro`"
+    elif alias.lower() == "production":
+        advice = f"promote one with `crackseg promote`, or try the newest with --model models:/{name}@candidate"
+    else:
+        advice = f"there is models:/{name}@candidate; `crackseg ui` shows the others"
+    raise CracksegError(f"{uri}: no version of {name} is called {alias} in {store.uri}; {advice}")
+
+
+def _load_folder(folder: Path, uri: str) -> LoadedModel:
+    files = {name: sorted(folder.rglob(name)) for name in (WEIGHTS_NAME, SETTINGS_NAME)}
+    for name, found in files.items():
+        if len(found) != 1:
+            raise CracksegError(
+                f"{uri}: expected one {name} in it, found {len(found)}; a model that was registered before it carried "
+                f"{SETTINGS_NAME} must be registered anew (`dvc repro --force --single-item register`)"
+            )
+    weights_path, settings_path = (found[0] for found in files.values())
+    digest = hashlib.sha256(weights_path.read_bytes())
+    digest.update(settings_path.read_bytes())
+    return LoadedModel(CrackAnalyzer.load(weights_path, settings_path), uri, digest.hexdigest()[:16])

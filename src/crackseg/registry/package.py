@@ -1,0 +1,184 @@
+"""What a version of the model carries beside its weights: settings, reference statistics, and a probe.
+
+The probe is a few validation images with the answers of this version, so that whoever loads it, wherever, can check
+that it still gives them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from crackseg.data.catalog import spread_evenly
+from crackseg.data.images.files import encode_png, read_image, read_mask, write_mask
+from crackseg.errors import CracksegError
+from crackseg.evaluation.metrics import ScoreAccumulator, count_image
+from crackseg.evaluation.stored_maps import ScoredMap, changes_maps
+from crackseg.files import write_bytes
+from crackseg.geometry.postprocessing import postprocess_map
+from crackseg.inference.detector import CrackAnalyzer, ModelSettings, ReferenceStatistics, measure_confidence
+from crackseg.inference.drift import measure_photograph
+from crackseg.inference.predictor import Predictor, build_predictor
+from crackseg.models.weights_file import load_network
+from crackseg.params import PostprocessParams, PredictParams
+from crackseg.types import CrackPrediction, CrackSample
+
+PROBE_NAME = "probe"
+PROBE_FILE = "probe.json"
+_PROBE_IMAGES = 4
+_MOST_IMAGES = 200  # measured for the reference, spread evenly over the dataset
+_RAW_THRESHOLDS = 1024  # as in training: raw probabilities may fill a small part of [0, 1]
+# What other processors and precisions may change: on UAV75, bfloat16 instead of float32 moved a U-Net's scores by 0.001
+# and its crack fractions and lengths by up to 2 %. A wrong model or threshold moves them by far more.
+_TOLERANCE = {"relative": 0.1, "crack_fraction": 0.002, "crack_length_px": 16.0, "score": 0.03, "ods": 0.05}
+
+
+def build_analyzer(
+    weights_path: Path,
+    train_samples: Sequence[CrackSample],
+    val_samples: Sequence[CrackSample],
+    postprocessing: PostprocessParams,
+    *,
+    dataset: str,
+    device: str = "auto",
+    precision: str = "auto",
+) -> CrackAnalyzer:
+    """Complete trained weights to a finished model: operating threshold, post-processing, reference statistics.
+
+    Training chose the threshold on the maps as they are. If post-processing changes them, it is chosen anew: the best F
+    (paper protocol, tolerance 2 px) on validation maps after post-processing, since that is what it is applied to.
+
+    Args:
+        weights_path: written by the training.
+        train_samples: prepared; brightness, contrast and sharpness are measured on them, on 200 at most.
+        val_samples: prepared; crack fraction and confidence are predicted on them, on 200 at most.
+        postprocessing: what the model does to a map before its threshold.
+        dataset: what it was trained on.
+        device, precision: as ``train.device`` and ``train.precision``.
+    Raises:
+        CracksegError: the weights or a sample cannot be read, or there is no sample.
+    """
+    if not train_samples or not val_samples:
+        raise CracksegError(
+            f"{dataset}: no training or no validation images; see `crackseg data validate {dataset}`"
+        )
+    network, extra = load_network(weights_path)
+    predictor = build_predictor(network, PredictParams(**extra["predict"]), device=device, precision=precision)
+    threshold, val_values = _survey(
+        predictor,
+        spread_evenly(val_samples, _MOST_IMAGES),
+        postprocessing,
+        threshold=float(extra["operating_threshold"]),
+    )
+    photographs = [
+        measure_photograph(read_image(s.image_path)) for s in spread_evenly(train_samples, _MOST_IMAGES)
+    ]
+    values = {name: tuple(p[name] for p in photographs) for name in ("brightness", "contrast", "sharpness")}
+    settings = ModelSettings(
+        operating_threshold=threshold,
+        predict=predictor.params,
+        postprocess=postprocessing,
+        reference=ReferenceStatistics(num_images=len(photographs), **values, **val_values),
+        data_source=extra["data_source"],
+        dataset=dataset,
+        run_id=extra["run_id"],
+    )
+    return CrackAnalyzer(predictor, settings)
+
+
+def write_probe(folder: Path, analyzer: CrackAnalyzer, val_samples: Sequence[CrackSample]) -> None:
+    """Write up to four validation images, their masks, and what the model says of them.
+
+    ``probe.json`` holds ``settings`` (the model's, without its reference statistics), ``images`` (by stem:
+    crack_fraction, crack_length_px, score), ``ods`` (paper protocol, tolerance 2 px, over these images) and
+    ``tolerance`` (see :func:`compare_answers`).
+
+    Args:
+        folder: is made.
+        analyzer: the finished model.
+        val_samples: the images are spread evenly over those that show a crack.
+    """
+    cracked = [s for s in val_samples if read_mask(s.mask_path).any()]
+    answers = {}
+    scores = ScoreAccumulator()
+    for sample in spread_evenly(cracked or val_samples, _PROBE_IMAGES):
+        image_HW3, mask_HW = read_image(sample.image_path), read_mask(sample.mask_path)
+        write_bytes(folder / "images" / f"{sample.stem}.png", encode_png(image_HW3))
+        write_mask(folder / "masks" / f"{sample.stem}.png", mask_HW)
+        prediction = analyzer.analyze(image_HW3)
+        answers[sample.stem] = _answer(prediction)
+        scored = ScoredMap(prediction.crack_prob, mask_HW)
+        scores.add(scored.count(analyzer.settings.postprocess), sample.stem)
+    content = {
+        "settings": analyzer.settings.model_dump(mode="json", exclude={"reference"}),
+        "images": answers,
+        "ods": scores.result().paper.ods,
+        "tolerance": _TOLERANCE,
+    }
+    write_bytes(folder / PROBE_FILE, (json.dumps(content, indent=2, sort_keys=True) + "\n").encode())
+
+
+def compare_answers(probe: Mapping[str, Any], answers: Mapping[str, Mapping[str, float]], ods: float) -> list[str]:
+    """Compare answers, however they were obtained, with a probe's.
+
+    A figure may differ by ``tolerance[figure]``, or by the share ``tolerance["relative"]`` of what it was.
+
+    Args:
+        probe: the content of ``probe.json``.
+        answers: by stem, crack_fraction, crack_length_px and score.
+        ods: over the probe.
+    Returns:
+        What differs by more, in words; empty if nothing does.
+    """
+    tolerance = probe["tolerance"]
+    pairs = [
+        (f"{figure} of {stem}", figure, expected, answers[stem][figure])
+        for stem, figures in probe["images"].items()
+        for figure, expected in figures.items()
+    ]
+    pairs.append(("ODS over the probe", "ods", probe["ods"], ods))
+    return [
+        f"{name} was {expected:.5g} and is {found:.5g}"
+        for name, figure, expected, found in pairs
+        if not abs(found - expected) <= max(tolerance[figure], tolerance["relative"] * abs(expected))
+    ]
+
+
+def _survey(
+    predictor: Predictor, samples: Sequence[CrackSample], postprocessing: PostprocessParams, *, threshold: float
+) -> tuple[float, dict[str, tuple[float, ...]]]:
+    """Predict each validation image once: the operating threshold, and ``crack_fraction`` and ``confidence`` of each.
+
+    The threshold is the given one, unless post-processing changes the maps. Then every threshold's crack fraction is
+    kept until one is chosen, instead of the maps, which could fill the memory.
+    """
+    chooses = changes_maps(postprocessing)
+    scores = ScoreAccumulator(num_thresholds=_RAW_THRESHOLDS)
+    fractions, confidences = [], []
+    for sample in samples:
+        prob_HW = predictor.predict_prob(read_image(sample.image_path))
+        confidences.append(measure_confidence(prob_HW))
+        if chooses:
+            processed_HW = postprocess_map(prob_HW, **postprocessing.model_dump())
+            mask_HW = read_mask(sample.mask_path)
+            counts = count_image(processed_HW, mask_HW, num_thresholds=_RAW_THRESHOLDS, min_max=False)
+            scores.add(counts, sample.stem)
+            fractions.append(counts.predicted / prob_HW.size)
+        else:
+            fractions.append(np.array([np.count_nonzero(prob_HW >= threshold) / prob_HW.size]))
+    chosen = 0
+    if chooses:
+        threshold = scores.result().paper.threshold
+        chosen = round(threshold * (_RAW_THRESHOLDS - 1))
+    return threshold, {
+        "crack_fraction": tuple(float(of_image[chosen]) for of_image in fractions),
+        "confidence": tuple(confidences),
+    }
+
+
+def _answer(prediction: CrackPrediction) -> dict[str, float]:
+    return {name: getattr(prediction, name) for name in ("crack_fraction", "crack_length_px", "score")}

@@ -1,0 +1,238 @@
+"""From a registered version to production: which version, past which gate, and what is shown of all versions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from mlflow.entities.model_registry import ModelVersion
+from ruamel.yaml import YAML
+
+from crackseg.data.catalog import list_samples, spread_evenly
+from crackseg.errors import CracksegError
+from crackseg.evaluation.bootstrap import parse_metric
+from crackseg.params import Params, load_params
+from crackseg.project import Layout, is_made, read_json
+from crackseg.registry.gate import GateData, run_gate, shorten
+from crackseg.registry.production import Production, RegistryState
+from crackseg.registry.promotion_log import Check, Record, check_reason
+from crackseg.registry.register import CANDIDATE_ALIAS
+from crackseg.tracking.store import Store
+
+_WEIGHTS_TAG = "weights_sha256"
+_FIGURES = ("ods", "ois", "ap")
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What the gate found, and what followed.
+
+    Attributes:
+        version: that was to be promoted.
+        champion: what was in production; None if nothing was.
+        checks: the gate's.
+        record: of the promotion; None if nothing was changed.
+    """
+
+    version: str
+    champion: str | None
+    checks: tuple[Check, ...]
+    record: Record | None
+
+    @property
+    def passed(self) -> bool:
+        """No check has failed."""
+        return all(check.status != "failed" for check in self.checks)
+
+
+def open_production(root: Path) -> Production:
+    """The registered model that params.yaml names."""
+    name = load_params(root / "params.yaml").registry.model_name
+    return Production(Store(root), name)
+
+
+def promote(
+    production: Production,
+    *,
+    version: str | None = None,
+    best: bool = False,
+    metric: str = "mean/ods",
+    max_images: int | None = None,
+    force: bool = False,
+    reason: str = "",
+    dry_run: bool = False,
+) -> Decision:
+    """Run the gate for a version, and put it into production if it passes.
+
+    Args:
+        production: what it goes into; repaired by the caller.
+        version: its number; None takes ``best``, or else the alias ``candidate``.
+        best: take the version with the best validation score on the present data.
+        metric: that it must be better on, as MLflow names it.
+        max_images: score at most so many images of each dataset.
+        force: promote although the gate fails; ``reason`` says why.
+        dry_run: only look.
+    Raises:
+        CracksegError: there is no such version, it is in production already, it has no scores or is not ours, the
+            data is not there, or somebody else was faster. Nothing is changed then.
+    """
+    if force or reason:
+        reason = check_reason(reason)
+    root = production.store.root
+    params = load_params(root / "params.yaml")
+    parsed = parse_metric(metric, params.data.test_datasets)
+    state = production.read()
+    present = read_data_version(root)
+    challenger = choose_version(state, production.name, version, best=best, data_md5=present)
+    champion = state.versions.get(state.in_production) if state.in_production else None
+    if champion is not None and champion.version == challenger.version:
+        raise CracksegError(f"version {challenger.version} is in production already; nothing to promote")
+    data = read_gate_data(root, params, present, max_images) if champion else None
+    checks = run_gate(production.name, challenger, champion, data, parsed, params.registry)
+    in_production = str(champion.version) if champion else None
+    decision = Decision(str(challenger.version), in_production, tuple(checks), None)
+    if dry_run or not (decision.passed or force):
+        return decision
+    record = production.promote(
+        decision.version,
+        state,
+        reason=reason or f"passed the gate on {parsed}",
+        checks=checks,
+        data_md5=data.md5 if data else "",
+        forced=not decision.passed,
+    )
+    return replace(decision, record=record)
+
+
+def choose_version(
+    state: RegistryState, name: str, wanted: str | None, *, best: bool, data_md5: str
+) -> ModelVersion:
+    """The version to promote.
+
+    Validation scores are compared only between versions of the present data: another split is another exam.
+
+    Raises:
+        CracksegError: there is none, or it was not registered by crackseg.
+    """
+    if wanted is not None and best:
+        raise CracksegError("give either VERSION or --best")
+    if best:
+        scored = {
+            v: _read_score(found, "val/ods") for v, found in state.versions.items() if _WEIGHTS_TAG in found.tags
+        }
+        ranked = sorted(
+            (score, int(v))
+            for v, score in scored.items()
+            if score is not None and state.versions[v].tags.get("data.md5") == data_md5
+        )
+        if not ranked:
+            raise CracksegError(
+                f"no version of {name!r} has a validation score on the present data ({shorten(data_md5) or 'none'}); "
+                f"`crackseg models` shows what there is, `crackseg promote VERSION` takes one"
+            )
+        return state.versions[str(ranked[-1][1])]
+    if wanted is None:
+        wanted = state.aliases.get(CANDIDATE_ALIAS)
+        if wanted is None:
+            raise CracksegError(
+                f"no version of {name!r} has the alias {CANDIDATE_ALIAS}; name a VERSION or --best"
+            )
+    version = state.get_version(wanted, name)
+    if _WEIGHTS_TAG not in version.tags:
+        raise CracksegError(
+            f"version {version.version} of {name!r} is not a model of crackseg (no tag {_WEIGHTS_TAG}): another "
+            "project's under the same name? registry.model_name in params.yaml names ours"
+        )
+    missing = [tag for tag in ("val/ods", "mean/ods") if _read_score(version, tag) is None]
+    if missing:
+        raise CracksegError(
+            f"version {version.version} of {name!r} has no scores ({', '.join(missing)}); register it with `dvc repro`"
+        )
+    return version
+
+
+def read_data_version(root: Path) -> str:
+    """The md5 in data.dvc; empty if there is none."""
+    path = root / "data.dvc"
+    if not path.is_file():
+        return ""
+    return str(YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))["outs"][0]["md5"])
+
+
+def read_gate_data(root: Path, params: Params, data_md5: str, max_images: int | None) -> GateData:
+    """The prepared images that champion and challenger are scored on.
+
+    Raises:
+        CracksegError: they are not there, or of another data version than data.dvc.
+    """
+    layout = Layout(root)
+    if not is_made(layout.data_versions):
+        raise CracksegError(
+            f"champion and challenger are scored on {layout.prepared}, which is not there; make it with "
+            "`dvc repro prepare`"
+        )
+    md5 = read_json(layout.data_versions)["md5"]
+    if md5 != data_md5:
+        raise CracksegError(
+            f"{layout.prepared} was made of data {shorten(md5)} and data.dvc says {shorten(data_md5) or 'nothing'}; "
+            "run `dvc repro prepare`"
+        )
+    every = {d: list_samples(layout.prepared, d, params.data.evaluate_split) for d in params.data.test_datasets}
+    if empty := [d for d, samples in every.items() if not samples]:
+        raise CracksegError(f"no {params.data.evaluate_split} images of {', '.join(empty)} in {layout.prepared}")
+    chosen = {d: spread_evenly(samples, max_images) for d, samples in every.items()}
+    left_out = sum(len(every[d]) - len(chosen[d]) for d in every)
+    return GateData(chosen, md5, params.evaluate, left_out)
+
+
+def list_versions(production: Production) -> list[dict[str, Any]]:
+    """What the registry knows of each version, oldest first, for tables and JSON."""
+    state = production.read()
+    runs = {run.run_id: run for run in production.store.finished_runs()}
+    listed = []
+    for number, version in state.versions.items():
+        tags = version.tags
+        run = runs.get(version.run_id or "")
+        promotions = [r for r in state.records if r.to_version == number]
+        last = promotions[-1] if promotions else None
+        datasets: dict[str, dict[str, float]] = {}
+        for key in tags:
+            dataset, _, figure = key.rpartition("/")
+            score = _read_score(version, key)
+            if dataset not in ("", "mean", "val") and figure in _FIGURES and score is not None:
+                datasets.setdefault(dataset, {})[figure] = score
+        listed.append(
+            {
+                "version": number,
+                "aliases": sorted(alias for alias, target in state.aliases.items() if target == number),
+                "stage": state.stage_of(number),
+                "val_ods": _read_score(version, "val/ods"),
+                "mean_ods": _read_score(version, "mean/ods"),
+                "datasets": datasets,
+                "data_md5": tags.get("data.md5", ""),
+                "data_source": tags.get("data.source", ""),
+                "architecture": tags.get("architecture", ""),
+                "git_commit": tags.get("git.commit", ""),
+                "run_id": version.run_id or "",
+                "run_name": run.name if run else "",
+                "registered": _format_time(version.creation_timestamp),
+                "registered_by": (run.tags.get("mlflow.user", "") if run else ""),
+                "in_production_since": last.time if last and state.in_production == number else None,
+                "promoted": last.time if last else None,
+                "promoted_by": last.user if last else None,
+            }
+        )
+    return listed
+
+
+def _read_score(version: ModelVersion, tag: str) -> float | None:
+    try:
+        return float(version.tags[tag])
+    except (KeyError, ValueError):
+        return None
+
+
+def _format_time(milliseconds: int) -> str:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

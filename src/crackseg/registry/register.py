@@ -1,0 +1,148 @@
+"""Trained weights as versions of a registered model in MLflow."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+import warnings
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+import mlflow
+from filelock import FileLock
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+import crackseg
+from crackseg.errors import CracksegError, first_line
+from crackseg.inference.detector import SETTINGS_NAME, WEIGHTS_NAME, ModelSettings
+from crackseg.models import ARCHITECTURES
+from crackseg.models.state_dicts import read_weights
+from crackseg.tracking.store import Store
+
+CANDIDATE_ALIAS = "candidate"
+_WEIGHTS_TAG = "weights_sha256"
+_SETTINGS_TAG = "settings_sha256"
+# Of the registered model in MLflow, for a colleague who finds it there. MLflow keeps line breaks.
+_DESCRIPTION = (
+    "Finds hair-thin cracks in photographs of roads and concrete, pixel by pixel. The run behind each version has its "
+    "settings, curves and maps; its card is the version's description.\n\n"
+    "In production is `models:/{name}@production`. `crackseg promote` puts a version there, past a gate; "
+    "`crackseg rollback` takes it back; `crackseg history` lists who did so, when and why. Moving the alias by hand "
+    "goes past the gate, and the next command puts it on record.\n\n"
+    "```\ncrackseg predict PHOTOGRAPHS --model models:/{name}@production --out FOUND\n```\n"
+)
+_REQUIREMENTS = (
+    "torch",
+    "torchvision",
+    "filelock",
+    "mlflow",
+    "numpy",
+    "opencv-python-headless",
+    "pandas",
+    "pillow",
+    "pydantic",
+    "ruamel.yaml",
+    "scikit-image",
+    "scipy",
+)
+
+
+def register_model(
+    store: Store,
+    *,
+    run_id: str,
+    weights_path: Path,
+    settings_path: Path,
+    probe_dir: Path,
+    name: str,
+    tags: Mapping[str, object],
+) -> ModelVersion:
+    """Register a finished model as a version of the model ``name``, and point the alias ``candidate`` at it.
+
+    What is a version already (same run, weights, threshold, tiles and post-processing) is not registered again; its
+    tags are renewed.
+
+    Args:
+        store: where to.
+        run_id: the training's run; the model is logged there.
+        weights_path: written by ``save_weights``, under any name; the version carries it as ``weights.pt``.
+        settings_path: holds ``crackseg.inference.detector.ModelSettings``; carried as ``settings.json``.
+        probe_dir: written by ``crackseg.registry.package.write_probe``.
+        tags: what to show with the version.
+    Raises:
+        CracksegError: the run or the registry does not answer.
+    """
+    run_id = store.get_run(run_id).info.run_id  # another, if the run was imported from another store
+    digests = {
+        _WEIGHTS_TAG: hashlib.sha256(weights_path.read_bytes()).hexdigest(),
+        _SETTINGS_TAG: _hash_settings(settings_path),
+    }
+    artifacts = {"weights": weights_path, "settings": settings_path, "probe": probe_dir}
+    try:
+        with FileLock(store.home / "registry.lock"):
+            found = _find_version(store, name, run_id, digests)
+            registered = found or _log_model(store, run_id, artifacts, name)
+            for key, value in {**tags, **digests}.items():
+                store.client.set_model_version_tag(name, registered.version, key, str(value))
+            store.client.set_registered_model_alias(name, CANDIDATE_ALIAS, registered.version)
+    except MlflowException as error:
+        raise CracksegError(
+            f"the model {name!r} cannot be registered in {store.uri}: {first_line(error)}"
+        ) from error
+    return registered
+
+
+def _hash_settings(path: Path) -> str:
+    """What decides the answers: the reference statistics, whose last digits depend on the processor, do not."""
+    deciding = ModelSettings.read(path).model_dump_json(exclude={"reference"})
+    return hashlib.sha256(deciding.encode()).hexdigest()
+
+
+def _find_version(store: Store, name: str, run_id: str, digests: Mapping[str, str]) -> ModelVersion | None:
+    versions = store.client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
+    return next((v for v in versions if digests.items() <= v.tags.items()), None)
+
+
+def _log_model(store: Store, run_id: str, artifacts: Mapping[str, Path], name: str) -> ModelVersion:
+    package = Path(crackseg.__file__).parent
+    spec = read_weights(artifacts["weights"]).model
+    assert spec is not None, artifacts  # save_weights wrote it
+    requirements = _REQUIREMENTS + ARCHITECTURES[spec["architecture"]].extra_packages
+    status = store.get_run(run_id).info.status
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        mlflow.start_run(run_id=run_id),
+        warnings.catch_warnings(),
+    ):
+        # Whoever loads a version finds its files by their names.
+        weights = shutil.copyfile(artifacts["weights"], Path(scratch) / WEIGHTS_NAME)
+        settings = shutil.copyfile(artifacts["settings"], Path(scratch) / SETTINGS_NAME)
+        carried = dict(artifacts) | {"weights": weights, "settings": settings}
+        # MLflow asks for type hints and an input example, from which it would derive a signature; we give ours.
+        warnings.simplefilter("ignore", UserWarning)
+        from crackseg.registry.pyfunc import SIGNATURE
+
+        logged = mlflow.pyfunc.log_model(
+            name="model",
+            python_model=str(package / "registry" / "pyfunc.py"),
+            artifacts={key: str(path) for key, path in carried.items()},
+            code_paths=[str(_copy_package(package, Path(scratch)))],
+            signature=SIGNATURE,
+            pip_requirements=[f"{r}=={version(r)}" for r in requirements],
+        )
+    if status != "FINISHED":  # leaving the `with` marked it so
+        store.client.set_terminated(run_id, status)
+    try:
+        store.client.create_registered_model(name, description=_DESCRIPTION.format(name=name))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    return store.client.create_model_version(name, logged.model_uri, run_id=run_id, model_id=logged.model_id)
+
+
+def _copy_package(package: Path, scratch: Path) -> Path:
+    """Copy the package's source without caches, so that the logged code is the same on every machine."""
+    return Path(shutil.copytree(package, scratch / "crackseg", ignore=shutil.ignore_patterns("__pycache__")))

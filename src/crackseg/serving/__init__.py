@@ -1,0 +1,1 @@
+"""A registered version at work: HTTP, Spark, export, the inspection page."""

@@ -1,0 +1,146 @@
+"""Which version a command is about, and the scoring server as a process of its own."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import re
+import socket
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from crackseg.data.catalog import warn_of_source
+from crackseg.errors import CracksegError
+from crackseg.inference.detector import SETTINGS_NAME, ModelSettings
+from crackseg.project import find_root
+from crackseg.registry.card import write_card
+from crackseg.registry.loading import pin_alias
+from crackseg.registry.production import PRODUCTION_ALIAS
+from crackseg.registry.promotion import open_production
+from crackseg.tracking.store import Store
+
+_HOST = "127.0.0.1"
+_log = logging.getLogger("crackseg")
+
+
+def find_production(root: Path) -> str:
+    """The URI of what is in production; a promotion that was killed half-way is finished first.
+
+    Raises:
+        CracksegError: no model is registered, or the registry does not answer.
+    """
+    production = open_production(root)
+    for note in production.repair():
+        _log.warning("note: %s", note)
+    return f"models:/{production.name}@{PRODUCTION_ALIAS}"
+
+
+def find_model(uri: str | None) -> tuple[str, Store | None]:
+    """A model, and the store that knows it.
+
+    Args:
+        uri: ``models:/NAME@ALIAS``, ``models:/NAME/VERSION`` or a folder; None: what is in production.
+    Returns:
+        ``models:/NAME/VERSION`` and its store; or the folder and None.
+    Raises:
+        CracksegError: no such model.
+    """
+    if uri and Path(uri).is_dir():
+        if not (Path(uri) / "MLmodel").is_file():
+            raise CracksegError(f"--model {uri}: the folder holds no MLmodel; expected a downloaded version")
+        return str(Path(uri).resolve()), None
+    store, version = _find_version(uri)
+    return f"models:/{version.name}/{version.version}", store
+
+
+def find_warning(model_uri: str, store: Store | None) -> str:
+    """Look up the warning of a model that must not be used, a sentence; "" for others.
+
+    Args:
+        model_uri, store: from :func:`find_model`.
+    """
+    if store:
+        name, version = model_uri.removeprefix("models:/").split("/")
+        return warn_of_source(store.client.get_model_version(name, version).tags.get("data.source", ""))
+    found = sorted(Path(model_uri).rglob(SETTINGS_NAME))
+    return warn_of_source(ModelSettings.read(found[0]).data_source) if found else ""
+
+
+def run_scoring_server(
+    model_uri: str,
+    store: Store | None,
+    *,
+    port: int,
+    max_bytes: int,
+    max_pixels: int,
+    timeout_s: int,
+    warning: str = "",
+) -> NoReturn:
+    """Become the scoring server; see ``crackseg.serving.http``.
+
+    Args:
+        model_uri, store: from :func:`find_model`.
+        port: on 127.0.0.1.
+        max_bytes: of a request.
+        max_pixels: of its images together.
+        timeout_s: after which a request is given up with status 504.
+        warning: from :func:`find_warning`; every answer carries it.
+    Raises:
+        CracksegError: the port is taken.
+    """
+    check_port(_HOST, port)
+    spec = importlib.util.find_spec("crackseg.serving.http")
+    assert spec
+    assert spec.origin
+    environment = os.environ | {"MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT": str(timeout_s)}
+    if store:
+        environment["MLFLOW_TRACKING_URI"] = store.uri
+    sys.stdout.flush()
+    os.execve(
+        sys.executable,
+        [
+            sys.executable, "-I", spec.origin, model_uri,
+            f"--port={port}", f"--max-bytes={max_bytes}", f"--max-pixels={max_pixels}",
+            f"--warning={warning}",
+        ],
+        environment,
+    )  # fmt: skip
+
+
+def check_port(host: str, port: int) -> None:
+    """Raise CracksegError if nothing can listen on a port of this machine."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise CracksegError(
+                f"port {port} of {host} cannot be used ({error.strerror}); choose another --port"
+            ) from error
+
+
+def renew_card(uri: str | None) -> str:
+    """Write the model card of a registered version anew; returns it."""
+    return write_card(*_find_version(uri))
+
+
+def _find_version(uri: str | None) -> tuple[Store, ModelVersion]:
+    root = find_root()
+    uri = uri or find_production(root)
+    store = Store(root)
+    match = re.fullmatch(r"models:/([^/@]+)/(\d+)", pin_alias(uri, store))
+    if match is None:
+        raise CracksegError(
+            f"--model {uri}: expected models:/NAME@ALIAS, models:/NAME/VERSION with a number, or a version's folder"
+        )
+    try:
+        return store, store.client.get_model_version(*match.groups())
+    except MlflowException as error:
+        raise CracksegError(
+            f"{uri}: no such version in {store.uri}; `crackseg models` shows what there is"
+        ) from error

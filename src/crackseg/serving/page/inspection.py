@@ -1,0 +1,104 @@
+"""One photograph on the page: the model sees it once, every threshold afterwards is answered from the kept map.
+
+Shape legend: H, W the photograph.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from crackseg.data.images.files import decode_photograph
+from crackseg.errors import CracksegError
+from crackseg.geometry.postprocessing import postprocess_map
+from crackseg.inference.detector import CrackAnalyzer, measure_confidence
+from crackseg.inference.drift import Unusual, find_unusual, measure_photograph, warn_of_use
+from crackseg.serving.page.pictures import encode_heat, encode_view
+
+THRESHOLD_STEP = 0.001  # of the page's slider
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """A photograph that the model has seen.
+
+    Attributes:
+        name: of its file.
+        image_path: the file.
+        map_path: the post-processed map, a float ``.npy`` (H, W); the cracks at a threshold are this map at that
+            threshold, whatever the post-processing (:func:`crackseg.geometry.postprocessing.postprocess_map`).
+        operating_threshold: the model's own.
+        figures: of the photograph, as :mod:`crackseg.inference.drift` names them, at the model's own threshold.
+        unusual: figures in which it is unlike the photographs that the model was made with.
+        warning: that the model must not be used, or that the photograph is unlike its own; for the tables.
+        remark: how the photograph was read, where something was decided; "" elsewhere.
+        view, heat: JPEG files' contents, see :mod:`crackseg.serving.page.pictures`.
+    """
+
+    name: str
+    image_path: Path
+    map_path: Path
+    operating_threshold: float
+    figures: dict[str, float]
+    unusual: tuple[Unusual, ...]
+    view: bytes
+    heat: bytes
+    warning: str = ""
+    remark: str = ""
+
+    def exact_threshold(self, slider_value: float) -> float:
+        """The threshold that a value of the slider means.
+
+        The slider has steps; where it stands at the model's own threshold it means exactly that one, so that the page
+        shows what ``crackseg predict`` writes.
+        """
+        nearest = abs(slider_value - self.operating_threshold) <= THRESHOLD_STEP / 2
+        return self.operating_threshold if nearest else slider_value
+
+    def find_cracks(self, threshold: float) -> np.ndarray:
+        """The crack mask at a threshold in [0, 1]; bool (H, W)."""
+        return np.load(self.map_path, mmap_mode="r") >= threshold
+
+
+def inspect_photograph(analyzer: CrackAnalyzer, image_path: Path, map_path: Path) -> Inspection:
+    """Decode a photograph, run the model over it and keep its map.
+
+    Args:
+        analyzer: the model.
+        image_path: any file.
+        map_path: where the map goes.
+    Raises:
+        CracksegError: the file is no photograph that can be read, or the model refuses it.
+    """
+    name = image_path.name
+    try:
+        content = image_path.read_bytes()
+    except OSError as error:
+        raise CracksegError(f"{name}: cannot be read ({error.strerror}); drop it again") from error
+    photograph = decode_photograph(content, name=name)
+    image_HW3 = photograph.image_HW3
+    figures = measure_photograph(image_HW3)
+    view = encode_view(image_HW3)
+    try:
+        crack_prob_HW = analyzer.predictor.predict_prob(image_HW3)
+    except CracksegError as error:
+        raise CracksegError(f"{name}: {error}") from error
+    settings = analyzer.settings
+    kept_HW = postprocess_map(crack_prob_HW, **settings.postprocess.model_dump())
+    np.save(map_path, kept_HW)
+    figures["crack_fraction"] = float((kept_HW >= settings.operating_threshold).mean())
+    figures["confidence"] = measure_confidence(crack_prob_HW)
+    return Inspection(
+        name=name,
+        image_path=image_path,
+        map_path=map_path,
+        operating_threshold=settings.operating_threshold,
+        figures=figures,
+        unusual=tuple(find_unusual(settings.reference, figures)),
+        view=view,
+        heat=encode_heat(crack_prob_HW),
+        warning=" ".join(warn_of_use(settings, [figures])),
+        remark=photograph.remark,
+    )

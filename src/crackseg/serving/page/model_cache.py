@@ -1,0 +1,75 @@
+"""The versions that the page offers, and the few of them that are in memory."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+from crackseg.data.catalog import warn_of_source
+from crackseg.registry.loading import LoadedModel, load_model
+from crackseg.registry.production import PRODUCTION_ALIAS, Production
+
+_KEPT = 2  # models in memory: one at work, one to compare it with
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What can be chosen.
+
+    Attributes:
+        choices: (what is shown, the version's number) of each version, the newest first.
+        in_production: the number of the version in production; None if there is none.
+        warning: that the version in production must not be used, a sentence; "" if it may be.
+    """
+
+    choices: list[tuple[str, str]]
+    in_production: str | None
+    warning: str = ""
+
+
+class ModelShelf:
+    """The registered versions of a model.
+
+    Args:
+        production: the registered model.
+    """
+
+    def __init__(self, production: Production) -> None:
+        self._production = production
+        self._models: dict[str, LoadedModel] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def name(self) -> str:
+        """Of the registered model."""
+        return self._production.name
+
+    def list_offer(self) -> Offer:
+        """Read the registry as it is now.
+
+        Raises:
+            CracksegError: it does not answer.
+        """
+        state = self._production.read()
+        choices = []
+        for number, version in reversed(state.versions.items()):
+            aliases = sorted((a for a, target in state.aliases.items() if target == number), reverse=True)
+            notes = [*aliases, version.tags.get("architecture", "")]
+            choices.append((" · ".join([f"version {number}", *filter(None, notes)]), number))
+        current = state.aliases.get(PRODUCTION_ALIAS)
+        tags = state.versions[current].tags if current in state.versions else {}
+        return Offer(choices, current, warn_of_source(tags.get("data.source", "")))
+
+    def take(self, version: str) -> LoadedModel:
+        """Load a version, or take the one that is in memory.
+
+        Raises:
+            CracksegError: there is no such version, or its files are gone or damaged.
+        """
+        uri = f"models:/{self.name}/{version}"
+        with self._lock:
+            model = self._models.pop(version, None) or load_model(uri, self._production.store.root)
+            self._models[version] = model  # the last one used is the last one to go
+            while len(self._models) > _KEPT:
+                del self._models[next(iter(self._models))]
+            return model

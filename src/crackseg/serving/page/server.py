@@ -1,0 +1,96 @@
+"""The inspection page as a server on this machine: it listens on 127.0.0.1 and lets the browser talk to nobody else."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from crackseg.errors import CracksegError
+from crackseg.project import find_root
+from crackseg.registry.promotion import open_production
+from crackseg.serving.deployment import check_port
+from crackseg.serving.page.model_cache import ModelShelf
+
+HOST = "127.0.0.1"
+# The browser enforces it, whatever a library's page would like to fetch.
+_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; font-src 'self' data:; worker-src 'self' blob:; frame-ancestors 'none'"
+)
+
+
+def run_app(port: int, say: Callable[[str], Any]) -> None:
+    """Serve the page until it is interrupted.
+
+    Args:
+        port: on 127.0.0.1.
+        say: told the address, once.
+    Raises:
+        CracksegError: gradio is not installed, no model is registered, or the port is taken.
+    """
+    # Read by gradio when it is imported: no news to its makers, no search for newer versions.
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    try:
+        import gradio
+        import uvicorn
+        from starlette.middleware.trustedhost import TrustedHostMiddleware
+    except ImportError as error:
+        raise CracksegError(f"crackseg app needs gradio ({error}): pip install 'crackseg[app]'") from error
+    from crackseg.serving.page.layout import build_page
+
+    shelf = ModelShelf(open_production(find_root()))
+    check_port(HOST, port)
+    with tempfile.TemporaryDirectory(prefix="crackseg-app-") as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder  # photographs do not outlive the page
+        page, looks = build_page(shelf, Path(folder))
+        from fastapi import FastAPI
+
+        server = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+        gradio.mount_gradio_app(
+            server, page, path="/", server_name=HOST, server_port=port, footer_links=[], run_history=False,
+            ssr_mode=False, show_error=True, **looks,
+        )  # fmt: skip
+        server.add_middleware(_Policy)
+        # Another site's page that finds its way here by a name of its own is turned away.
+        server.add_middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # leave by way of the `with`
+        if warning := shelf.list_offer().warning:
+            logging.getLogger("crackseg").warning("WARNING: %s", warning)
+        say(f"http://{HOST}:{port} shows the page; Ctrl-C ends it")
+        logging.getLogger("uvicorn.error").addFilter(_is_news)
+        with suppress(KeyboardInterrupt):
+            uvicorn.run(
+                server, host=HOST, port=port, log_config=None, log_level="warning", timeout_graceful_shutdown=1
+            )
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """That open pages lose their connection when the command ends is none."""
+    cause = record.exc_info[1] if record.exc_info else None
+    return (
+        not isinstance(cause, asyncio.CancelledError) and "graceful shutdown exceeded" not in record.getMessage()
+    )
+
+
+class _Policy:
+    """Sends the content security policy with every answer."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def send_with_policy(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"content-security-policy", _POLICY.encode())]
+            await send(message)
+
+        await self._app(scope, receive, send_with_policy)

@@ -1,0 +1,1 @@
+"""Train a network: loss, optimizer step, loop, checkpoints, several processes."""

@@ -1,0 +1,181 @@
+"""One optimiser step's forward and backward pass, in one go or in parts that a small GPU can hold.
+
+Shape legend: B batch, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from crackseg.devices import full_float32
+from crackseg.errors import CracksegError, first_line
+from crackseg.training.losses import Loss
+from crackseg.training.step_graph import StepGraph, compute_maps
+from crackseg.types import ModelOutput
+
+
+@dataclass(frozen=True)
+class Stepper:
+    """Computes losses and gradients of batches.
+
+    Args:
+        network: in training mode; as it is, compiled, or wrapped for several processes.
+        loss_function: of the whole batch.
+        device, precision: where and how to compute, see crackseg.devices.
+        scaler: scales the loss where float16 gradients would vanish; disabled elsewhere.
+        graph: of the same network, loss and precision; None computes kernel by kernel.
+    """
+
+    network: nn.Module
+    loss_function: Loss
+    device: torch.device
+    precision: torch.dtype
+    scaler: torch.amp.GradScaler
+    graph: StepGraph | None = None
+
+    @full_float32()
+    def compute_gradients(
+        self,
+        images_B3HW: torch.Tensor,
+        masks_B1HW: torch.Tensor,
+        *,
+        num_parts: int = 1,
+        num_counted: int | None = None,
+    ) -> torch.Tensor:
+        """Add the gradients of one batch to those of the parameters.
+
+        Args:
+            images_B3HW: uint8, on any device.
+            masks_B1HW: uint8 of {0, 1}.
+            num_parts: at most B. The memory is that of a part; loss and gradients are those of the whole batch, but
+                for batch normalisation, whose statistics are a part's.
+            num_counted: patches, from the first, that count in loss and gradient; None: all. The others are there
+                because every process must compute something.
+        Returns:
+            The batch's loss, a scalar on ``device``, without gradient.
+        """
+        # Both copies run while the GPU computes, where the loader has put the batch into pinned memory.
+        images_B3HW = images_B3HW.to(self.device, non_blocking=True)
+        masks_B1HW = masks_B1HW.to(self.device, non_blocking=True)
+        if num_parts == 1:
+            if self.graph is not None and num_counted is None:
+                recorded_loss = self.graph(images_B3HW, masks_B1HW)
+                if recorded_loss is not None:
+                    self.scaler.scale(recorded_loss).backward()
+                    return recorded_loss.detach().clone()  # the next step writes to the same memory
+            output = self._forward(images_B3HW)
+            if num_counted is not None:
+                masks_B1HW = masks_B1HW[:num_counted]
+                output = ModelOutput(
+                    output.logits[:num_counted], tuple(maps[:num_counted] for maps in output.side_logits)
+                )
+            loss = self.loss_function(output, masks_B1HW)
+            self.scaler.scale(loss).backward()
+            return loss.detach()
+        assert num_counted is None, "a share without patches has one part"
+        return self._compute_in_parts(images_B3HW.tensor_split(num_parts), masks_B1HW)
+
+    def _compute_in_parts(self, parts: tuple[torch.Tensor, ...], masks_B1HW: torch.Tensor) -> torch.Tensor:
+        """Two passes: the logits of all parts, for the loss and its gradient there; then each part, back from it.
+
+        Adding up the parts' own losses would be cheaper by a forward pass, and wrong: the focal loss divides sums
+        over the whole batch, and the mean of the parts' quotients is another loss.
+        """
+        with torch.no_grad(), self._rehearsal():
+            outputs = [self._forward(part) for part in parts]
+        logits, *side_logits = (
+            torch.cat(maps).requires_grad_() for maps in zip(*map(_list_maps, outputs), strict=True)
+        )
+        loss = self.loss_function(ModelOutput(logits, tuple(side_logits)), masks_B1HW)
+        self.scaler.scale(loss).backward()
+        gradients = [
+            maps.grad.tensor_split(len(parts)) for maps in (logits, *side_logits) if maps.grad is not None
+        ]
+        for number, part in enumerate(parts):
+            is_last = number == len(parts) - 1
+            # Processes exchange gradients once, with the last part.
+            with contextlib.nullcontext() if is_last else _no_exchange(self.network):
+                maps = _list_maps(self._forward(part))
+                torch.autograd.backward(maps, [gradient[number] for gradient in gradients])
+        return loss.detach()
+
+    def _forward(self, images_B3HW: torch.Tensor) -> ModelOutput:
+        return compute_maps(self.network, images_B3HW, self.precision)
+
+    @contextlib.contextmanager
+    def _rehearsal(self) -> Iterator[None]:
+        """Leave no trace of a pass that is repeated: dropout draws the same again, running statistics stay."""
+        recording = [m for m in self.network.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+        for module in recording:
+            module.track_running_stats = False
+        try:
+            with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+                yield
+        finally:
+            for module in recording:
+                module.track_running_stats = True
+
+
+def build_stepper(
+    network: nn.Module, loss_function: Loss, device: torch.device, precision: torch.dtype
+) -> Stepper:
+    """Build the stepper of a process that trains alone: with a scaler for float16, and recorded on CUDA."""
+    scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
+    graph = StepGraph(network, loss_function, precision) if device.type == "cuda" else None
+    return Stepper(network, loss_function, device, precision, scaler, graph)
+
+
+def _list_maps(output: ModelOutput) -> list[torch.Tensor]:
+    return [output.logits, *output.side_logits]
+
+
+def _no_exchange(network: nn.Module) -> contextlib.AbstractContextManager:
+    no_sync = getattr(network, "no_sync", None)
+    return no_sync() if callable(no_sync) else contextlib.nullcontext()
+
+
+def compile_network(network: nn.Module) -> nn.Module:
+    """Let torch fuse the network's operations; the first step takes long, and later ones less than before."""
+    return torch.compile(network)  # type: ignore[return-value]
+
+
+_NO_MEMORY = (
+    "the machine's memory is too small for a training step ({}); lower train.batch_size, augment.crop_px or "
+    "predict.batch_size"
+)
+
+
+@contextlib.contextmanager
+def explained_step_errors() -> Iterator[None]:
+    """Say what to do where torch cannot compile a network, or where a GPU's or the machine's memory is too small."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise CracksegError(
+            f"a training step does not fit into the GPU's memory ({first_line(error)}); raise "
+            "train.accumulate, which computes the same step in parts, or lower augment.crop_px or predict.batch_size"
+        ) from error
+    except MemoryError as error:
+        raise CracksegError(_NO_MEMORY.format(" ".join(str(error).split())[:200])) from error
+    except RuntimeError as error:
+        said = " ".join(str(error).split())[:200]
+        if "DataLoader worker" in said:
+            raise CracksegError(
+                f"a process that augments images was killed ({said}); most likely the machine, or /dev/shm, ran out of "
+                "memory. Lower train.num_workers, which changes no result: the same command goes on from the last "
+                "checkpoint"
+            ) from error
+        if "DefaultCPUAllocator" in said:
+            raise CracksegError(_NO_MEMORY.format(said)) from error
+        if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise
+        raise CracksegError(
+            f"train.compile: torch cannot compile this network here ({' '.join(str(error).split())[:200]}); it needs a "
+            "C++ compiler, and Triton on a GPU. Set train.compile to false"
+        ) from error

@@ -1,0 +1,151 @@
+"""An import must never be refused by its own advice, lose what was staged, or leave what stops the next."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from crackseg.data.guard import check_data_is_committed
+from crackseg.data.importing import versioned_import
+from crackseg.data.importing.staging import open_staging_area
+from crackseg.data.importing.versioned_import import import_versioned
+from crackseg.errors import CracksegError
+from tests.unit.data.importing.raw_sources import add_masks, add_photos, make_mask, save
+
+
+def git(root: Path, *arguments: str) -> None:
+    identity = ["-c", "user.name=T", "-c", "user.email=t@example.org"]
+    subprocess.run(["git", *identity, *arguments], cwd=root, check=True, capture_output=True)
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with git and DVC and the committed dataset FIRST."""
+    monkeypatch.delenv("DVC_EXP_BASELINE_REV", raising=False)
+    root = tmp_path / "project"
+    root.mkdir()
+    git(root, "init", "-q", ".")
+    subprocess.run([sys.executable, "-m", "dvc", "init", "-q"], cwd=root, check=True)
+    add(root, "FIRST")
+    git(root, "add", "-A")
+    git(root, "commit", "-qm", "begin")
+    return root
+
+
+def add(root: Path, name: str) -> None:
+    source = root.parent / name
+    stems = [f"{name}-{letter}" for letter in "abc"]
+    add_photos(source / "images", stems)
+    add_masks(source / "masks", stems)
+    import_versioned(root, source, name=name)
+
+
+def correct_mask(root: Path, name: str) -> None:
+    save(root / "data" / name / "masks" / f"{name}-a.png", make_mask(99) * 255)
+
+
+def test_a_dataset_with_a_corrected_mask_is_renewed_and_no_other_change_slips_in(root: Path) -> None:
+    add(root, "OTHER")
+    correct_mask(root, "FIRST")
+    import_versioned(root, root / "data" / "FIRST", name="FIRST")
+    check_data_is_committed(root, root)
+    correct_mask(root, "OTHER")
+    with pytest.raises(CracksegError, match=r"1 changed: data/OTHER/masks/OTHER-a\.png") as refused:
+        import_versioned(root, root / "data" / "FIRST", name="FIRST")
+    assert "crackseg data import data/OTHER --name OTHER" in str(refused.value)  # and that is no circle:
+    import_versioned(root, root / "data" / "OTHER", name="OTHER")
+    check_data_is_committed(root, root)
+
+
+def test_advice_on_a_changed_mask_keeps_a_staged_import_and_says_what_it_overwrites(root: Path) -> None:
+    add(root, "STAGED")
+    correct_mask(root, "STAGED")
+    (root / "data" / "STAGED" / "masks" / "extra.png").write_bytes(b"mine")
+    with pytest.raises(CracksegError) as refused:
+        check_data_is_committed(root, root)
+    said = str(refused.value)
+    assert "1 added: data/STAGED/masks/extra.png; 1 changed: data/STAGED/masks/STAGED-a.png" in said
+    assert "git checkout -- data.dvc && dvc checkout data.dvc --force" in said  # the staged one, not HEAD's
+    assert "HEAD" not in said
+    assert "overwrites 1 changed file and deletes 1 added file" in said
+
+
+def test_missing_files_are_fetched_again_and_nothing_is_forced(root: Path) -> None:
+    (root / "data" / "FIRST" / "masks" / "FIRST-a.png").unlink()
+    with pytest.raises(CracksegError, match="1 missing") as refused:
+        check_data_is_committed(root, root)
+    assert "--force" not in str(refused.value)
+    assert "dvc pull data.dvc" in str(refused.value)
+
+
+def test_data_on_another_place_behind_a_link_takes_imports(root: Path) -> None:
+    elsewhere = root.parent / "disk" / "data"
+    elsewhere.parent.mkdir()
+    (root / "data").rename(elsewhere)
+    (root / "data").symlink_to(elsewhere)
+    add(root, "SECOND")
+    assert (root / "data").is_symlink()
+    assert (elsewhere / "SECOND" / "manifest.csv").is_file()
+    check_data_is_committed(root, root)
+
+
+def test_a_swap_that_the_disk_refuses_leaves_the_former_data_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "data" / "B").mkdir(parents=True)
+    (tmp_path / "data" / "B" / "former").touch()
+
+    def refuse(source: Path, target: Path) -> None:
+        if source.name == "B" and source.parent.name == "new":
+            raise OSError(28, "No space left on device")
+        source.rename(target)
+
+    def swap() -> None:
+        with open_staging_area(tmp_path / "data") as (area, _):
+            for name in ("A", "B"):
+                (area.new(name) / "manifest.csv").touch()
+            monkeypatch.setattr("crackseg.data.importing.staging.os.replace", refuse)
+            area.swap_in(["A", "B"])
+
+    with pytest.raises(CracksegError, match="the import stopped"):
+        swap()
+    assert (tmp_path / "data" / "B" / "former").exists()
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["B"]
+    assert not (tmp_path / ".import-data").exists()
+
+
+def test_an_import_that_could_not_be_versioned_is_versioned_by_the_next(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_root: Path) -> None:
+        raise CracksegError("the cache is read-only")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(versioned_import, "version_data", refuse)
+        with pytest.raises(CracksegError, match="not versioned yet: the next"):
+            add(root, "SECOND")
+    add(root, "THIRD")
+    listing, _ = check_data_is_committed(root, root)
+    assert {path.split("/")[0] for path in listing} == {"FIRST", "SECOND", "THIRD"}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda root: (root / ".git").rename(root / "git"), "in no git repository"),
+        (lambda root: (root / ".dvc").rename(root / "dvc"), "no DVC project"),
+        (lambda root: (root / "data.dvc").write_text("<<<<<<< a\nouts:\n=======\n>>>>>>> b\n"), "in conflict"),
+        (lambda root: ((root / "data").rename(root / "d"), (root / "data").touch()), "is a file"),
+        (
+            lambda root: ((root / "data").rename(root / "d"), (root / "data").symlink_to("gone")),
+            "is the disk mounted",
+        ),
+    ],
+)
+def test_a_project_that_takes_no_import_is_named_before_anything_is_written(root: Path, spoil, said: str) -> None:
+    spoil(root)
+    before = sorted(root.rglob("*"))
+    with pytest.raises(CracksegError, match=said):
+        add(root, "SECOND")
+    assert sorted(root.rglob("*")) == before

@@ -1,0 +1,73 @@
+"""A network with folded normalisation must give the same maps, whatever its architecture."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from crackseg.inference.engines import fold_batch_norm
+from crackseg.models import ARCHITECTURES, build_model
+
+
+def with_statistics(network: nn.Module) -> nn.Module:
+    """As after a training: neither means of 0 nor variances of 1, in float64 so that rounding hides nothing."""
+    torch.manual_seed(1)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean, std=0.2)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.2)
+    return network.double().eval()
+
+
+_QUICK = {"unet", "modified_unet", "deepcrack", "deeplabv3_mobilenet_v3_large"}
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    [name if name in _QUICK else pytest.param(name, marks=pytest.mark.slow) for name in sorted(ARCHITECTURES)],
+)
+def test_folded_network_gives_the_same_map(architecture: str) -> None:
+    torch.manual_seed(0)
+    network = with_statistics(build_model(architecture))
+    image = torch.rand(1, 3, 64, 96, dtype=torch.float64)
+    folded = fold_batch_norm(network, image)
+    with torch.inference_mode():
+        torch.testing.assert_close(folded(image).logits, network(image).logits, rtol=1e-6, atol=1e-8)
+    before, after = (
+        sum(isinstance(module, nn.BatchNorm2d) for module in net.modules()) for net in (network, folded)
+    )
+    assert after == 0 or after < before
+
+
+def test_what_is_used_twice_stays_as_it_is() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.shared = nn.Conv2d(3, 3, 3, padding=1)
+            self.first, self.second = nn.BatchNorm2d(3), nn.BatchNorm2d(3)
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return self.second(self.shared(self.first(self.shared(image))))
+
+    network = with_statistics(Twice())
+    image = torch.rand(1, 3, 8, 8, dtype=torch.float64)
+    with torch.inference_mode():
+        torch.testing.assert_close(fold_batch_norm(network, image)(image), network(image))
+
+
+def test_normalisation_by_the_batch_at_hand_stays() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False)).eval()
+    folded = fold_batch_norm(network, torch.rand(2, 3, 8, 8))
+    assert isinstance(folded[1], nn.BatchNorm2d)
+
+
+def test_the_network_given_is_left_as_it_is() -> None:
+    network = with_statistics(build_model("unet", width=4)).train()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    fold_batch_norm(network, torch.rand(1, 3, 32, 32, dtype=torch.float64))
+    assert network.training
+    assert [name for name, tensor in network.state_dict().items() if not torch.equal(tensor, before[name])] == []
+    assert all(parameter.requires_grad for parameter in network.parameters())

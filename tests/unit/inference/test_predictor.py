@@ -1,0 +1,75 @@
+"""Validation, evaluation and serving all see a photograph through the one predictor."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from crackseg.inference.predictor import Predictor, sigmoid, tile_windows
+from crackseg.params import PredictParams
+from crackseg.types import ModelOutput
+
+
+class LocalNetwork(nn.Module):
+    """Looks at each pixel alone, so that tiling must change nothing; counts its passes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.passes: list[tuple[int, ...]] = []
+
+    def forward(self, images_B3HW: torch.Tensor) -> ModelOutput:
+        self.passes.append(tuple(images_B3HW.shape))
+        return ModelOutput(images_B3HW.mean(dim=1, keepdim=True) * 8 - 4)
+
+
+def make_predictor(tile: int = 64, overlap: int = 16, batch: int = 3) -> tuple[Predictor, LocalNetwork]:
+    network = LocalNetwork()
+    params = PredictParams(tile_size_px=tile, overlap_px=overlap, batch_size=batch)
+    return Predictor(network, params, device=torch.device("cpu"), precision=torch.float32), network
+
+
+@settings(deadline=None, max_examples=60)
+@given(length=st.integers(1, 700), tile=st.integers(64, 200), share=st.floats(0, 0.5))
+def test_tile_weights_add_up_to_one_everywhere(length: int, tile: int, share: float) -> None:
+    overlap = int(tile * share)
+    windows = tile_windows(length, tile, overlap)
+    total = np.zeros(length)
+    for pixels, weight in windows:
+        assert len(pixels) == len(weight) == min(tile, length)
+        assert (weight >= 0).all()
+        total[pixels.start : pixels.stop] += weight
+    np.testing.assert_allclose(total, 1, atol=1e-6)
+    steps = np.diff([pixels.start for pixels, _ in windows])
+    assert (steps <= tile - overlap).all()
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (65, 64), (200, 131), (40, 300)])
+def test_tiles_leave_no_seam(shape: tuple[int, int]) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    predictor, _ = make_predictor()
+    expected = image.astype(np.float64).mean(axis=2) / 255 * 8 - 4
+    np.testing.assert_allclose(predictor.predict_logits(image), expected, atol=1e-5)
+
+
+def test_stream_keeps_order_across_sizes_and_batches() -> None:
+    sizes = [(32, 32)] * 5 + [(40, 32)] + [(90, 70)] + [(32, 32)] * 2
+    images = [np.full((*size, 3), 20 * i, np.uint8) for i, size in enumerate(sizes)]
+    predictor, network = make_predictor()
+    results = list(predictor.predict_logits_of(iter(images)))
+    assert [r.shape for r in results] == sizes
+    np.testing.assert_allclose([r.mean() for r in results], [20 * i / 255 * 8 - 4 for i in range(9)], atol=1e-5)
+    assert max(shape[0] for shape in network.passes) == 3
+
+
+def test_predicting_switches_dropout_and_batch_statistics_off() -> None:
+    predictor, network = make_predictor()
+    network.train()
+    predictor.predict_prob(np.zeros((32, 32, 3), np.uint8))
+    assert not network.training
+
+
+def test_sigmoid_does_not_overflow() -> None:
+    prob = sigmoid(np.array([[-1e30, -100, 0, 100, 1e30]], np.float32))
+    np.testing.assert_allclose(prob, [[0, 0, 0.5, 1, 1]], atol=1e-6)
