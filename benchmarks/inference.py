@@ -17,7 +17,7 @@ from benchmarks.measure import Effort, Row, measure_in_turn
 from benchmarks.scenes import draw_pair
 from crackseg.devices import choose_device, full_float32
 from crackseg.evaluation.metrics import ScoreAccumulator, count_image
-from crackseg.inference.autotune import CACHE_VARIABLE
+from crackseg.inference.autotune import CACHE_VARIABLE, settle
 from crackseg.inference.predictor import Predictor, build_predictor, sigmoid
 from crackseg.models import CrackNetwork, build_model
 from crackseg.params import PredictParams
@@ -95,7 +95,7 @@ def _compare(case: Case, effort: Effort) -> Row:
         os.environ[CACHE_VARIABLE] = cache
         try:
             on_gpu = predictor.device.type == "cuda"
-            predictor.settle(images[0][0], _IMAGES_ON_GPU if on_gpu else effort.pick(*case.num_images))
+            settle(predictor, images[0][0], _IMAGES_ON_GPU if on_gpu else effort.pick(*case.num_images))
         finally:
             os.environ.pop(CACHE_VARIABLE) if former is None else os.environ.update({CACHE_VARIABLE: former})
     difference = _ods_difference(predictor, peer, images)

@@ -1,16 +1,13 @@
-"""Causes of a result: settings, as said at the fields of params, and code, as read from the imports.
+"""Causes of a result: settings, as said at the fields of params, and code, as named for each stage.
 
 From here come the keys of checkpoints and trials, which runs are alike, what a search compares, what a comparison of
-runs accepts; tests/rules holds dvc.yaml's deps and params to it.
+runs accepts; tests/rules holds dvc.yaml's deps and params to it, and the code to what the stages import.
 """
 
 from __future__ import annotations
 
-import ast
 import hashlib
 from collections.abc import Mapping
-from fnmatch import fnmatchcase
-from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,24 +21,39 @@ _SYMBOLS = {"loss.gamma": "γ", "loss.alpha": "α"}
 
 PACKAGE = Path(__file__).parent
 
-NOT_IN_RESULTS = (
-    "crackseg",
-    "crackseg.child_processes",
-    "crackseg.errors",
-    "crackseg.training.distributed.launching",
-    "crackseg.lineage",
-    "crackseg.tracking.outbox",
-    "crackseg.params*",
-    "crackseg.progress",
-    "crackseg.project",
-    "crackseg.tracking.runs",
-    "crackseg.pipeline.killed",
-    "crackseg.tracking.store_address",
-    "crackseg.tracking.connection",
-    "crackseg.tracking.store",
-)
-"""Modules (patterns) that word messages, show progress, find the folder, carry settings and records: a change in them,
-or in what is imported for that, must not train a model again."""
+CODE: Mapping[str, tuple[str, ...]] = {
+    "prepare": ("data", "pipeline/prepare.py"),
+    "train": (
+        "data/augmentation.py",
+        "data/catalog.py",
+        "data/dataset.py",
+        "data/images",
+        "data/pixel_cache.py",
+        "evaluation/metrics.py",
+        "inference/engines.py",
+        "inference/predictor.py",
+        "models",
+        "pipeline/train.py",
+        "training",
+    ),
+    "predict": ("data/catalog.py", "data/images", "inference", "models", "pipeline/predict.py"),
+    "evaluate": ("data/catalog.py", "data/images", "data/masks", "evaluation", "geometry", "pipeline/evaluate.py"),
+    "report": ("data/catalog.py", "data/images", "evaluation", "geometry", "pipeline/report.py"),
+    "register": (
+        "data/catalog.py",
+        "data/images",
+        "evaluation",
+        "geometry",
+        "inference",
+        "models",
+        "pipeline/register.py",
+        "registry",
+    ),
+}
+"""By stage, the folders and modules of the package that its results follow from, as in dvc.yaml's deps.
+
+Not among them: what words messages, finds the project, carries settings and records (errors, project, files, params,
+types, devices, plotting, tracking). A change there must not train a model again."""
 
 
 def _read_answers() -> dict[str, tuple[Affects, ...]]:
@@ -102,77 +114,15 @@ def describe_loss(settings: Mapping[str, object]) -> str:
     return f"{name} ({', '.join(words)})" if words else name
 
 
-def list_code(module: str) -> tuple[Path, ...]:
-    """List the files of the package that a module's results follow from, sorted.
-
-    Args:
-        module: dotted name, e.g. ``crackseg.pipeline.train``; its own file is the first of them.
-    """
-    modules = list_modules()
-    return tuple(sorted(modules[name] for name in all_imports(module, NOT_IN_RESULTS) if has_code(modules[name])))
+def list_code(*stages: str) -> tuple[Path, ...]:
+    """List the modules that the results of these stages follow from, sorted."""
+    places = {PACKAGE / place for stage in stages for place in CODE[stage]}
+    return tuple(sorted({path for place in places for path in ([place] if place.suffix else place.rglob("*.py"))}))
 
 
-def hash_code(module: str) -> str:
+def hash_code(*stages: str) -> str:
     """Hash the text of :func:`list_code`: changes when any of these files does."""
     digest = hashlib.sha256()
-    for path in list_code(module):
+    for path in list_code(*stages):
         digest.update(path.relative_to(PACKAGE).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
-
-
-@cache
-def list_modules() -> dict[str, Path]:
-    """Map dotted names to files; a package is named by its folder."""
-    modules = {}
-    for path in sorted(PACKAGE.rglob("*.py")):
-        parts = [PACKAGE.name, *path.relative_to(PACKAGE).with_suffix("").parts]
-        modules[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-    return modules
-
-
-@cache
-def direct_imports(module: str) -> frozenset[str]:
-    """List every name that ``module`` imports, also inside functions: ours as modules, others by their full name."""
-    modules = list_modules()
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(modules[module].read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            assert node.level == 0, f"{module}: relative import"
-            inner = {f"{node.module}.{alias.name}" for alias in node.names}
-            found |= {name if name in modules else node.module for name in inner}
-        elif isinstance(node, ast.Call) and _called(node) == "import_module":
-            found |= {str(argument.value) for argument in node.args[:1] if isinstance(argument, ast.Constant)}
-    return frozenset(found)
-
-
-def _called(call: ast.Call) -> str:
-    return getattr(call.func, "attr", getattr(call.func, "id", ""))
-
-
-@cache
-def all_imports(module: str, without: tuple[str, ...] = ()) -> frozenset[str]:
-    """List the modules of the package that ``module`` imports, directly or not, with itself.
-
-    Args:
-        module: dotted name.
-        without: patterns of modules to leave out, with what is imported by way of them alone.
-    """
-    modules = list_modules()
-    seen: set[str] = set()
-    waiting = [module]
-    while waiting:
-        name = waiting.pop()
-        if name in seen or any(fnmatchcase(name, pattern) for pattern in without):
-            continue
-        seen.add(name)
-        waiting += [found for found in direct_imports(name) if found in modules]
-        if "." in name:  # importing a module runs the packages that it lies in
-            waiting.append(name.rpartition(".")[0])
-    return frozenset(seen)
-
-
-def has_code(path: Path) -> bool:
-    """Tell a module from the head of a package that only says what the package is for."""
-    return path.name != "__init__.py" or len(path.read_text(encoding="utf-8").strip().splitlines()) > 1

@@ -5,11 +5,12 @@ import re
 
 import pytest
 
-from crackseg.lineage import ANSWERS, direct_imports, list_modules
+from crackseg.lineage import ANSWERS
 from crackseg.models import ARCHITECTURES
 from crackseg.params.choices import ARCHITECTURE_NAMES, LOSS_NAMES
 from crackseg.training.losses import LOSSES
 from tests.docs.pages import ROOT
+from tests.imports import direct_imports, list_modules
 
 # Configurations, which name an architecture as a value of `model.architecture`.
 CONFIGURATIONS = {

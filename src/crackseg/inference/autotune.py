@@ -25,9 +25,10 @@ from filelock import FileLock
 from torch import nn
 
 from crackseg.devices import choose_precision, describe_device
-from crackseg.errors import first_line
+from crackseg.errors import CracksegError, first_line
 from crackseg.files import write_bytes
 from crackseg.inference.engines import Engine, Plan, build_engine, has_compiler, has_openvino
+from crackseg.inference.predictor import Predictor, tile_windows
 
 CACHE_VARIABLE = "CRACKSEG_CACHE_DIR"
 # A run that eager float32 ends sooner is not worth a trial, and one that it ends in ten times as long is worth a try of
@@ -78,6 +79,63 @@ def eager_plan(device: torch.device) -> Plan:
     """What everything is measured against: torch as it comes, float32, a tile at a time."""
     threads = torch.get_num_threads() if device.type == "cpu" else 0
     return Plan("torch", "float32", channels_last=False, threads=threads, batch_size=1)
+
+
+def settle(predictor: Predictor, image_HW3: np.ndarray, num_images: int) -> None:
+    """Choose a predictor's engine before a long run; a short one goes on as it is.
+
+    With ``predict.engine: auto`` and the precision ``auto`` it is what was measured to be fastest; with ``openvino``
+    that. In either case its answer for this photograph must agree with eager float32's. Photographs and tiles of other
+    sizes are predicted by torch as before. ``predictor.plan`` says what was chosen.
+
+    The registered model never does: its answers are torch's everywhere, as its probe and the gate expect.
+
+    Args:
+        predictor: is changed.
+        image_HW3: the first of the photographs, uint8 (H, W, 3).
+        num_images: how many are to be predicted.
+    Raises:
+        CracksegError: OpenVINO was asked for and is not installed, cannot take the network, or does not agree.
+    """
+    params, network, device = predictor.params, predictor.network, predictor.device
+    if params.engine == "torch" or (params.engine == "auto" and not predictor.measured):
+        return
+    side, overlap = params.tile_size_px, params.overlap_px
+    tile_hw3 = np.ascontiguousarray(image_HW3[:side, :side])
+    plan: Plan | None
+    if params.engine == "openvino":
+        plan = _openvino_plan(device, predictor.plan.precision)
+    else:
+        rows, columns = (len(tile_windows(length, side, overlap)) for length in image_HW3.shape[:2])
+        num_tiles = num_images * rows * columns
+        plan = find_plan(network, device, tile_hw3, num_tiles=num_tiles, batch_size=params.batch_size)
+    if plan is None:
+        return
+    try:
+        engine = build_engine(network, device, plan, tile_hw3.shape[:2])
+        eager = build_engine(network, device, eager_plan(device), tile_hw3.shape[:2])
+        near = agrees(engine(tile_hw3[None]), eager(tile_hw3[None]), plan.precision)
+        problem = "" if near else "its answers differ from float32 by too much"
+    except CracksegError:
+        raise
+    except Exception as error:  # each library has its own for a network that it cannot take
+        problem = first_line(error)
+    if problem and params.engine == "openvino":
+        raise CracksegError(f"predict.engine: openvino does not work for this model: {problem}; set it to torch")
+    if problem:
+        _log.warning("not predicting with %s: %s", plan, problem)
+        return
+    predictor.take(plan, engine, tile_hw3.shape)
+    _log.info("predicting with %s", plan)
+
+
+def _openvino_plan(device: torch.device, precision: str) -> Plan:
+    if device.type != "cpu" or precision == "float16":
+        raise CracksegError(
+            f"predict.engine: openvino computes on the CPU, in float32 or bfloat16; here it is {device.type}, "
+            f"{precision}: set predict.engine to auto or torch"
+        )
+    return Plan("openvino", precision, False, torch.get_num_threads(), 1)
 
 
 def find_plan(

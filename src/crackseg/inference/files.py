@@ -21,6 +21,7 @@ from crackseg.data.images.files import read_image, read_photograph, write_mask
 from crackseg.errors import CracksegError
 from crackseg.files import write_bytes
 from crackseg.geometry.files import MeasureOptions, MeasureSummary, measure_files
+from crackseg.inference.autotune import settle
 from crackseg.inference.detector import CrackAnalyzer, ModelSettings
 from crackseg.inference.drift import compare, measure_photograph, warn_of_drift, warn_of_use
 from crackseg.inference.table import (
@@ -135,7 +136,7 @@ def _settle(analyzer: CrackAnalyzer, photographs: Sequence[Photograph]) -> None:
     except CracksegError:
         return
     if min(image_HW3.shape[:2]) >= MIN_SIDE_PX:
-        analyzer.predictor.settle(image_HW3, len(photographs))
+        settle(analyzer.predictor, image_HW3, len(photographs))
 
 
 def _take_up(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from crackseg.data.images.files import read_image, write_probability_map
 from crackseg.files import write_bytes
+from crackseg.inference.autotune import settle
 from crackseg.inference.predictor import Predictor, sigmoid
 from crackseg.progress import progress
 from crackseg.types import PLAN_NAME, CrackSample
@@ -24,7 +25,7 @@ def predict_split(predictor: Predictor, samples: Sequence[CrackSample], out_dir:
         shutil.rmtree(out_dir)
     out_dir.mkdir(parents=True)
     if samples:
-        predictor.settle(read_image(samples[0].image_path), len(samples))
+        settle(predictor, read_image(samples[0].image_path), len(samples))
     plan = json.dumps(predictor.plan.to_dict(), indent=2, sort_keys=True)
     write_bytes(out_dir / PLAN_NAME, f"{plan}\n".encode())
     images = (read_image(sample.image_path) for sample in samples)

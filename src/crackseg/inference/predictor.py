@@ -5,7 +5,6 @@ Shape legend: H, W the photograph; h, w a tile; B tiles in a pass.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -13,12 +12,8 @@ import torch
 from torch import nn
 
 from crackseg.devices import choose_device, choose_precision
-from crackseg.errors import CracksegError, first_line
-from crackseg.inference.autotune import agrees, eager_plan, find_plan
-from crackseg.inference.engines import Engine, Plan, TorchEngine, build_engine
+from crackseg.inference.engines import Engine, Plan, TorchEngine
 from crackseg.params import PredictParams
-
-_log = logging.getLogger("crackseg")
 
 
 def build_predictor(network: nn.Module, params: PredictParams, *, device: str, precision: str) -> Predictor:
@@ -27,8 +22,8 @@ def build_predictor(network: nn.Module, params: PredictParams, *, device: str, p
     Args:
         network: returns ModelOutput for images in [0, 1].
         params: tile size, overlap, tiles in a pass, engine.
-        device, precision: as ``train.device`` and ``train.precision``; with the precision ``auto`` the predictor may
-            :meth:`~Predictor.settle` for what is fastest here.
+        device, precision: as ``train.device`` and ``train.precision``; with the precision ``auto``
+            crackseg.inference.autotune may choose what is fastest here.
     Raises:
         CracksegError: the device is not there.
     """
@@ -48,7 +43,7 @@ class Predictor:
         network: returns ModelOutput for images in [0, 1]; put into evaluation mode on each call.
         params: tile size, overlap, tiles in a pass, engine.
         device, precision: where and how to compute, see crackseg.devices.
-        measured: whether :meth:`settle` may take another precision, memory format or engine.
+        measured: whether crackseg.inference.autotune may choose another precision, memory format or engine.
     """
 
     def __init__(
@@ -71,69 +66,9 @@ class Predictor:
         self._plain = TorchEngine(self.network, device, self.plan)
         self._settled: tuple[tuple[int, ...], Engine] | None = None  # for tiles of this shape
 
-    def settle(self, image_HW3: np.ndarray, num_images: int) -> None:
-        """Choose the engine before a long run; a short one goes on as it is.
-
-        With ``predict.engine: auto`` and the precision ``auto`` it is what crackseg.inference.autotune measured to be
-        fastest; with ``openvino`` that. In either case its answer for this photograph must agree with eager
-        float32's. Photographs and tiles of other sizes are predicted by torch as before. ``plan`` says what was chosen.
-
-        The registered model never does: its answers are torch's everywhere, as its probe and the gate expect.
-
-        Args:
-            image_HW3: the first of the photographs, uint8 (H, W, 3).
-            num_images: how many are to be predicted.
-        Raises:
-            CracksegError: OpenVINO was asked for and is not installed, cannot take the network, or does not agree.
-        """
-        wanted = self.params.engine
-        if wanted == "torch" or (wanted == "auto" and not self.measured):
-            return
-        side, overlap = self.params.tile_size_px, self.params.overlap_px
-        tile_hw3 = np.ascontiguousarray(image_HW3[:side, :side])
-        plan: Plan | None
-        if wanted == "openvino":
-            plan = self._openvino_plan()
-        else:
-            rows, columns = (len(tile_windows(length, side, overlap)) for length in image_HW3.shape[:2])
-            plan = find_plan(
-                self.network,
-                self.device,
-                tile_hw3,
-                num_tiles=num_images * rows * columns,
-                batch_size=self.params.batch_size,
-            )
-        if plan is None:
-            return
-        try:
-            engine = build_engine(self.network, self.device, plan, tile_hw3.shape[:2])
-            near = agrees(engine(tile_hw3[None]), self._eager(tile_hw3), plan.precision)
-            problem = "" if near else "its answers differ from float32 by too much"
-        except CracksegError:
-            raise
-        except Exception as error:  # each library has its own for a network that it cannot take
-            problem = first_line(error)
-        if problem and wanted == "openvino":
-            raise CracksegError(
-                f"predict.engine: openvino does not work for this model: {problem}; set it to torch"
-            )
-        if problem:
-            _log.warning("not predicting with %s: %s", plan, problem)
-            return
-        self.plan, self._settled = plan, (tile_hw3.shape, engine)
-        _log.info("predicting with %s", plan)
-
-    def _openvino_plan(self) -> Plan:
-        precision = self.plan.precision
-        if self.device.type != "cpu" or precision == "float16":
-            raise CracksegError(
-                f"predict.engine: openvino computes on the CPU, in float32 or bfloat16; here it is {self.device.type}, "
-                f"{precision}: set predict.engine to auto or torch"
-            )
-        return Plan("openvino", precision, False, torch.get_num_threads(), 1)
-
-    def _eager(self, tile_hw3: np.ndarray) -> np.ndarray:
-        return build_engine(self.network, self.device, eager_plan(self.device), tile_hw3.shape[:2])(tile_hw3[None])
+    def take(self, plan: Plan, engine: Engine, tile_shape: tuple[int, ...]) -> None:
+        """Predict tiles of this shape (h, w, 3) by another engine from now on; other sizes go on as before."""
+        self.plan, self._settled = plan, (tile_shape, engine)
 
     def predict_prob(self, image_HW3: np.ndarray) -> np.ndarray:
         """Predict the crack probability of one photograph.

@@ -66,7 +66,7 @@ def _training_key(layout: Layout, params: Params, init_digest: str) -> str:
     return checkpoint_key(
         settings_behind(WEIGHTS, flatten_params(params)),
         hash_file(layout.prepared / params.data.train_dataset / "manifest.csv") + init_digest,
-        hash_code(__name__),
+        hash_code("train"),
     )
 
 

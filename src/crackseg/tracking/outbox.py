@@ -4,8 +4,8 @@ A tracking server that goes away, or a full disk under it, must not end a six-ho
 first appended to ``mlruns/outbox/NAME/records.jsonl``, then a background thread delivers it. What could not be
 delivered stays there, and the next crackseg command that reaches the same store delivers it.
 
-NAME is the run's id. For a run that the store does not have yet, the first record describes it (``crackseg.tracking.runs``);
-delivery finds or creates the run, and sends the other records there.
+NAME is the run's id. For a run that the store does not have yet, the first record describes it
+(``crackseg.tracking.runs``); delivery finds or creates the run, and sends the other records there.
 """
 
 from __future__ import annotations

@@ -78,7 +78,7 @@ def trial_key(params: Params, prepared_dir: Path) -> str:
     """Name a trial by everything that its figures follow from: settings, images, code."""
     settings = settings_behind(SCORES, flatten_params(params))
     images = hash_file(prepared_dir / params.data.train_dataset / "manifest.csv")
-    return checkpoint_key(settings, images, hash_code(__name__))
+    return checkpoint_key(settings, images, hash_code("train", "predict", "evaluate"))
 
 
 def read_result(folder: Path) -> dict[str, float] | None:

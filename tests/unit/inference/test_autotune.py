@@ -19,6 +19,7 @@ from crackseg.inference.autotune import (
     calibrate,
     eager_plan,
     find_plan,
+    settle,
 )
 from crackseg.inference.engines import Engine, Plan, build_engine
 from crackseg.inference.predictor import Predictor, build_predictor
@@ -162,36 +163,36 @@ def test_a_network_that_takes_seconds_is_timed_less_often(monkeypatch: pytest.Mo
 
 
 def test_a_named_precision_is_kept_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("crackseg.inference.predictor.find_plan", lambda *_, **__: FAST)
+    monkeypatch.setattr("crackseg.inference.autotune.find_plan", lambda *_, **__: FAST)
     for predictor in (make_predictor(precision="bfloat16"), make_predictor(engine="torch")):
         before = predictor.plan
-        predictor.settle(TILE, 10**9)
+        settle(predictor, TILE, 10**9)
         assert predictor.plan == before
 
 
 def test_settled_predictor_gives_the_same_maps_for_all_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("crackseg.inference.predictor.find_plan", lambda *_, **__: FAST)
+    monkeypatch.setattr("crackseg.inference.autotune.find_plan", lambda *_, **__: FAST)
     plain, settled = make_predictor(), make_predictor()
     rng = np.random.default_rng(1)
     images = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in ((64, 64), (40, 64), (150, 70))]
-    settled.settle(images[0], 10**6)
+    settle(settled, images[0], 10**6)
     assert settled.plan == FAST
     for image in images:
         np.testing.assert_allclose(settled.predict_prob(image), plain.predict_prob(image), atol=1e-3)
 
 
 def test_an_engine_that_does_not_agree_for_these_weights_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("crackseg.inference.predictor.find_plan", lambda *_, **__: FAST)
-    monkeypatch.setattr("crackseg.inference.predictor.agrees", lambda *_: False)
+    monkeypatch.setattr("crackseg.inference.autotune.find_plan", lambda *_, **__: FAST)
+    monkeypatch.setattr("crackseg.inference.autotune.agrees", lambda *_: False)
     predictor = make_predictor()
     before = predictor.plan
-    predictor.settle(TILE, 10**6)
+    settle(predictor, TILE, 10**6)
     assert predictor.plan == before
     with pytest.raises(CracksegError, match="differ from float32"):
-        make_predictor(engine="openvino").settle(TILE, 1)
+        settle(make_predictor(engine="openvino"), TILE, 1)
 
 
 def test_openvino_that_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("crackseg.inference.engines.has_openvino", lambda: False)
     with pytest.raises(CracksegError, match=r"crackseg\[export\]"):
-        make_predictor(engine="openvino").settle(TILE, 1)
+        settle(make_predictor(engine="openvino"), TILE, 1)

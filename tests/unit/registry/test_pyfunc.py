@@ -17,10 +17,10 @@ from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import PyFuncModel
 
 from crackseg.data.images.files import encode_png
-from crackseg.lineage import all_imports, direct_imports, list_modules
 from crackseg.models import ARCHITECTURES
 from crackseg.registry.pyfunc import SIGNATURE, CrackModel
 from crackseg.registry.register import _REQUIREMENTS
+from tests.imports import all_imports, direct_imports, list_modules
 from tests.tiny_model import make_model
 
 PHOTOGRAPH = np.random.default_rng(0).integers(0, 256, (90, 130, 3), dtype=np.uint8)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from crackseg.devices import set_determinism
-from crackseg.inference.autotune import CACHE_VARIABLE, agrees, eager_plan
+from crackseg.inference.autotune import CACHE_VARIABLE, agrees, eager_plan, settle
 from crackseg.inference.engines import Plan, build_engine
 from crackseg.inference.predictor import build_predictor
 from crackseg.params import OptimizerParams, PredictParams
@@ -139,7 +139,7 @@ def test_a_long_prediction_on_a_gpu_is_recorded(tmp_path: Path, monkeypatch: pyt
     predictor = build_predictor(make_network(3).eval(), params, device="cuda", precision="auto")
     photograph = np.random.default_rng(0).integers(0, 256, (150, 170, 3), dtype=np.uint8)
     before = predictor.predict_prob(photograph)
-    predictor.settle(photograph, 30_000)
+    settle(predictor, photograph, 30_000)
     assert predictor.plan.engine == "graph"
     assert np.abs(predictor.predict_prob(photograph) - before).mean() < 5e-3
 
