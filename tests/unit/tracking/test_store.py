@@ -188,7 +188,7 @@ def test_an_outbox_in_use_is_left_to_its_process(store: Store) -> None:
 
 def test_several_at_once_on_a_fresh_store_land_in_one_experiment(root: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from crackseg.tracking import Store\n"
+        "import sys; from pathlib import Path; from crackseg.tracking.store import Store\n"
         "s = Store(Path(sys.argv[1])); r = s.create_run(None)\n"
         "with s.record(r) as recorder: recorder.log_metrics({'x': 1.0}); recorder.end('FINISHED')"
     )

@@ -177,7 +177,7 @@ def test_other_json_beside_masks_does_no_harm(tmp_path: Path) -> None:
     np.testing.assert_array_equal(imported(tmp_path), mask)
 
 
-@given(hnp.arrays(np.uint8, st.tuples(st.integers(1, 20), st.integers(1, 20)), elements=st.integers(0, 1)))
+@given(hnp.arrays(np.uint8, st.tuples(st.integers(1, 16), st.integers(1, 16)), elements=st.integers(0, 1)))
 @settings(deadline=None, max_examples=60)
 def test_outlines_drawn_again_are_the_mask(mask: np.ndarray) -> None:
     shapes = [Shape("crack", "polygon", outline.round(2)) for outline in find_outlines(mask)]

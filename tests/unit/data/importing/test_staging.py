@@ -144,10 +144,10 @@ def test_import_killed_while_writing_leaves_the_earlier_data(tmp_path: Path) -> 
     add_photos(source / "img", ["d"])
     add_masks(source / "gt", ["d"])
     code = (
-        "import os, sys; from pathlib import Path; from crackseg.data import importers\n"
+        "import os, sys; from pathlib import Path; from crackseg.data.importing import importer\n"
         "def die(path, mask): os._exit(9) if path.stem == 'c' else real(path, mask)\n"
-        "real, importers.write_mask = importers.write_mask, die\n"
-        f"importers.import_datasets(Path({str(source)!r}), Path({str(data_dir)!r}), name='BRIDGE')"
+        "real, importer.write_mask = importer.write_mask, die\n"
+        f"importer.import_datasets(Path({str(source)!r}), Path({str(data_dir)!r}), name='BRIDGE')"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 9
     assert (data_dir / "BRIDGE" / "manifest.csv").read_bytes() == before

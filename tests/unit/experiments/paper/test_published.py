@@ -74,6 +74,6 @@ def test_the_paper_took_its_deepcrack_from_deepcracks_own_table() -> None:
 def test_the_tables_are_shipped() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     patterns = project["tool"]["setuptools"]["package-data"]["crackseg.experiments.paper"]
-    folder = ROOT / "src" / "crackseg" / "paper"
+    folder = ROOT / "src" / "crackseg" / "experiments" / "paper"
     shipped = {path.name for pattern in patterns for path in folder.glob(pattern)}
     assert shipped == {"table3.csv", "table4.csv", "deepcrack_table1.csv"}
