@@ -1,14 +1,16 @@
-"""Write files in one piece, and hash them; tables as CSV and as Markdown."""
+"""Read, write and hash files: bytes, JSON, tables as CSV and as Markdown."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import hashlib
+import json
 import os
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from crackseg.errors import CracksegError
 
@@ -16,17 +18,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def hash_file(path: Path) -> str:
-    """md5 of a file's bytes, as DVC computes it."""
-    digest = hashlib.md5()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file next to its place and rename it, so that no one ever sees half of it.
+    """Write a file next to its final path and rename it, so that no reader sees a part of it.
 
     Raises:
         CracksegError: the name is longer than the file system takes.
@@ -45,13 +38,42 @@ def write_bytes(path: Path, content: bytes) -> None:
         raise
 
 
+def hash_file(path: Path, algorithm: str = "md5") -> str:
+    """Hash a file's bytes, by default as DVC does."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON object with sorted keys and a line for each value, so that changes are easy to read."""
+    write_bytes(path, (json.dumps(content, indent=2, sort_keys=True) + "\n").encode())
+
+
+def read_json(path: Path, *, advice: str) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Args:
+        path: of the file, UTF-8.
+        advice: what a user does about a damaged file, for the message.
+    Raises:
+        CracksegError: the file is damaged or holds no object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CracksegError(f"{path} is damaged ({error}); {advice}") from error
+    if not isinstance(content, dict):
+        raise CracksegError(f"{path}: expected a JSON object, found {type(content).__name__}; {advice}")
+    return content
+
+
 def write_csv(table: pd.DataFrame, path: Path) -> None:
     """Write a table as CSV, six significant digits."""
     write_bytes(path, table.to_csv(index=False, lineterminator="\n", float_format="%.6g").encode())
 
 
 def format_markdown(table: pd.DataFrame) -> str:
-    """Write a table as Markdown: numbers to the right, floats with three decimals, what is missing as a dash."""
+    """Format a table as Markdown: numbers right-aligned, floats with three decimals, missing values as a dash."""
     marks = ["---:" if table[column].dtype.kind in "iuf" else "---" for column in table]
     rows = [list(table.columns), marks]
     rows += [[_format_cell(value) for value in row] for row in table.itertuples(index=False)]

@@ -1,4 +1,4 @@
-"""Colours, and saving a figure, for every figure of crackseg."""
+"""Colours of figures, and how a figure is saved."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from typing import Any
 import matplotlib.pyplot as plt
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")  # Okabe and Ito
-
-
 _DPI = 110
 
 
-def save_figure(figure: plt.Figure, path: Path, **how: Any) -> None:
+def save_figure(figure: plt.Figure, path: Path, **options: Any) -> None:
+    """Save a figure with the options of ``savefig``, and close it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=_DPI, **how)
+    figure.savefig(path, dpi=_DPI, **options)
     plt.close(figure)

@@ -1,22 +1,28 @@
-"""The project folder, also seen from DVC's temporary copies; the layout of outputs/; an experiment's own code."""
+"""The project folder, also from inside a temporary clone of a DVC experiment; the layout of its files."""
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import crackseg
 from crackseg.errors import CracksegError
-from crackseg.files import write_bytes
+from crackseg.files import read_json
 
 _TEMPORARY = (".dvc", "tmp", "exps")
 
 
 def find_root(start: Path | None = None) -> Path:
-    """The folder with params.yaml and dvc.yaml, at or above ``start`` (default: here); maybe DVC's clone."""
+    """Find the folder with params.yaml and dvc.yaml, at or above ``start`` (default: the working directory).
+
+    Inside a temporary clone of a DVC experiment it is the clone; see :func:`find_real_root`.
+
+    Raises:
+        CracksegError: there is none.
+    """
     start = (start or Path.cwd()).resolve()
     for folder in (start, *start.parents):
         if (folder / "params.yaml").is_file() and (folder / "dvc.yaml").is_file():
@@ -25,7 +31,7 @@ def find_root(start: Path | None = None) -> Path:
 
 
 def find_real_root(root: Path) -> Path:
-    """The project folder itself, also from inside a temporary clone of a DVC experiment.
+    """Find the project folder itself, also from inside a temporary clone of a DVC experiment.
 
     DVC clones the whole git repository; a project in a sub-folder of it is in the same sub-folder of the clone.
     """
@@ -39,7 +45,7 @@ def find_real_root(root: Path) -> Path:
 
 
 class Layout:
-    """The paths of the pipeline; dvc.yaml names the same."""
+    """Paths of the pipeline's inputs and outputs, as in dvc.yaml."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -59,7 +65,7 @@ class Layout:
 
 
 def is_made(path: Path) -> bool:
-    """Tell whether a stage made an output: in a clone, `dvc pull` leaves empty files and folders in its place."""
+    """Return True if a stage made an output; in a clone, `dvc pull` leaves empty files and folders in its place."""
     return any(path.iterdir()) if path.is_dir() else path.is_file() and path.stat().st_size > 0
 
 
@@ -67,32 +73,24 @@ def require_made(path: Path) -> Path:
     """Return an output that an earlier stage made.
 
     Raises:
-        CracksegError: it did not.
+        CracksegError: it was not made.
     """
     if not is_made(path):
         raise CracksegError(f"{path} was not made yet; run the whole pipeline with `dvc repro`")
     return path
 
 
-def write_json(path: Path, content: dict) -> None:
-    """Write JSON that diffs well."""
-    write_bytes(path, (json.dumps(content, indent=2, sort_keys=True) + "\n").encode())
-
-
-def read_json(path: Path) -> dict:
-    """Read what an earlier stage wrote.
+def read_output(path: Path) -> dict[str, Any]:
+    """Read the JSON that an earlier stage wrote.
 
     Raises:
-        CracksegError: it did not, or the file is damaged.
+        CracksegError: it was not made, or is damaged.
     """
-    try:
-        return json.loads(require_made(path).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CracksegError(f"{path} is damaged ({error}); run `dvc repro --force`") from error
+    return read_json(require_made(path), advice="run `dvc repro --force`")
 
 
 def run_own_code(root: Path) -> None:
-    """Start this command again with the package in ``root/src``, if it is running from elsewhere."""
+    """Start this command again with the package in ``root/src`` (an experiment's own), if another one is running."""
     source = root / "src"
     running = Path(crackseg.__file__).resolve().parent
     if not (source / "crackseg").is_dir() or running == (source / "crackseg").resolve():

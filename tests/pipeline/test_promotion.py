@@ -21,7 +21,7 @@ from crackseg.errors import CracksegError
 from crackseg.inference.detector import SETTINGS_NAME
 from crackseg.models.weights_file import load_network, save_weights
 from crackseg.params import load_params
-from crackseg.project import Layout, read_json
+from crackseg.project import Layout, read_output
 from crackseg.registry.package import build_analyzer, write_probe
 from crackseg.registry.production import Production
 from crackseg.registry.promotion import list_versions, open_production, promote
@@ -70,7 +70,7 @@ def register_taught(folder: Path) -> str:
     production = open_production(folder)
     version = register_model(
         production.store,
-        run_id=read_json(layout.run)["run_id"],
+        run_id=read_output(layout.run)["run_id"],
         weights_path=scratch / "weights.pt",
         settings_path=scratch / SETTINGS_NAME,
         probe_dir=scratch / "probe",

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from crackseg.data.images.files import read_image, write_probability_map
-from crackseg.files import write_bytes
+from crackseg.files import write_json
 from crackseg.inference.autotune import settle
 from crackseg.inference.predictor import Predictor, sigmoid
 from crackseg.progress import progress
@@ -26,8 +25,7 @@ def predict_split(predictor: Predictor, samples: Sequence[CrackSample], out_dir:
     out_dir.mkdir(parents=True)
     if samples:
         settle(predictor, read_image(samples[0].image_path), len(samples))
-    plan = json.dumps(predictor.plan.to_dict(), indent=2, sort_keys=True)
-    write_bytes(out_dir / PLAN_NAME, f"{plan}\n".encode())
+    write_json(out_dir / PLAN_NAME, predictor.plan.to_dict())
     images = (read_image(sample.image_path) for sample in samples)
     results = zip(samples, predictor.predict_logits_of(images), strict=True)
     for sample, logits_HW in progress(results, f"predict {out_dir.name}", "image", total=len(samples)):

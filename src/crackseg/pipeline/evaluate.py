@@ -11,7 +11,7 @@ from crackseg.evaluation.report import flatten_scores, read_scores
 from crackseg.evaluation.scoring import score_split, write_scores
 from crackseg.params import load_params
 from crackseg.pipeline.result_run import find_result_run
-from crackseg.project import Layout, read_json
+from crackseg.project import Layout, read_output
 from crackseg.tracking.store import Store
 from crackseg.types import PLAN_NAME
 
@@ -21,7 +21,7 @@ def run(root: Path, dataset: str) -> None:
     layout = Layout(root)
     params = load_params(layout.params)
     store = Store(root, may_be_away=True)
-    version = read_json(layout.data_versions)["datasets"][dataset]
+    version = read_output(layout.data_versions)["datasets"][dataset]
     samples = list_samples(layout.prepared, dataset, params.data.evaluate_split)
     counts: dict[str, ImageCounts] = {}
     scores, lines = score_split(
@@ -29,11 +29,11 @@ def run(root: Path, dataset: str) -> None:
         layout.predictions / dataset,
         params.evaluate,
         params.postprocess,
-        operating_threshold=read_json(layout.training)["train"]["operating_threshold"],
+        operating_threshold=read_output(layout.training)["train"]["operating_threshold"],
         on_counts=counts.__setitem__,
     )
     write_counts(counts, layout.scores / f"{dataset}_counts.npz")
-    plan = read_json(layout.predictions / dataset / PLAN_NAME)
+    plan = read_output(layout.predictions / dataset / PLAN_NAME)
     write_scores(scores, lines, dataset, layout.scores, extra={"data_source": version["source"]})
     with store.record(find_result_run(store, layout, params)) as recorder:
         recorder.log_metrics(flatten_scores(read_scores(layout.scores, [dataset]), dataset))

@@ -11,8 +11,9 @@ from crackseg.data.preprocessing import prepare_dataset
 from crackseg.data.validation import validate_datasets
 from crackseg.data.versioning import hash_dataset, hash_listing
 from crackseg.errors import CracksegError
+from crackseg.files import write_json
 from crackseg.params import load_params
-from crackseg.project import Layout, find_real_root, write_json
+from crackseg.project import Layout, find_real_root
 
 
 def run(root: Path) -> None:

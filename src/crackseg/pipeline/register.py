@@ -8,11 +8,11 @@ from pathlib import Path
 from crackseg.data.catalog import list_splits
 from crackseg.errors import CracksegError
 from crackseg.evaluation.report import mean_ods, read_scores
-from crackseg.files import write_bytes
+from crackseg.files import write_bytes, write_json
 from crackseg.inference.detector import SETTINGS_NAME
 from crackseg.params import Params, load_params
 from crackseg.pipeline.result_run import find_result_run
-from crackseg.project import Layout, read_json, write_json
+from crackseg.project import Layout, read_output
 from crackseg.registry.card import write_card
 from crackseg.registry.package import PROBE_NAME, build_analyzer, write_probe
 from crackseg.registry.register import CANDIDATE_ALIAS, register_model
@@ -40,16 +40,16 @@ def run(root: Path) -> None:
 def _register(root: Path, store: Store) -> None:
     layout = Layout(root)
     params = load_params(layout.params)
-    run_id = read_json(layout.run)["run_id"]
+    run_id = read_output(layout.run)["run_id"]
     scores = read_scores(layout.scores, params.data.test_datasets)
-    versions = read_json(layout.data_versions)
+    versions = read_output(layout.data_versions)
     headline = ("ods", "ois", "ap")
     tags: dict[str, object] = {
         f"{name}/{figure}": f"{s[figure]:.4f}" for name, s in scores.items() for figure in headline
     }
     tags |= {
         "mean/ods": f"{mean_ods(scores):.4f}",
-        "val/ods": f"{read_json(layout.training)['train']['best_val_ods']:.4f}",
+        "val/ods": f"{read_output(layout.training)['train']['best_val_ods']:.4f}",
         "data.md5": versions["md5"],
         "data.source": versions["datasets"][params.data.train_dataset]["source"],
         "git.commit": describe_code(root)["git.commit"],

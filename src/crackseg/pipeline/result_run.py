@@ -5,7 +5,7 @@ from __future__ import annotations
 from crackseg.lineage import keys_changing
 from crackseg.params import Params, flatten_params
 from crackseg.params.effects import COUNTING, MAPS, RESULTS, SCORES
-from crackseg.project import Layout, read_json
+from crackseg.project import Layout, read_output
 from crackseg.tracking.store import Store
 
 
@@ -13,5 +13,5 @@ def find_result_run(store: Store, layout: Layout, params: Params) -> str:
     """The run that results under the present settings belong to: the training's, or a child of it."""
     flat = flatten_params(params)
     settings = {key: flat[key] for key in keys_changing(MAPS, COUNTING, SCORES, RESULTS)}
-    settings["data.md5"] = read_json(layout.data_versions)["md5"]
-    return store.run_for_settings(read_json(layout.run)["run_id"], settings)
+    settings["data.md5"] = read_output(layout.data_versions)["md5"]
+    return store.run_for_settings(read_output(layout.run)["run_id"], settings)

@@ -16,14 +16,14 @@ from filelock import FileLock
 from crackseg.data.catalog import list_splits
 from crackseg.data.pixel_cache import CACHE_NAME
 from crackseg.devices import choose_device, describe_device
-from crackseg.files import hash_file, write_bytes
+from crackseg.files import hash_file, write_bytes, write_json
 from crackseg.lineage import hash_code, settings_behind
 from crackseg.models import build_model
 from crackseg.models.weights_file import save_weights
 from crackseg.params import Params, flatten_params, load_params
 from crackseg.params.effects import WEIGHTS
 from crackseg.pipeline.killed import note_checkpoints
-from crackseg.project import Layout, find_real_root, read_json, require_made, write_json
+from crackseg.project import Layout, find_real_root, read_output, require_made
 from crackseg.tracking.store import RunRecorder, Store, describe_code, fetched_init
 from crackseg.training.checkpoint import LAST_NAME, RUN_NAME, Progress, checkpoint_key
 from crackseg.training.distributed.launching import run_in_processes
@@ -120,7 +120,7 @@ def _train_and_record(layout: Layout, params: Params, samples: _Samples, process
                 processes=processes,
             )
             _write_outputs(layout, params, network, progress, run_id)
-            recorder.log_metrics(read_json(layout.training)["train"])
+            recorder.log_metrics(read_output(layout.training)["train"])
             recorder.log_file(layout.params)
             recorder.log_file(layout.history, "training")
         shutil.rmtree(checkpoint_dir)  # its weights are outputs now; a forced repetition trains anew
@@ -161,7 +161,7 @@ def _describe_run(
     init_digest: str,
     processes: Processes,
 ) -> None:
-    versions = read_json(layout.data_versions)
+    versions = read_output(layout.data_versions)
     recorder.log_params(flatten_params(params))
     tags = {f"data.{name}.{key}": value for name, v in versions["datasets"].items() for key, value in v.items()}
     train = params.data.train_dataset
@@ -192,7 +192,7 @@ def _write_outputs(layout: Layout, params: Params, network: Any, progress: Progr
         "operating_threshold": progress.operating_threshold,
         "predict": dict(params.predict),
         "run_id": run_id,
-        "data_source": read_json(layout.data_versions)["datasets"][params.data.train_dataset]["source"],
+        "data_source": read_output(layout.data_versions)["datasets"][params.data.train_dataset]["source"],
     }
     save_weights(layout.weights, network, spec=spec, extra=extra)
     history = pd.DataFrame(progress.history)

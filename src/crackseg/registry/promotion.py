@@ -14,7 +14,7 @@ from crackseg.data.catalog import list_samples, spread_evenly
 from crackseg.errors import CracksegError
 from crackseg.evaluation.bootstrap import parse_metric
 from crackseg.params import Params, load_params
-from crackseg.project import Layout, is_made, read_json
+from crackseg.project import Layout, is_made, read_output
 from crackseg.registry.gate import GateData, run_gate, shorten
 from crackseg.registry.production import Production, RegistryState
 from crackseg.registry.promotion_log import Check, Record, check_reason
@@ -173,7 +173,7 @@ def read_gate_data(root: Path, params: Params, data_md5: str, max_images: int | 
             f"champion and challenger are scored on {layout.prepared}, which is not there; make it with "
             "`dvc repro prepare`"
         )
-    md5 = read_json(layout.data_versions)["md5"]
+    md5 = read_output(layout.data_versions)["md5"]
     if md5 != data_md5:
         raise CracksegError(
             f"{layout.prepared} was made of data {shorten(md5)} and data.dvc says {shorten(data_md5) or 'nothing'}; "

@@ -6,7 +6,6 @@ replaces earlier data only when all of it was good.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import time
 from collections.abc import Mapping
@@ -31,7 +30,7 @@ from crackseg.data.importing.staging import open_staging_area
 from crackseg.data.masks.crack_values import CrackValue
 from crackseg.data.masks.formats import MaskReader, has_shape_of
 from crackseg.errors import CracksegError, count_of
-from crackseg.files import write_bytes
+from crackseg.files import hash_file, write_bytes
 from crackseg.progress import progress
 
 _MAX_PROBLEMS_SHOWN = 20
@@ -239,8 +238,8 @@ def _write_files(
                 "mask_width": mask.shape[1],
                 "mask_height": mask.shape[0],
                 "crack_fraction": float(mask.mean()),
-                "image_sha256": _sha256(folder / "images" / image_name),
-                "mask_sha256": _sha256(folder / "masks" / f"{pair.stem}.png"),
+                "image_sha256": hash_file(folder / "images" / image_name, "sha256"),
+                "mask_sha256": hash_file(folder / "masks" / f"{pair.stem}.png", "sha256"),
                 "source": label,
             }
         )
@@ -314,10 +313,6 @@ def _check_shape(image_path: Path, image_size: tuple[int, int], mask_path: Path,
             f"{mask_path}: {mask_width} x {mask_height} pixels, but {image_path.name} has {width} x {height}"
             f"{turned}; expected the same size, or the same shape at another scale"
         )
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _summarise(dataset: RawDataset, table: pd.DataFrame, data_dir: Path, seconds: float) -> ImportSummary:

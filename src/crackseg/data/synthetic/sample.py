@@ -6,7 +6,6 @@ Stands beside the importers on the data's way, for those who have not downloaded
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from crackseg.data.images.files import encode_png, write_mask
 from crackseg.data.importing.staging import open_staging_area
 from crackseg.data.synthetic.scenes import Scene, render_scene
 from crackseg.errors import CracksegError
-from crackseg.files import write_bytes
+from crackseg.files import hash_file, write_bytes
 from crackseg.progress import progress
 
 DEFAULT_COUNTS: Mapping[str, tuple[int, int, int]] = {
@@ -139,8 +138,8 @@ def _write_scene(folder: Path, dataset: str, stem: str, scene: Scene) -> dict[st
         "mask_width": scene.mask.shape[1],
         "mask_height": scene.mask.shape[0],
         "crack_fraction": float(scene.mask.mean()),
-        "image_sha256": hashlib.sha256(image_path.read_bytes()).hexdigest(),
-        "mask_sha256": hashlib.sha256(mask_path.read_bytes()).hexdigest(),
+        "image_sha256": hash_file(image_path, "sha256"),
+        "mask_sha256": hash_file(mask_path, "sha256"),
     }
 
 

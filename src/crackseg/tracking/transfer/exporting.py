@@ -15,6 +15,7 @@ from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 
 from crackseg.errors import CracksegError, first_line
+from crackseg.files import write_json
 from crackseg.progress import progress
 from crackseg.tracking.artifact_places import describe_lost_artifacts
 from crackseg.tracking.store import Store
@@ -25,7 +26,6 @@ from crackseg.tracking.transfer.folder import (
     RUNS,
     finish_export,
     unfinished_folder,
-    write_json,
     write_json_lines,
 )
 

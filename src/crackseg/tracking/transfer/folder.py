@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from crackseg.errors import CracksegError
-from crackseg.files import write_bytes
+from crackseg.files import hash_file, read_json, write_bytes, write_json
 from crackseg.progress import progress
 
 FORMAT = 1
 MANIFEST, LISTING, REGISTRY = "export.json", "files.jsonl", "registered_models.jsonl"
 RUNS, MODELS, ARTIFACTS = "runs", "logged_models", "artifacts"
+REPAIR = "copy or write the export again"
 
 
 @dataclass(frozen=True)
@@ -68,12 +69,17 @@ def finish_export(part_dir: Path, folder: Path, manifest: dict[str, Any]) -> Non
     paths = sorted(path for path in part_dir.rglob("*") if path.is_file())
     records = []
     for path in progress(paths, "checksums", "file"):
-        size, digest = path.stat().st_size, _hash_file(path)
+        size, digest = path.stat().st_size, hash_file(path, "sha256")
         records.append({"path": path.relative_to(part_dir).as_posix(), "bytes": size, "sha256": digest})
     write_json_lines(part_dir / LISTING, records)
     write_json(
         part_dir / MANIFEST,
-        {"format": FORMAT, **manifest, "files": len(records), "listing_sha256": _hash_file(part_dir / LISTING)},
+        {
+            "format": FORMAT,
+            **manifest,
+            "files": len(records),
+            "listing_sha256": hash_file(part_dir / LISTING, "sha256"),
+        },
     )
     part_dir.rename(folder)
 
@@ -92,14 +98,14 @@ def open_export(folder: Path) -> Export:
                 "store is, it goes on where it stopped"
             )
         raise CracksegError(f"{folder}: not an export of a store, there is no {MANIFEST}")
-    manifest = read_json(folder / MANIFEST)
+    manifest = read_json(folder / MANIFEST, advice=REPAIR)
     if manifest.get("format") != FORMAT:
         raise CracksegError(
             f"{folder / MANIFEST}: format {manifest.get('format')!r}, expected {FORMAT}; "
             "import it with the version of crackseg that wrote it"
         )
     listing = folder / LISTING
-    if not listing.is_file() or _hash_file(listing) != manifest.get("listing_sha256"):
+    if not listing.is_file() or hash_file(listing, "sha256") != manifest.get("listing_sha256"):
         raise _damaged(folder, f"{LISTING} is missing or not as it was written")
     digests = {}
     for record in progress(list(read_json_lines(listing)), "check files", "file"):
@@ -110,31 +116,11 @@ def open_export(folder: Path) -> Export:
     return Export(folder, manifest, digests)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON file of an export.
-
-    Raises:
-        CracksegError: it is damaged.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CracksegError(f"{path}: damaged ({error}); copy or write the export again") from error
-    if not isinstance(content, dict):
-        raise CracksegError(f"{path}: expected an object, found {type(content).__name__}; write the export again")
-    return content
-
-
 def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the records of a JSON lines file."""
     with path.open(encoding="utf-8") as file:
         for line in file:
             yield json.loads(line)
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a JSON file with sorted keys."""
-    write_bytes(path, (json.dumps(content, indent=2, sort_keys=True) + "\n").encode())
 
 
 def write_json_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:
@@ -151,21 +137,13 @@ def _find_problem(folder: Path, record: dict[str, Any]) -> str | None:
     size = path.stat().st_size
     if size != record["bytes"]:
         return f"{record['path']} has {size} bytes, not {record['bytes']}"
-    if _hash_file(path) != record["sha256"]:
+    if hash_file(path, "sha256") != record["sha256"]:
         return f"{record['path']} was changed"
     return None
 
 
 def _damaged(folder: Path, problem: str) -> CracksegError:
     return CracksegError(f"{folder}: the export is damaged: {problem}; nothing was imported, copy it again")
-
-
-def _hash_file(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _digest_lines(lines: Iterable[str]) -> str:

@@ -30,6 +30,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from crackseg.errors import CracksegError, first_line
+from crackseg.files import read_json
 from crackseg.progress import progress
 from crackseg.tracking.runs import IMPORTED_TAG
 from crackseg.tracking.store import Store
@@ -38,10 +39,10 @@ from crackseg.tracking.transfer.folder import (
     ARTIFACTS,
     MODELS,
     REGISTRY,
+    REPAIR,
     RUNS,
     Export,
     open_export,
-    read_json,
     read_json_lines,
 )
 
@@ -99,7 +100,8 @@ class _Import:
             name: run for run in iterate_runs(self.client, ids) for name in _names(run.info.run_id, run.data.tags)
         }
         runs = {
-            run_id: read_json(self._entry(RUNS, run_id) / "run.json") for run_id in self.export.list_entries(RUNS)
+            run_id: read_json(self._entry(RUNS, run_id) / "run.json", advice=REPAIR)
+            for run_id in self.export.list_entries(RUNS)
         }
         for run_id in _parents_first(runs):
             run = runs[run_id]
@@ -110,7 +112,7 @@ class _Import:
             for name in _names(model.model_id, model.tags)
         }
         for model_id in self.export.list_entries(MODELS):
-            model = read_json(self._entry(MODELS, model_id) / "model.json")
+            model = read_json(self._entry(MODELS, model_id) / "model.json", advice=REPAIR)
             known = known_models.get(_origin(model_id, model["tags"]))
             self._import_model(model, experiments[model["experiment"]], known)
         for run_id, run in runs.items():
