@@ -1,4 +1,4 @@
-"""Where a store's artifacts are; MLflow's database holds absolute paths, which a moved folder leaves behind."""
+"""Check that a store's artifacts exist: MLflow's database holds absolute paths, which break when a folder moves."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def describe_lost_artifacts(experiment: str, location: str) -> str | None:
 
     Args:
         experiment: its name.
-        location: its artifact location: a ``file:`` URI or a path, or a URI of elsewhere.
+        location: its artifact location: a path, a ``file:`` URI or the URI of a server.
     """
     parsed = urlparse(location)
     if parsed.scheme not in ("", "file"):

@@ -1,4 +1,4 @@
-"""Reaching a tracking store: bounded waits, and an outage told from a mistake in its address."""
+"""Connect to a tracking store: limit the wait, and distinguish an outage from a wrong address."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class StoreAwayError(CracksegError):
 
 
 class _NoConnectionError(Exception):
-    """No connection to the store's host; says why."""
+    """No connection to the store's host; the message gives the reason."""
 
 
 _OUTAGES = (
@@ -48,7 +48,7 @@ _OUTAGES = (
 
 
 def check_connection(uri: str) -> None:
-    """Try the way to a store, before MLflow does with ten attempts and growing pauses (100 s).
+    """Try to connect to a store, before MLflow does with ten attempts and growing pauses (100 s).
 
     Args:
         uri: the store's absolute address.
@@ -73,7 +73,7 @@ def check_connection(uri: str) -> None:
 
 @contextmanager
 def said_if_slow(uri: str) -> Iterator[None]:
-    """Say what is waited for, once the block has taken some seconds."""
+    """Log the name of the store that is waited for, once the block has taken some seconds."""
     message = f"waiting for the tracking store {hide_password(uri)}"
     timer = threading.Timer(_SAY_AFTER_S, _log.info, args=(message,))
     timer.daemon = True
@@ -85,7 +85,7 @@ def said_if_slow(uri: str) -> Iterator[None]:
 
 
 def is_outage(error: BaseException, uri: str) -> bool:
-    """Whether an error says that the store does not answer now; a wrong address, name or password is none."""
+    """Return whether an error means that the store does not answer now; a wrong address or password does not."""
     if database_path(uri) is not None:
         return False
     chain: list[BaseException] = []
@@ -95,11 +95,11 @@ def is_outage(error: BaseException, uri: str) -> bool:
         link = link.__cause__ or link.__context__
     if any(isinstance(e, _MISTAKES) for e in chain):
         return False
-    return any(isinstance(e, _OUTAGES) or _is_ill(e, uri) for e in chain)
+    return any(isinstance(e, _OUTAGES) or _is_server_failure(e, uri) for e in chain)
 
 
-def _is_ill(error: BaseException, uri: str) -> bool:
-    """Whether a server answered that it cannot work, or a connection to a database was lost."""
+def _is_server_failure(error: BaseException, uri: str) -> bool:
+    """Return whether a server reported an internal error, or a connection to a database was lost."""
     if isinstance(error, RestException):
         return int(error.get_http_status_code()) >= 500
     if isinstance(error, requests.HTTPError):
@@ -109,7 +109,7 @@ def _is_ill(error: BaseException, uri: str) -> bool:
     endpoint = find_endpoint(uri)
     if endpoint is None or is_on_server(uri) or type(error).__name__ not in ("OperationalError", "InterfaceError"):
         return False
-    try:  # else it is alive, and refuses a name, a password or a statement
+    try:  # if this succeeds, it runs and has refused a name, a password or a statement
         socket.create_connection(endpoint, timeout=_CONNECT_S).close()
     except OSError:
         return True

@@ -1,6 +1,6 @@
-"""What a run has to tell MLflow, kept on disk until the store has taken it.
+"""Queue of a run's records for MLflow, kept on disk until the store has accepted them.
 
-A tracking server that goes away, or a full disk under it, must not end a six-hour training: every record is
+A tracking server that goes away, or a full disk under it, must not end a training of six hours: every record is
 first appended to ``mlruns/outbox/NAME/records.jsonl``, then a background thread delivers it. What could not be
 delivered stays there, and the next crackseg command that reaches the same store delivers it.
 
@@ -31,7 +31,7 @@ from crackseg.tracking.store_address import describe_silence, hide_password
 
 _log = logging.getLogger("crackseg")
 _RETRY_SECONDS = 15.0
-_LOCKS, _REFUSED = "locks", "refused"  # folders beside those of the runs
+_LOCKS, _REFUSED = "locks", "refused"  # folders next to those of the runs
 _STORE = "store"  # file of an outbox with the address of the store that it is for
 _REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "BAD_REQUEST", "PERMISSION_DENIED")
 
@@ -90,7 +90,7 @@ class Outbox:
             self._thread.start()
 
     def steps_waiting(self) -> set[tuple[str, int]]:
-        """The metrics and steps of earlier records that lie here."""
+        """Return the metrics and steps of earlier records that are kept here."""
         return {
             (key, record["step"])
             for record in self._read(0)
@@ -99,7 +99,7 @@ class Outbox:
         }
 
     def count_waiting(self) -> int:
-        """The number of records that are not delivered."""
+        """Count the records that are not delivered."""
         return sum(1 for _ in self._read(self._offset())) + len(self._unwritten)
 
     def put(self, kind: str, **content: Any) -> None:
@@ -167,7 +167,7 @@ class Outbox:
         except OSError as error:
             self._torn = True
             if self._problem != str(error):
-                _log.warning("cannot write %s (%s); going on, records are kept in memory", self._records, error)
+                _log.warning("cannot write %s (%s); continuing, records are kept in memory", self._records, error)
             self._problem = str(error)
 
     def _read(self, offset: int) -> Iterator[dict[str, Any]]:
@@ -200,7 +200,7 @@ class Outbox:
             try:
                 self._deliver()
                 self._problem = None
-            except Exception as error:  # whatever the store or the network throws must not end a training
+            except Exception as error:  # whatever the store or the network raises must not end a training run
                 if self._problem is None:
                     _log.warning("%s; keeping records locally", describe_silence(self._uri, first_line(error)))
                 self._problem = first_line(error)
@@ -231,7 +231,7 @@ class Outbox:
         return self._find_run(first)
 
     def _set_aside(self, record: dict[str, Any], error: Exception) -> None:
-        """Keep a record that the store answers and will never take, so that it blocks nothing behind it."""
+        """Move away a record that the store refuses for good, so that it does not block later ones."""
         path = self._folder.parent / _REFUSED / f"{self.name}.jsonl"
         path.parent.mkdir(exist_ok=True)
         with path.open("a", encoding="utf-8") as file:
@@ -315,7 +315,7 @@ class Deliveries(NamedTuple):
 def deliver_left_over(
     outbox_dir: Path, client: MlflowClient, *, uri: str = "", find_run: FindRun | None = None
 ) -> Deliveries:
-    """Deliver what earlier commands had to leave behind; runs that a living process writes are passed over."""
+    """Deliver what earlier commands left; skip runs that another process is still writing."""
     delivered = waiting = elsewhere = 0
     for folder in sorted(list_waiting(outbox_dir), key=_read_kind):
         try:
@@ -337,12 +337,12 @@ def deliver_left_over(
 
 
 def list_waiting(outbox_dir: Path) -> list[Path]:
-    """The outboxes that hold records, or are being written."""
+    """List the outboxes that hold records or are being written."""
     return [path for path in outbox_dir.glob("*") if path.name not in (_LOCKS, _REFUSED) and path.is_dir()]
 
 
 def _read_kind(folder: Path) -> tuple[bool, str]:
-    """Results come after the runs that they are results of."""
+    """Return a sort key: results come after the runs that they belong to."""
     try:
         with (folder / "records.jsonl").open(encoding="utf-8") as file:
             first = json.loads(file.readline())

@@ -1,4 +1,4 @@
-"""Runs of an experiment: what one is created from, where it is found again, and what is said of it."""
+"""Runs of an experiment: create, find and record into them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SETTINGS_TAG = "crackseg.settings"
 
 @dataclass(frozen=True, slots=True)
 class FinishedRun:
-    """What the store knows of a run that ended well."""
+    """A run that finished without error, as the store describes it."""
 
     run_id: str
     name: str
@@ -38,7 +38,7 @@ class FinishedRun:
 
 
 def find_or_create_experiment(client: MlflowClient, name: str, artifact_location: str | None) -> str:
-    """The id of an experiment.
+    """Return the id of an experiment; create it if there is none.
 
     Args:
         client: of the store.
@@ -98,23 +98,23 @@ def create_once(
 
 
 def name_settings(settings: Mapping[str, Any]) -> str:
-    """A short name of settings, the same for the same settings."""
+    """Return a short digest of settings, the same for the same settings."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def has_settings(run: Run, settings: Mapping[str, Any]) -> bool:
-    """Whether a run was recorded under these settings, ``data.md5`` among them."""
+    """Return whether a run was recorded under these settings, ``data.md5`` among them."""
     recorded = run.data.params | {"data.md5": run.data.tags.get("data.md5", "")}
     return all(recorded.get(key) == str(value) for key, value in settings.items())
 
 
 def find_child(client: MlflowClient, experiment_id: str, parent_id: str, digest: str) -> Run | None:
-    """The run with the results of another under settings of this name."""
+    """Find the child run that holds a run's results under the settings with this digest."""
     return _find_by_tags(client, experiment_id, child_tags(parent_id, digest))
 
 
 def child_tags(parent_id: str, digest: str) -> dict[str, str]:
-    """The tags by which :func:`find_child` finds a run."""
+    """Return the tags by which :func:`find_child` finds a run."""
     return {"mlflow.parentRunId": parent_id, _SETTINGS_TAG: digest}
 
 
@@ -127,7 +127,7 @@ def _find_by_tags(
 
 
 def list_finished(client: MlflowClient, experiment_id: str) -> list[FinishedRun]:
-    """All runs of an experiment that ended well, the newest first."""
+    """List all runs of an experiment that finished without error, the newest first."""
     runs: list[FinishedRun] = []
     token: str | None = None
     while True:
@@ -143,11 +143,11 @@ def list_finished(client: MlflowClient, experiment_id: str) -> list[FinishedRun]
 
 
 def describe_code(root: Path) -> dict[str, str]:
-    """Tags that name the code: git commit, dirty or clean, DVC experiment and baseline, package versions."""
+    """Return tags that identify the code: git commit, dirty or clean, DVC experiment and baseline, package versions."""
     changed = _git(root, "status", "--porcelain", "--untracked-files=no", "--", ":/", ":(exclude)dvc.lock")
     tags = {
         "git.commit": _git(root, "rev-parse", "HEAD") or "none",
-        "git.state": "dirty" if changed else "clean",  # dvc.lock is what DVC writes after each stage, no code
+        "git.state": "dirty" if changed else "clean",  # dvc.lock is written by DVC after each stage and is no code
     }
     tags["mlflow.source.git.commit"] = tags["git.commit"]
     for tag, variable in (("dvc.exp_name", "DVC_EXP_NAME"), ("dvc.exp_baseline", "DVC_EXP_BASELINE_REV")):
@@ -167,7 +167,7 @@ def _git(root: Path, *arguments: str) -> str:
 
 
 def find_user() -> str:
-    """Who is at work, by the name of the system's account."""
+    """Return the name of the system account."""
     import getpass
 
     try:
@@ -177,7 +177,7 @@ def find_user() -> str:
 
 
 class RunRecorder:
-    """Says things of one run; every word goes through the run's outbox.
+    """Record params, tags, metrics and artifacts of one run through its outbox.
 
     Args:
         outbox: the run's.
@@ -198,7 +198,7 @@ class RunRecorder:
         self.outbox.put("tags", values=dict(values))
 
     def log_metrics(self, values: Mapping[str, float], *, step: int = 0, only_new: bool = False) -> None:
-        """Record metrics; a step that a resumed training goes through again is recorded once.
+        """Record metrics; a step that a resumed training run repeats is recorded once.
 
         Args:
             values: by name.
@@ -224,9 +224,9 @@ class RunRecorder:
         )  # fmt: skip
 
     def resume(self) -> None:
-        """Show the run as running again."""
+        """Set the run's status to running again."""
         self.outbox.put("status", value="RUNNING")
 
     def end(self, status: str) -> None:
-        """Show the run as FINISHED, FAILED or KILLED."""
+        """Set the run's status to FINISHED, FAILED or KILLED."""
         self.outbox.put("status", value=status)

@@ -1,4 +1,4 @@
-"""Opening the store, creating and resuming runs; while it is away, runs begin in the outbox."""
+"""Open the store, create and resume runs; while it does not answer, runs begin in the outbox."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ from crackseg.tracking.store_address import (
 
 _log = logging.getLogger("crackseg")
 EXPERIMENT = "crackseg"
-# Their news of migrations, monitoring and lost connections would break the progress bars; the outbox says once
+# Their messages about migrations and lost connections would break the progress bars; the outbox warns once
 # when the store does not answer.
 for _name in ("mlflow", "alembic", "mlflow.system_metrics", "urllib3"):
     logging.getLogger(_name).setLevel(logging.ERROR)
@@ -75,7 +75,7 @@ class Store:
         self.uri = find_tracking_uri(root)
         mlflow.set_tracking_uri(self.uri)  # also sets the variable, so that child processes use the same
         self.registry_uri = find_registry_uri(root)
-        """Of a registry of its own; None: it is the tracking store's."""
+        """Address of a separate registry; None: the registry is in the tracking store."""
         if self.registry_uri:
             os.environ["MLFLOW_REGISTRY_URI"] = self.registry_uri  # for child processes
         _log.debug("tracking store: %s", self.uri)
@@ -121,7 +121,7 @@ class Store:
 
     @contextmanager
     def answering(self) -> Iterator[None]:
-        """Raise StoreAwayError for whatever shows in the block that the store does not answer."""
+        """Raise StoreAwayError if an error in the block shows that the store does not answer."""
         try:
             yield
         except Exception as error:
@@ -131,7 +131,7 @@ class Store:
 
     @property
     def client(self) -> MlflowClient:
-        """MLflow's client.
+        """Return MLflow's client.
 
         Raises:
             StoreAwayError: the store did not answer when it was opened.
@@ -147,12 +147,12 @@ class Store:
 
     @property
     def outbox_dir(self) -> Path:
-        """Where undelivered records of all runs lie."""
+        """Return the folder with the undelivered records of all runs."""
         return self.home / "outbox"
 
     @property
     def artifact_location(self) -> str | None:
-        """Where the artifacts of a new experiment go; None where a server decides."""
+        """Return the artifact location of a new experiment; None where a server decides."""
         # Without one MLflow would take a folder below the current one, maybe a DVC experiment's temporary copy.
         return None if is_on_server(self.uri) else (self.home / "artifacts").as_uri()
 
@@ -188,10 +188,10 @@ class Store:
     def continue_run(
         self, record_path: Path, *, name: str | None = None, parent: str | None = None
     ) -> tuple[str, bool]:
-        """The run that ``record_path`` names, and True; or a new one, noted there, and False.
+        """Return the run that ``record_path`` names, and True; or a new one, written there, and False.
 
-        A record that is damaged, or of a run deleted meanwhile or of another store, is no obstacle: what is
-        trained goes on in a new run.
+        A record that is damaged, or of a run that was deleted or is in another store, is ignored: the training
+        continues in a new run.
         """
         if record_path.exists():
             try:
@@ -207,11 +207,11 @@ class Store:
 
     @contextmanager
     def record(self, run_id: str, *, system_metrics: bool = False, resumed: bool = False) -> Iterator[RunRecorder]:
-        """Record into a run; at the end, what the store has taken is final and the rest waits in the outbox.
+        """Record into a run; at the end, what the store has not accepted waits in the outbox.
 
         Args:
             run_id: the run.
-            system_metrics: record the load of processor, memory and GPU too.
+            system_metrics: also record the load of processor, memory and GPU.
             resumed: the run has metrics of steps that may come again, and are recorded once.
         """
         outbox = Outbox(self.outbox_dir / run_id, self._client, uri=self.uri, find_run=self._find_described)
@@ -232,11 +232,11 @@ class Store:
             outbox.close()
 
     def run_for_settings(self, run_id: str, settings: Mapping[str, Any]) -> str:
-        """The run that results under these settings belong to.
+        """Return the run that results under these settings belong to.
 
-        A run's params cannot change, and a skipped training makes no new run. So results of the same model under
-        other evaluation settings, or on another data version, go to a child run of the training's run. While the
-        store is away, they go to an outbox of their own, and which run it is shows when that is delivered.
+        A run's params cannot change, and a skipped train stage makes no new run. So results of the same model under
+        other evaluation settings, or on another data version, go to a child run of the training run. While the
+        store does not answer, they go to a separate outbox, and the run is chosen when that is delivered.
 
         Args:
             run_id: the training's run.
@@ -280,11 +280,11 @@ class Store:
         return (self.outbox_dir / run_id / "records.jsonl").exists()
 
     def finished_runs(self) -> list[FinishedRun]:
-        """All runs of our experiment that ended well, the newest first."""
+        """List all runs of our experiment that finished without error, the newest first."""
         return list_finished(self.client, self.experiment_id)
 
     def find_version(self, name: str, alias: str = "", *, stage: str = "") -> str | None:
-        """The number of the version that an alias of the registered model points at, or of the newest in a stage.
+        """Return the number of the version that a registered model's alias points to, or of the newest in a stage.
 
         Returns:
             None if there is none.
@@ -332,9 +332,9 @@ class Store:
 
 @contextmanager
 def fetched_init(init: str, store: Store) -> Iterator[tuple[str, str]]:
-    """What to begin a training from, as a name or a local file, and the digest of that file ("" for a name).
+    """Yield the initial weights, as a name or a local file, and the digest of that file ("" for a name).
 
-    The digest is part of what a training is known by: a file may change, and an alias move, under the same name.
+    The digest is part of a training run's key: a file may change, and an alias may move, under the same name.
 
     Args:
         init: ``model.init`` of params.yaml.

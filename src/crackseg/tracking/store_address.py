@@ -1,7 +1,7 @@
-"""The tracking store's address; what is relative in it is below the real project folder, wherever a command runs.
+"""Resolve the tracking store's address: relative paths start at the real project folder, wherever a command runs.
 
-MLflow would take a relative address from the current folder: in a temporary copy of a DVC experiment the runs would be
-deleted with it, and in a sub-folder a second store would appear.
+MLflow would resolve a relative address from the current folder: in a temporary copy of a DVC experiment the runs would
+be deleted with it, and in a sub-folder a second store would appear.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _EXAMPLES = "expected e.g. sqlite:///mlflow.db, sqlite:////ABSOLUTE/mlflow.db or
 
 
 def local_uri(home: Path) -> str:
-    """The store that needs no server: ``mlruns/mlflow.db``."""
+    """Return the address of the store that needs no server: ``mlruns/mlflow.db``."""
     return f"sqlite:///{(home / 'mlflow.db').as_posix()}"
 
 
 def find_tracking_uri(root: Path) -> str:
-    """The absolute address of a project's tracking store: MLFLOW_TRACKING_URI, or else the local one.
+    """Return the absolute address of a project's tracking store: MLFLOW_TRACKING_URI, or else the local one.
 
     Args:
         root: the project folder or DVC's clone of it.
@@ -45,7 +45,7 @@ def find_tracking_uri(root: Path) -> str:
 
 
 def find_registry_uri(root: Path) -> str | None:
-    """The absolute address of a registry of its own, MLFLOW_REGISTRY_URI; None: it is the tracking store's.
+    """Return the absolute address of a separate registry, MLFLOW_REGISTRY_URI; None: it is in the tracking store.
 
     Raises:
         CracksegError: see :func:`find_tracking_uri`.
@@ -102,18 +102,18 @@ def _resolve_folder(path: str, uri: str, folder: Path) -> str:
 
 
 def database_path(uri: str) -> Path | None:
-    """The file of an SQLite store; None for other stores."""
+    """Return the file of an SQLite store; None for other stores."""
     match = re.fullmatch(r"sqlite(?:\+\w+)?:///(?:file:)?([^?]*)(?:\?.*)?", uri)
     return Path(match[1]) if match else None
 
 
 def is_on_server(uri: str) -> bool:
-    """Whether a server stands before the store, and decides where artifacts go."""
+    """Return whether the store is behind a server, which decides where artifacts go."""
     return uri in _BARE_NAMES or urlparse(uri).scheme in ("http", "https", "databricks", "databricks-uc", "uc")
 
 
 def find_endpoint(uri: str) -> tuple[str, int] | None:
-    """The host and port of a server or database; None where the address names none, or no kind that we know."""
+    """Return the host and port of a server or database; None if the address has none or its kind is unknown."""
     parsed = urlparse(uri)
     try:
         port = parsed.port or _PORTS.get(parsed.scheme.split("+")[0])
@@ -123,7 +123,7 @@ def find_endpoint(uri: str) -> tuple[str, int] | None:
 
 
 def refuse_file_store(uri: str) -> str | None:
-    """Say why a folder of files, MLflow's former kind of store, is not opened; None if it is, or is no folder."""
+    """Say why a folder of files, MLflow's former kind of store, is not opened; None if it is opened or is no folder."""
     is_folder = uri not in _BARE_NAMES and (len(urlparse(uri).scheme) <= 1 or uri.startswith("file:"))
     if not is_folder or os.environ.get("MLFLOW_ALLOW_FILE_STORE", "").lower() in ("true", "1"):
         return None
@@ -135,7 +135,7 @@ def refuse_file_store(uri: str) -> str | None:
 
 
 def make_place(uri: str, real_root: Path) -> None:
-    """Make the folder of a database file below the project; one elsewhere may be misspelt, and is not made."""
+    """Create the folder of a database file below the project; one elsewhere may be misspelt and is not created."""
     path = database_path(uri)
     if path is not None and path.is_relative_to(real_root):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -160,7 +160,7 @@ def describe_silence(uri: str, reason: str) -> str:
 
 
 def hide_password(uri: str) -> str:
-    """The address as it may be shown."""
+    """Return the address without its password."""
     parsed = urlparse(uri)
     return uri.replace(f":{parsed.password}@", ":…@") if parsed.password else uri
 

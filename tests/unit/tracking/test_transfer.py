@@ -211,7 +211,7 @@ def test_import_that_was_stopped_goes_on(
     export_store(source, tmp_path / "export")
     target = make_store("target")
     calls = {"log_artifact": 1, "log_model_artifact": 3, "transition_model_version_stage": 1}
-    for name, number in calls.items():  # stops there each time, and goes on
+    for name, number in calls.items():  # stops there each time, and resumes
         real = getattr(target.client, name)
         left = [number]
 
@@ -222,7 +222,7 @@ def test_import_that_was_stopped_goes_on(
             return real(*args, **options)
 
         monkeypatch.setattr(target.client, name, fail)
-        with pytest.raises(CracksegError, match="the same command goes on"):
+        with pytest.raises(CracksegError, match="the same command resumes"):
             import_store(target, tmp_path / "export")
     import_store(target, tmp_path / "export")
     assert describe(target) == expected
@@ -303,7 +303,7 @@ def test_export_that_was_stopped_goes_on_and_cannot_be_imported_before(
         raise OSError("no space left on device")
 
     monkeypatch.setattr(exporting, "download_artifacts", stop)
-    with pytest.raises(CracksegError, match="no space left on device; the same command goes on"):
+    with pytest.raises(CracksegError, match="no space left on device; the same command resumes"):
         export_store(source, tmp_path / "export")
     assert not (tmp_path / "export").exists()
     with pytest.raises(CracksegError, match=r"was not finished; run `crackseg store export .*export`"):

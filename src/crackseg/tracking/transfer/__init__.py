@@ -1,1 +1,1 @@
-"""Carrying a tracking store to another place: a folder that any store can be written to and filled from."""
+"""Copy a tracking store to another machine: export to a folder, import from it."""

@@ -1,4 +1,4 @@
-"""From a store to a folder: runs with their histories and files, logged models, the registry."""
+"""Export a store to a folder: runs with their metrics and artifacts, logged models, the registry."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _SCRATCH = "scratch"
 
 @dataclass
 class ExportCounts:
-    """What went into the folder, and what could not, in words."""
+    """Counts of what was exported, and a note for everything left out."""
 
     runs: int = 0
     models: int = 0
@@ -48,10 +48,10 @@ def export_store(
 ) -> ExportCounts:
     """Write runs, logged models and registered models to a new folder.
 
-    The folder has another name until it is whole; an export that was stopped goes on there.
+    The folder has another name until it is complete; an interrupted export is resumed there.
 
     Args:
-        store: where from.
+        store: to read from.
         folder: must not exist yet.
         experiments: names; our own experiment if empty.
         run_ids: only these runs, with their child runs and the versions made of them; all runs if empty.
@@ -82,7 +82,7 @@ def export_store(
             _write_model(part_dir, model, names[model.experiment_id])
     except (MlflowException, OSError) as error:
         raise CracksegError(
-            f"the export to {folder} stopped: {first_line(error)}; the same command goes on"
+            f"the export to {folder} stopped: {first_line(error)}; the same command resumes"
         ) from error
     _drop_others(part_dir / RUNS, set(runs))
     _drop_others(part_dir / MODELS, {model.model_id for model in models})
@@ -117,7 +117,7 @@ def iterate_models(client: MlflowClient, experiments: Sequence[Experiment]) -> I
 
 
 def find_model_id(version: ModelVersion) -> str | None:
-    """The logged model that a version was made of; MLflow's database keeps it in the source only."""
+    """Return the id of the logged model that a version was made of; MLflow's database has it in the source only."""
     source = version.source or ""
     return source.removeprefix("models:/") if source.startswith("models:/m-") else None
 
@@ -131,7 +131,7 @@ def _get_experiment(store: Store, name: str) -> Experiment:
 
 
 def _select_runs(store: Store, experiments: Sequence[Experiment], run_ids: Sequence[str]) -> dict[str, Run]:
-    """Runs by id, so that a parent comes before its children."""
+    """Return runs by id, a parent before its children."""
     ids = [experiment.experiment_id for experiment in experiments]
     runs = {run.info.run_id: run for run in iterate_runs(store.client, ids)}
     children: dict[str | None, list[str]] = {}
@@ -212,7 +212,7 @@ def _write_model(part_dir: Path, model: LoggedModel, experiment: str) -> None:
 def _write_entry(
     part_dir: Path, kind: str, entry: str, name: str, content: dict[str, Any], write_rest: Callable[[Path], None]
 ) -> None:
-    """Write a folder beside its place and rename it; one that is there as it should be, stays."""
+    """Write a folder under another name and rename it; an identical one that exists is kept."""
     scratch, final = part_dir / _SCRATCH, part_dir / kind / entry
     shutil.rmtree(scratch, ignore_errors=True)
     write_json(scratch / name, content)
@@ -226,7 +226,7 @@ def _write_entry(
 
 
 def _drop_others(folder: Path, entries: set[str]) -> None:
-    """Remove what an earlier, unfinished export wrote and this one does not select."""
+    """Remove entries that an earlier, unfinished export wrote and this one does not select."""
     for path in folder.glob("*"):
         if path.name not in entries:
             shutil.rmtree(path)
@@ -235,7 +235,7 @@ def _drop_others(folder: Path, entries: set[str]) -> None:
 def _describe_registry(
     client: MlflowClient, runs: set[str], models: dict[str, LoggedModel], only_runs: bool, counts: ExportCounts
 ) -> list[dict[str, Any]]:
-    """Registered models that hold a version of the exported runs, with all their versions or only those."""
+    """Describe the registered models with a version of the exported runs, with all their versions or only those."""
     described = []
     for registered in _iterate_registered(client):
         versions = sorted(

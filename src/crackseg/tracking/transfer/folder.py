@@ -1,4 +1,4 @@
-"""An export on disk: which files there are, and whether all of them are whole.
+"""Format of an export on disk: list, hash and check its files.
 
 ::
 
@@ -30,11 +30,11 @@ REPAIR = "copy or write the export again"
 
 @dataclass(frozen=True)
 class Export:
-    """A folder that was checked file by file.
+    """An export whose files were all checked.
 
     Attributes:
         folder: where it is.
-        manifest: what export.json holds.
+        manifest: the content of export.json.
         digests: sha256 of each file by its path within the folder, with forward slashes.
     """
 
@@ -52,19 +52,19 @@ class Export:
         return sorted(path[len(prefix) :] for path in self.digests if path.startswith(prefix))
 
     def digest_entry(self, kind: str, entry: str) -> str:
-        """Name everything that an entry holds by one sha256."""
+        """Return one sha256 of all files of an entry."""
         prefix = f"{kind}/{entry}/"
         return _digest_lines(f"{d} {p}" for p, d in sorted(self.digests.items()) if p.startswith(prefix))
 
 
 def unfinished_folder(folder: Path) -> Path:
-    """Where an export to ``folder`` is kept until it is whole."""
+    """Return the folder that holds an export to ``folder`` until it is complete."""
     return folder.with_name(f"{folder.name}.part")
 
 
 def finish_export(part_dir: Path, folder: Path, manifest: dict[str, Any]) -> None:
     """List and hash all files of ``part_dir``, write the manifest and give the folder its name."""
-    for name in (LISTING, MANIFEST):  # of an earlier try
+    for name in (LISTING, MANIFEST):  # of an earlier attempt
         (part_dir / name).unlink(missing_ok=True)
     paths = sorted(path for path in part_dir.rglob("*") if path.is_file())
     records = []
@@ -95,7 +95,7 @@ def open_export(folder: Path) -> Export:
             whole = folder.with_name(folder.name.removesuffix(".part"))
             raise CracksegError(
                 f"{folder}: the export was not finished; run `crackseg store export {whole}` again where the "
-                "store is, it goes on where it stopped"
+                "store is; it resumes where it stopped"
             )
         raise CracksegError(f"{folder}: not an export of a store, there is no {MANIFEST}")
     manifest = read_json(folder / MANIFEST, advice=REPAIR)

@@ -1,6 +1,6 @@
-"""From an export to a store: what is not there yet is made, what is there is recognised and left alone.
+"""Import an export into a store: create what is missing, leave alone what is there.
 
-Ids are given by the store, so runs and models get new ones: a tag keeps the old id, by which a second import
+The store assigns ids, so runs and models get new ones: a tag keeps the old id, by which a second import
 recognises them, and old ids in tags, links and model files are replaced by the new ones.
 """
 
@@ -54,7 +54,7 @@ _ID = re.compile(r"(?<![0-9A-Za-z])(?:m-)?[0-9a-f]{32}(?![0-9A-Za-z])")
 
 @dataclass
 class ImportCounts:
-    """What the import added, what was there already, and what differs from the export, in words."""
+    """Counts of what was added and what was there already, and a note for each difference from the export."""
 
     runs: int = 0
     models: int = 0
@@ -64,10 +64,10 @@ class ImportCounts:
 
 
 def import_store(store: Store, folder: Path) -> ImportCounts:
-    """Bring everything of an export into a store; safe to repeat, and to go on with after a stop.
+    """Import everything of an export into a store; safe to repeat, and to resume after an interruption.
 
     Args:
-        store: where to.
+        store: to write to.
         folder: written by ``export_store``; all its files are checked before anything is imported.
     Raises:
         CracksegError: the export is damaged; the store stopped answering.
@@ -80,7 +80,7 @@ def import_store(store: Store, folder: Path) -> ImportCounts:
         except (MlflowException, OSError) as error:
             raise CracksegError(
                 f"the import into {store.uri} stopped: {first_line(error)}; what is there stays, and "
-                "the same command goes on"
+                "the same command resumes"
             ) from error
     return transfer.counts
 
@@ -217,7 +217,7 @@ class _Import:
             self.client.log_model_artifact(model_id, str(renewed))
 
     def _link_models(self, run_id: str, run: Mapping[str, Any]) -> None:
-        """Show a run's models with it; MLflow would show a link made twice twice."""
+        """Link a run to its models, each once: MLflow would show a repeated link twice."""
         wanted_in = [self.new_ids[m] for m in run["input_models"] if m in self.new_ids]
         outputs = [m for m in run["output_models"] if m["model_id"] in self.new_ids]
         if not wanted_in and not outputs:
@@ -268,7 +268,7 @@ class _Import:
     def _import_registered_tags(
         self, name: str, tags: Mapping[str, str], present: Mapping[str, str], *, same_production: bool
     ) -> None:
-        """Carry tags word for word: the records of the promotion history vouch for each other's text.
+        """Copy tags unchanged: each record of the promotion history holds a digest of the one before.
 
         What goes by one name before the first dot (``history.000001``) makes sense only together, and only where
         versions have their numbers and aliases their versions: production follows from the history.
@@ -294,7 +294,7 @@ class _Import:
         """Create a version unless it is there; returns its number, the same as in the export if that is free."""
         wanted = int(version["version"])
         if known is not None and int(known.version) < wanted and IMPORTED_TAG in known.tags:
-            # Left by an import that was stopped while it filled a gap.
+            # Left by an import that was interrupted while it filled a gap.
             self.client.delete_model_version(name, str(known.version))
             known = None
         if known is not None and (IMPORTED_TAG not in known.tags or _DIGEST_TAG in known.tags):
@@ -302,7 +302,7 @@ class _Import:
         number = str(known.version) if known is not None else self._create_version(name, version, origin)
         if version["stage"] and version["stage"] != "None":
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", FutureWarning)  # stages are on their way out, and still work
+                warnings.simplefilter("ignore", FutureWarning)  # stages are deprecated but still work
                 self.client.transition_model_version_stage(name, number, version["stage"])
         digest = self.export.digest_entry(MODELS, version["model_id"])
         self.client.set_model_version_tag(name, number, _DIGEST_TAG, digest)
@@ -331,7 +331,7 @@ class _Import:
 
 
 def _origin(entry: str, tags: Mapping[str, str]) -> str:
-    """The first id that a run or model had, also when it was exported from a store it was imported into."""
+    """Return the first id of a run or model, also if it was exported from a store that it was imported into."""
     return tags.get(IMPORTED_TAG, entry)
 
 
