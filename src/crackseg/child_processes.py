@@ -1,4 +1,4 @@
-"""Child processes: they end when the process that started them ends, and how one ended is put in words.
+"""Child processes that end with the process that started them; exit codes in words.
 
 Two mechanisms, for two kinds of children. A child that runs our own code asks the system for a signal at its parent's
 end (:func:`end_with_parent`). A foreign command, which starts processes of its own, runs below a guard
@@ -37,11 +37,11 @@ _REASONS = {
 
 
 def end_with_parent(parent_pid: int, how: signal.Signals = signal.SIGTERM) -> None:
-    """Send this process a signal when its parent has ended, in whatever way.
+    """Send this process a signal when its parent has ended, for any reason.
 
     Args:
         parent_pid: the parent, as it called itself: it may have ended before this is called.
-        how: SIGTERM, where there is something to put in order.
+        how: SIGTERM if there is something to clean up.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(how))
@@ -59,13 +59,13 @@ def _watch_parent(parent_pid: int, how: signal.Signals) -> None:
 
 @contextmanager
 def terminations_as_interrupts() -> Iterator[None]:
-    """Turn SIGTERM and SIGHUP (a closed terminal) into KeyboardInterrupt, so that what is open is closed in order."""
+    """Turn SIGTERM and SIGHUP (a closed terminal) into KeyboardInterrupt, so that open resources are closed."""
 
     def interrupt(_signal: int, _frame: Any) -> NoReturn:
         raise KeyboardInterrupt
 
     numbers = [signal.SIGTERM, *([signal.SIGHUP] if os.name == "posix" else [])]
-    # What is ignored stays so: `nohup` is for that.
+    # An ignored signal stays ignored: `nohup` relies on it.
     former = {number: signal.getsignal(number) for number in numbers}
     taken = [number for number in numbers if former[number] is not signal.SIG_IGN]
     for number in taken:
@@ -80,16 +80,16 @@ def terminations_as_interrupts() -> Iterator[None]:
 def run_guarded(
     command: Sequence[str], *, cwd: Path, grace_s: float, environment: Mapping[str, str] | None = None
 ) -> int:
-    """Run a command to its end; all its processes end with this one, however this one ends.
+    """Run a command to its end; all its processes end with this one, also if this one is killed.
 
     Its processes form a session of their own, without the terminal: they read no input, and Ctrl-C reaches them from
-    here. They are told to end by SIGINT, and ended after ``grace_s``; a second Ctrl-C ends them at once. Windows has
-    no process groups: there the command runs as it is.
+    here. They get SIGINT, and SIGKILL after ``grace_s``; a second Ctrl-C kills them at once. Windows has no process
+    groups: there the command runs without a guard.
 
     Args:
         command: program and arguments.
         cwd: where it runs.
-        grace_s: seconds to put things in order.
+        grace_s: seconds from SIGINT to SIGKILL.
         environment: of the command. Default: this process's.
     Returns:
         Its exit code; 128 plus the signal's number if a signal ended it.
@@ -121,7 +121,7 @@ def run_guarded(
 
 
 def describe_exit(code: int) -> str:
-    """Say how a process ended: ``with exit code 2``, ``by signal SIGKILL``.
+    """Describe the end of a process: ``with exit code 2``, ``by signal SIGKILL``.
 
     Args:
         code: as :mod:`subprocess` gives it, or as a shell does.
@@ -131,12 +131,12 @@ def describe_exit(code: int) -> str:
 
 
 def find_reason(code: int) -> str:
-    """Say the likely reason of a signal that ended a process; "" where there is none to tell."""
+    """Return the likely reason of the signal that ended a process; "" if none is known."""
     return _REASONS.get(find_signal(code), "")
 
 
 def find_signal(code: int) -> str:
-    """Name the signal that ended a process; "" if none did."""
+    """Return the name of the signal that ended a process; "" if none did."""
     number = -code if code < 0 else code - _FATAL
     with suppress(ValueError):
         return signal.Signals(number).name
@@ -144,10 +144,9 @@ def find_signal(code: int) -> str:
 
 
 def _guard(grace_s: float, command: Sequence[str]) -> int:
-    """Start the command, and end all of its group when it ends or standard input does; returns its exit code."""
-    if (
-        sys.platform == "linux"
-    ):  # what loses its parent is ours to collect: the first process of a container may not
+    """Run the command, end its whole group when it or standard input ends, and return its exit code."""
+    if sys.platform == "linux":
+        # Collect orphans here: the first process of a container may not do it.
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
     woken, waker = os.pipe()
     os.set_blocking(waker, False)
@@ -183,7 +182,7 @@ def _guard(grace_s: float, command: Sequence[str]) -> int:
 
 
 def _collect(command_pid: int, code: int | None) -> int | None:
-    """Collect what has ended; returns the command's exit code, once it is known."""
+    """Collect ended processes; return the command's exit code, or ``code`` if it is still running."""
     with suppress(ChildProcessError):
         while True:
             pid, status = os.waitpid(-1, os.WNOHANG)

@@ -1,4 +1,4 @@
-"""Which processor computes, in which precision."""
+"""Choose the device, the precision and the determinism of torch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def choose_device(name: str) -> torch.device:
     """Turn ``train.device`` into a device: ``auto`` takes cuda, else mps, else cpu.
 
     Raises:
-        CracksegError: the named accelerator is not there.
+        CracksegError: torch does not find the named accelerator.
     """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
@@ -49,35 +49,35 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
 
 
 def set_determinism(device: torch.device, deterministic: bool) -> None:
-    """Choose, for this process, between repeatable and fastest kernels on CUDA; a CPU's are repeatable as they are.
+    """Choose between deterministic and fastest CUDA kernels for this process; CPU kernels are always deterministic.
 
     Args:
-        device: that will compute; nothing happens unless it is CUDA.
-        deterministic: the same training ends with the same weights to the bit, on the same GPU and versions; an
-            operation that has no such kernel gives a warning. False takes what cuDNN measures to be fastest.
+        device: that will compute; without effect unless it is CUDA.
+        deterministic: True repeats a training run bit by bit on the same GPU and versions, and warns of operations
+            without a deterministic kernel. False takes the kernels that cuDNN measures to be fastest.
     """
     if device.type != "cuda":
         return
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read with the first matrix product
     torch.backends.cudnn.benchmark = not deterministic
     torch.use_deterministic_algorithms(deterministic, warn_only=True)
-    # It would find bugs, and costs time.
+    # Only useful for finding bugs, and costs time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractContextManager:
-    """Autocast to ``dtype``; nothing at all for float32."""
+    """Return an autocast context for ``dtype``; one without effect for float32."""
     if dtype == torch.float32:
         return contextlib.nullcontext()
-    # A pass uses each weight once: keeping the cast ones would help nothing, and a CUDA graph cannot hold them.
+    # A pass uses each weight once, so caching the cast weights saves nothing, and a CUDA graph cannot hold them.
     return torch.autocast(device.type, dtype=dtype, cache_enabled=False)
 
 
 @contextlib.contextmanager
 def full_float32() -> Iterator[None]:
-    """Let float32 be float32 on a GPU, too: its convolutions multiply by 11 of the 24 bits unless told not to (TF32).
+    """Disable TF32, so that float32 gives the same results on a GPU as on a CPU.
 
-    What is called float32 then answers alike on every processor. Whoever wants speed has halves: as fine, and faster.
+    TF32 keeps 11 of float32's 24 bits. For speed, choose float16: as exact as TF32, and faster.
     """
     former = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
@@ -97,7 +97,7 @@ def describe_device(device: torch.device) -> str:
 
 
 def _name_cpu() -> str:
-    """The processor's model where the system tells it, else ""."""
+    """Return the processor's model, or "" if the system does not tell it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:  # not Linux

@@ -1,4 +1,4 @@
-"""The error for what a user did, and wording that messages share."""
+"""The error for a user's mistake, and wording that messages have in common."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ class CracksegError(ValueError):
 
 
 def first_line(error: BaseException, limit: int = 200) -> str:
-    """Summarise an error in one line: the class where it says nothing, without what requests repeats at length."""
+    """Return the first line of an error's text, or its class if the text is empty; without the details of requests."""
     return (str(error).strip() or type(error).__name__).splitlines()[0].split(" failed with exception")[0][:limit]
 
 
 def join_some(names: Iterable[str], limit: int = 10) -> str:
-    """Join names for a message, at most ``limit`` of them and the number of the rest."""
+    """Join names for a message: at most ``limit``, then the number of the others."""
     names = list(names)
     rest = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + rest
 
 
 def count_of(number: int, noun: str) -> str:
-    """``1 image``, ``2 images``."""
+    """Format a number with its noun: ``1 image``, ``2 images``."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

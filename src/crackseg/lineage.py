@@ -1,7 +1,7 @@
-"""Causes of a result: settings, as said at the fields of params, and code, as named for each stage.
+"""Settings and code that a result depends on: settings as annotated in params, code as listed for each stage.
 
-From here come the keys of checkpoints and trials, which runs are alike, what a search compares, what a comparison of
-runs accepts; tests/rules holds dvc.yaml's deps and params to it, and the code to what the stages import.
+Checkpoints, searches and comparisons of runs derive their lists from here. tests/rules checks that dvc.yaml names the
+same, and that the listed code covers what the stages import.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ CODE: Mapping[str, tuple[str, ...]] = {
         "registry",
     ),
 }
-"""By stage, the folders and modules of the package that its results follow from, as in dvc.yaml's deps.
+"""By stage, the folders and modules of the package that its results depend on, as in dvc.yaml's deps.
 
-Not among them: what words messages, finds the project, carries settings and records (errors, project, files, params,
-types, devices, plotting, tracking). A change there must not train a model again."""
+Left out are modules for messages, paths, settings, figures and records (errors, project, files, params, types,
+devices, plotting, tracking): a change there must not train a model again."""
 
 
 def _read_answers() -> dict[str, tuple[Affects, ...]]:
@@ -67,20 +67,20 @@ def _read_answers() -> dict[str, tuple[Affects, ...]]:
 
 
 ANSWERS: Mapping[str, tuple[Affects, ...]] = _read_answers()
-"""By dotted key, what is said at its field."""
+"""By dotted key, the annotations of its field."""
 
 
 def keys_changing(*effects: Effect) -> frozenset[str]:
-    """List the keys that change one of these products directly."""
+    """Return the keys that change one of these products directly."""
     return frozenset(key for key, marks in ANSWERS.items() if any(mark.effects & set(effects) for mark in marks))
 
 
 def keys_behind(*effects: Effect, settings: Mapping[str, object] | None = None) -> frozenset[str]:
-    """List the keys that one of these products follows from, directly or through what it is made from.
+    """Return the keys that one of these products depends on, directly or through a product that it is made from.
 
     Args:
         effects: the products.
-        settings: flat values, or their text: leave out keys that need other ones to have an effect.
+        settings: flat, values or their text; keys that have no effect with these values are left out.
     """
     return frozenset(
         key
@@ -90,12 +90,12 @@ def keys_behind(*effects: Effect, settings: Mapping[str, object] | None = None) 
 
 
 def settings_behind(effect: Effect, settings: Mapping[str, _Value]) -> dict[str, _Value]:
-    """Choose the settings that a product follows from.
+    """Return the settings that a product depends on.
 
     Args:
         effect: the product.
-        settings: flat, values or their text as MLflow records it. Keys that another version of crackseg had are
-            kept: nothing is known of them.
+        settings: flat, values or their text as MLflow records it. Unknown keys, of another version of crackseg, are
+            kept.
     """
     behind = keys_behind(effect, settings=settings)
     return {key: value for key, value in settings.items() if key in behind or key not in ANSWERS}
@@ -115,13 +115,13 @@ def describe_loss(settings: Mapping[str, object]) -> str:
 
 
 def list_code(*stages: str) -> tuple[Path, ...]:
-    """List the modules that the results of these stages follow from, sorted."""
+    """List the modules that the results of these stages depend on, sorted."""
     places = {PACKAGE / place for stage in stages for place in CODE[stage]}
     return tuple(sorted({path for place in places for path in ([place] if place.suffix else place.rglob("*.py"))}))
 
 
 def hash_code(*stages: str) -> str:
-    """Hash the text of :func:`list_code`: changes when any of these files does."""
+    """Hash the files of :func:`list_code`."""
     digest = hashlib.sha256()
     for path in list_code(*stages):
         digest.update(path.relative_to(PACKAGE).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")

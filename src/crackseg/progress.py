@@ -1,4 +1,4 @@
-"""Progress bars of all modules: on a terminal a bar, in a log a line at times, with `--quiet` nothing."""
+"""Progress of long loops: a bar on a terminal, a line every 10 seconds in a log, nothing with `--quiet`."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ def progress(
     initial: int = 0,
     show: bool = True,
 ) -> Bar[_Item]:
-    """Show on the error stream how far a loop is.
+    """Show the progress of a loop on standard error.
 
-    Where the error stream is no terminal, it is a line every 10 seconds, and none of what ends before that.
+    If standard error is no terminal, a line is written every 10 seconds, and none for a loop that ends before.
 
     Args:
-        iterable: what the loop goes through; None: the caller calls ``update``.
-        description: what is done, e.g. ``predict``.
+        iterable: of the loop; None: the caller calls ``update``.
+        description: of the work, e.g. ``predict``.
         unit: of one step, e.g. ``image``.
         total: number of steps; None: the length of ``iterable``.
-        initial: steps that were done before.
-        show: False where another process shows it.
+        initial: steps that are done already.
+        show: False if another process shows it.
     """
     from tqdm import tqdm  # reads TQDM_DISABLE when it is imported
 
@@ -46,7 +46,7 @@ def progress(
 
 
 def hide_bars_of_libraries() -> None:
-    """Hide those of libraries as well: each has its own switch, to be set before it is imported."""
+    """Hide the progress bars of libraries; to be called before they are imported."""
     os.environ |= {
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -63,5 +63,5 @@ def write(line: str, file: TextIO) -> None:
 
 
 def is_quiet() -> bool:
-    """Tell whether `--quiet` was asked for, of this command or of the one that started it."""
+    """Return True if this command, or the one that started it, was given `--quiet`."""
     return os.environ.get(QUIET, "0") not in ("", "0")

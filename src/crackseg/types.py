@@ -1,4 +1,4 @@
-"""Small records that several rooms share.
+"""Records that several folders use: a sample, a model's output, a prediction.
 
 Shape legend: B batch, H rows, W columns, 1/3 channels.
 """
@@ -13,7 +13,7 @@ if TYPE_CHECKING:  # numpy and torch are slow to import and only named here
     import numpy as np
     import torch
 
-PLAN_NAME = "computed_by.json"  # beside a folder of predicted maps: engine, precision, threads
+PLAN_NAME = "computed_by.json"  # in a folder of predicted maps: engine, precision, threads
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class CrackSample:
 
 
 class ModelOutput(NamedTuple):
-    """What every model returns.
+    """Output of every model.
 
     Attributes:
         logits: float (B, 1, H, W), log-odds of crack, at the input's size.
@@ -51,14 +51,14 @@ class ModelOutput(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class CrackPrediction:
-    """What a model says of one photograph.
+    """Result of a model for one photograph.
 
     Attributes:
-        crack_prob: float32 (H, W) in [0, 1], as the network gives it.
-        crack_mask: bool (H, W), the post-processed map where it is at least ``threshold``.
+        crack_prob: float32 (H, W) in [0, 1], before post-processing.
+        crack_mask: bool (H, W), True where the post-processed map is at least ``threshold``.
         threshold: the threshold used, in [0, 1].
-        crack_fraction: share of crack pixels, in [0, 1].
-        crack_length_px: length of the thinned mask in pixels, diagonal steps counting √2.
+        crack_fraction: fraction of crack pixels, in [0, 1].
+        crack_length_px: length of the thinned mask in pixels; a diagonal step counts √2.
         score: highest crack probability, in [0, 1].
         confidence: mean over the pixels of the larger of p and 1 - p, in [0.5, 1].
     """

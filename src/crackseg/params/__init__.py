@@ -1,4 +1,4 @@
-"""params.yaml: its keys and what each affects (sections), how it is read and changed (loading)."""
+"""params.yaml: its keys and their effects (sections), reading and changing it (loading)."""
 
 from crackseg.params.loading import change_params, flatten_params, load_params, parse_setting, value_types
 from crackseg.params.sections import (

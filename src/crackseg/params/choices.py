@@ -1,7 +1,7 @@
-"""Names of architectures and losses for checking settings, read from their tables without importing these.
+"""Names of architectures and losses for checking settings, read from their tables without importing them.
 
-A table holds functions of torch, which takes seconds to import; params is read by every command, also by those that
-compute nothing. So the names are taken from the table's source: a row there is all that a new name needs.
+The tables hold torch modules, and importing torch takes seconds, but every command reads params. So the names are read
+from the source of the tables: a new row there is a new valid name.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ _PACKAGE = Path(__file__).parents[1]
 
 
 def read_names(module: str, table: str) -> tuple[str, ...]:
-    """Read the keys of a dict that stands as a literal at the top level of a module.
+    """Read the keys of a dict literal at the top level of a module.
 
     Args:
-        module: dotted name of one of ours.
+        module: dotted name of a module of crackseg.
         table: the dict's name; its keys are string literals.
     """
     path = _PACKAGE.joinpath(*module.split(".")[1:]).with_suffix(".py")
@@ -33,7 +33,7 @@ def read_names(module: str, table: str) -> tuple[str, ...]:
 
 
 def explain_choice(value: object, choices: Sequence[object]) -> str:
-    """Say what was expected instead of a value, and the nearest names: ``expected one of a, b; did you mean a?``."""
+    """Explain a wrong value by the valid and the nearest ones: ``expected one of a, b; did you mean a?``."""
     names = [choice for choice in choices if isinstance(choice, str)]
     close = difflib.get_close_matches(str(value), names, n=2, cutoff=0.4)
     hint = f"; did you mean {' or '.join(close)}?" if close else ""

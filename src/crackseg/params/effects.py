@@ -1,4 +1,4 @@
-"""The effects of a key of params.yaml, said once, at its field; crackseg.lineage derives every list from it."""
+"""Effects of a key of params.yaml, annotated at its field; crackseg.lineage derives its lists from them."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from enum import Enum
 
 
 class Effect(Enum):
-    """A product that changes with a key, made by the stage in brackets."""
+    """A product that a key changes, made by the stage in brackets."""
 
     NOTHING = "nothing"
-    """At most rounding: where and how fast it is computed, or a rule that is applied to finished results."""
+    """Nothing but rounding: a setting of the hardware or the speed, or a rule applied to finished results."""
     IMAGES = "images"
     """Prepared images and masks (prepare)."""
     WEIGHTS = "weights"
-    """Weights, and which of them are kept (train)."""
+    """Weights, and the choice of the epoch that is kept (train)."""
     MAPS = "maps"
     """Probability maps of given images with given weights (predict)."""
     COUNTING = "counting"
-    """Rules of counting maps against ground truth (evaluate): scores under other values cannot be compared."""
+    """Rules for counting maps against ground truth (evaluate); scores under different rules cannot be compared."""
     SCORES = "scores"
     """Scores of given maps (evaluate)."""
     RESULTS = "results"
-    """All scores of a run: of which datasets and which split."""
+    """All scores of a run, by dataset and split."""
     VERSION = "version"
     """Registered version of the model (register)."""
     SEARCH = "search"
-    """Trials that a search tries, and its objective."""
+    """Trials of a search, and its objective."""
     PACE = "pace"
-    """Seconds of an epoch, enough that measured times differ."""
+    """Seconds of an epoch."""
 
 
 NOTHING, IMAGES, WEIGHTS, MAPS, COUNTING, SCORES, RESULTS, VERSION, SEARCH, PACE = Effect
@@ -41,17 +41,17 @@ FOLLOWS: Mapping[Effect, tuple[Effect, ...]] = {
     COUNTING: (SCORES,),
     SCORES: (RESULTS,),
 }
-"""Products that are made from another, and so change with it."""
+"""By product, the products that are made from it and so change with it."""
 
 
 @dataclass(frozen=True)
 class Affects:
-    """Annotate a field with the products that its key changes directly; what is made from them changes too.
+    """Annotate a field with the products that its key changes directly; products made from them change too.
 
     Args:
-        effects: at least one; ``NOTHING`` stands alone.
-        when: values of other keys, by dotted key, that it needs for that; elsewhere it has none of these effects.
-            A field may have several of these annotations.
+        effects: at least one; ``NOTHING`` only alone.
+        when: by dotted key, values of other keys without which the key has none of these effects. A field may have
+            several annotations.
     """
 
     effects: frozenset[Effect]
@@ -65,7 +65,7 @@ class Affects:
         object.__setattr__(self, "when", conditions)
 
     def reaches(self, effect: Effect) -> bool:
-        """Say if a product changes with the key, directly or as it is made from another that does."""
+        """Return True if the key changes a product, directly or through a product that it is made from."""
         waiting, seen = list(self.effects), set()
         while waiting:
             if (found := waiting.pop()) not in seen:
@@ -74,10 +74,10 @@ class Affects:
         return effect in seen
 
     def holds(self, settings: Mapping[str, object]) -> bool:
-        """Say if the conditions are met.
+        """Return True if the conditions are met.
 
         Args:
-            settings: flat, values or their text as MLflow records it; a condition on a key that is not there is met.
+            settings: flat, values or their text as MLflow records it; a condition on a missing key is met.
         """
         return all(
             key not in settings or str(settings[key]) in map(str, values) for key, values in self.when.items()

@@ -1,7 +1,7 @@
-"""Read params.yaml, change its keys, flatten it: the only reader of settings.
+"""Read, change and flatten params.yaml.
 
 Unknown keys, wrong types, NaN and duplicate keys are errors that name the key, the value and the nearest valid one.
-ruamel.yaml reads the file because DVC does: PyYAML takes ``1e-3`` for text and keeps the last of two equal keys.
+The file is read with ruamel.yaml, as DVC does: PyYAML reads ``1e-3`` as text and keeps the last of two equal keys.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def load_params(path: Path) -> Params:
     """Read and check a params.yaml.
 
     Raises:
-        CracksegError: the file is missing or no YAML, or a key is unknown, missing, doubled, of the wrong type
+        CracksegError: the file is missing or no YAML, or a key is unknown, missing, duplicate, of the wrong type
             or out of range; the message names the file, the key, the value and what was expected.
     """
     try:
@@ -55,10 +55,10 @@ def load_params(path: Path) -> Params:
 
 
 def change_params(params: Params, changes: Mapping[str, Any], *, source: str) -> Params:
-    """Set keys such as ``loss.gamma`` anew, and check the whole again.
+    """Return params with changed keys such as ``loss.gamma``, checked as a whole.
 
     Args:
-        params: what to begin from; left as it is.
+        params: to begin from; not modified.
         changes: values by dotted key.
         source: where the changes come from, for messages, e.g. ``-S``.
     Raises:
@@ -93,11 +93,11 @@ def parse_setting(text: str) -> tuple[str, Any]:
 
 def _check(plain: dict, source: str) -> Params:
     try:
-        # From JSON: strict Python input would refuse lists for tuples; NaN and dates become strings here and so
-        # fail their field's type with the key named.
+        # From JSON: strict Python input would refuse lists for tuples. NaN and dates become strings here, and so fail
+        # with an error that names the key.
         return Params.model_validate_json(json.dumps(_jsonable(plain), default=str))
     except ValidationError as error:
-        # Unknown keys first: a misspelt key is reported as unknown and as missing, and the former is the cause.
+        # Unknown keys first: a misspelt key is reported as unknown and as missing, and the misspelling is the cause.
         problems = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
         raise CracksegError("\n".join(explain_problem(source, e, _valid_keys()) for e in problems)) from error
 
@@ -108,9 +108,9 @@ def _valid_keys() -> dict[str, list[str]]:
 
 
 def flatten_params(params: BaseModel, prefix: str = "") -> dict[str, Any]:
-    """Flatten to ``{"loss.gamma": 2.0, …}``, the keys that MLflow shows; without ``search``.
+    """Flatten to ``{"loss.gamma": 2.0, …}``, the keys that MLflow shows.
 
-    A search looks for the settings of trainings; nothing of a training follows from it.
+    The section ``search`` is left out: no training run depends on it.
     """
     flat: dict[str, Any] = {}
     for key, value in params:
@@ -124,7 +124,7 @@ def flatten_params(params: BaseModel, prefix: str = "") -> dict[str, Any]:
 
 
 def value_types(key: str) -> frozenset[type]:
-    """Types of the values that a key takes, e.g. int and NoneType of ``model.width``; str of named choices.
+    """Return the types of the values of a key, e.g. int and NoneType for ``model.width``; str for named choices.
 
     Args:
         key: dotted key that params.yaml has, e.g. ``loss.gamma``.

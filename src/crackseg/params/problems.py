@@ -1,4 +1,4 @@
-"""What is wrong with a params.yaml, in words: the key, the value, what was expected, the nearest valid key."""
+"""Messages for errors in params.yaml: the key, the value, what was expected, the nearest valid key."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def explain_problem(source: str, error: Any, valid_keys: Mapping[str, Collection[str]]) -> str:
-    """Say in one line what pydantic found.
+    """Explain an error of pydantic in one line.
 
     Args:
         source: where the settings come from, e.g. a path.
@@ -28,7 +28,7 @@ def explain_problem(source: str, error: Any, valid_keys: Mapping[str, Collection
 
 
 def _nearest(location: tuple[Any, ...], valid_keys: Mapping[str, Collection[str]]) -> str:
-    """Suggest the valid key that looks most like the unknown one, in its section or in any other."""
+    """Suggest the valid key most similar to the unknown one, in its section or in any other."""
     sections = {name: keys for name, keys in valid_keys.items() if "." not in name}
     word = str(location[-1])
     if location[:2] == ("search", "space"):
