@@ -11,6 +11,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from dvc.repo import Repo
 from ruamel.yaml import YAML
 
 from crackseg.data.images.files import write_mask, write_png, write_probability_map
@@ -31,10 +32,11 @@ _COLUMNS = (
 
 
 def make_root(folder: Path) -> Store:
-    """A project folder with settings and an empty store."""
+    """A project folder with settings, DVC and an empty store."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("params.yaml", "dvc.yaml"):
         shutil.copy(ROOT / name, folder / name)
+    Repo.init(str(folder), no_scm=True).close()
     os.environ.pop("MLFLOW_TRACKING_URI", None)  # MLflow sets it to the store of the test before
     return Store(folder)
 

@@ -7,7 +7,6 @@ the pipeline does, and stops that.
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 from collections.abc import Collection, Sequence
@@ -17,7 +16,7 @@ from pathlib import Path
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from crackseg.data.versioning import ACCEPTED, hash_listing, list_folder, read_dvc
+from crackseg.data.versioning import ACCEPTED, hash_listing, list_cached_folder, list_folder, open_cache
 from crackseg.errors import CracksegError, count_of, join_some
 
 
@@ -149,29 +148,17 @@ def _read_version(text: str) -> str | None:
 
 def _find_nearest(listing: dict[str, str], versions: Sequence[_Version], real_root: Path) -> _Difference | None:
     """The version with the fewest differences, the staged one among equals; None if DVC's cache lists none of them."""
+    try:
+        cache = open_cache(real_root)
+    except CracksegError:
+        return None
     found = []
-    caches = [real_root / ".dvc" / "cache"]
     for version in versions:
-        entries = _read_listing(version.md5, caches)
-        if entries is None and len(caches) == 1:
-            try:  # it may be configured elsewhere; DVC takes a second to say
-                caches.append(Path(read_dvc(real_root, "cache", "dir").strip()))
-            except CracksegError:
-                continue
-            entries = _read_listing(version.md5, caches)
-        if entries is not None:
+        if (entries := list_cached_folder(cache, version.md5)) is not None:
             changed = [p for p in listing.keys() & entries.keys() if listing[p] != entries[p]]
             missing, added = entries.keys() - listing.keys(), listing.keys() - entries.keys()
             found.append(_Difference(version, sorted(missing), sorted(added), sorted(changed)))
     return min(found, key=lambda difference: len(difference.paths), default=None)
-
-
-def _read_listing(md5: str, caches: Sequence[Path]) -> dict[str, str] | None:
-    for cache in caches:
-        path = cache / "files" / "md5" / md5[:2] / md5[2:]
-        if path.is_file():
-            return {entry["relpath"]: entry["md5"] for entry in json.loads(path.read_text(encoding="utf-8"))}
-    return None
 
 
 def _count_differences(difference: _Difference) -> str:

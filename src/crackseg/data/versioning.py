@@ -7,13 +7,20 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ruamel.yaml import YAML
 
 from crackseg.child_processes import run_guarded
 from crackseg.errors import CracksegError
 from crackseg.files import hash_file, write_bytes
+
+if TYPE_CHECKING:  # loading DVC takes a fifth of a second
+    from dvc.repo import Repo
+    from dvc_data.hashfile.db import HashFileDB
 
 _GRACE_S = 60  # a training that is told to stop writes its records first
 
@@ -72,6 +79,57 @@ def version_data(root: Path) -> None:
         raise CracksegError(f"`git add data.dvc` failed in {root}: {staged.stderr.strip()}; stage it yourself")
     content = YAML(typ="safe", pure=True).load((root / "data.dvc").read_text(encoding="utf-8"))
     write_bytes(root / ACCEPTED, content["outs"][0]["md5"].encode())
+
+
+@contextmanager
+def open_dvc(root: Path) -> Iterator[Repo]:
+    """Open a DVC project in this process.
+
+    Raises:
+        CracksegError: there is none, or DVC refuses what is done with it.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+    from scmrepo.exceptions import SCMError
+
+    try:
+        with Repo(str(root)) as repo:
+            yield repo
+    except (DvcException, SCMError, OSError) as error:
+        raise CracksegError(f"DVC in {root}: {error}") from error
+
+
+def open_cache(root: Path) -> HashFileDB:
+    """Open DVC's cache of a project, wherever its settings put it.
+
+    Raises:
+        CracksegError: there is no DVC project, or its settings cannot be read.
+    """
+    with open_dvc(root) as repo:
+        return repo.cache.local
+
+
+def list_cached_folder(cache: HashFileDB, md5: str) -> dict[str, str] | None:
+    """Map each file of a folder (forward slashes) to its md5, as DVC's cache lists it.
+
+    Args:
+        cache: see :func:`open_cache`.
+        md5: of the folder, as in data.dvc or dvc.lock: ``….dir``.
+    Returns:
+        The listing, or None: the cache has none, or this is no folder.
+    """
+    from dvc_data.hashfile.hash_info import HashInfo
+    from dvc_data.hashfile.tree import Tree
+    from dvc_objects.errors import ObjectFormatError
+
+    folder = HashInfo("md5", md5)
+    if not folder.isdir:
+        return None
+    try:
+        tree = Tree.load(cache, folder)
+    except (FileNotFoundError, ObjectFormatError):
+        return None
+    return {"/".join(parts): info.value for parts, _, info in tree}
 
 
 def run_dvc(root: Path, *arguments: str) -> None:

@@ -8,12 +8,12 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from crackseg.data.images.files import read_image, read_mask
-from crackseg.data.versioning import read_dvc
+from crackseg.data.versioning import open_cache
 from crackseg.errors import CracksegError
 from crackseg.evaluation.plots import describe_source
 from crackseg.evaluation.stored_maps import ScoredMap
@@ -32,6 +32,9 @@ from crackseg.files import write_bytes
 from crackseg.params import load_params
 from crackseg.project import find_real_root
 from crackseg.tracking.store import Store, describe_code
+
+if TYPE_CHECKING:
+    from dvc_data.hashfile.db import HashFileDB
 
 _log = logging.getLogger("crackseg")
 RUN_NAME = "comparison"
@@ -82,11 +85,11 @@ def compare_runs(
         _log.debug("%s is run %s", run.label, run.run_id)
     with tempfile.TemporaryDirectory(prefix="crackseg-compare-") as folder:
         scratch = Path(folder)
-        cache_dir = _find_cache(root)
+        cache = _find_cache(root)
         evidence = []
         for i, run in enumerate(runs):
             (scratch / f"run-{i}").mkdir()
-            evidence.append(gather(store, run, cache_dir, scratch / f"run-{i}"))
+            evidence.append(gather(store, run, cache, scratch / f"run-{i}"))
         remarks += [said for of_run in evidence for said in of_run.missing]
         rows, reasons = compare_scores(runs, evidence, num_resamples=num_resamples)
         remarks += reasons + check_consistent(rows, runs)
@@ -110,12 +113,12 @@ def compare_runs(
     return Comparison(text, content, files if out_dir else (), logged)
 
 
-def _find_cache(root: Path) -> Path:
+def _find_cache(root: Path) -> HashFileDB | None:
     try:
-        return Path(read_dvc(find_real_root(root), "cache", "dir").strip()) / "files" / "md5"
+        return open_cache(find_real_root(root))
     except CracksegError as error:  # no DVC project: there are scores and curves all the same
         _log.debug("no DVC cache: %s", error)
-        return Path("no-cache")
+        return None
 
 
 def _draw_all_curves(

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from crackseg.data.catalog import list_samples
+from crackseg.data.versioning import list_cached_folder
 from crackseg.errors import CracksegError, first_line
 from crackseg.evaluation.counts import read_counts
 from crackseg.evaluation.metrics import ImageCounts
 from crackseg.experiments.compare.resolve_runs import ComparedRun
 from crackseg.tracking.store import Store
 from crackseg.types import CrackSample
+
+if TYPE_CHECKING:
+    from dvc_data.hashfile.db import HashFileDB
 
 _LOCK = "dvc.lock"
 
@@ -45,13 +49,13 @@ class Evidence:
         return self.outputs.get(f"outputs/predictions/{dataset}/{stem}.png")
 
 
-def gather(store: Store, run: ComparedRun, cache_dir: Path, scratch: Path) -> Evidence:
+def gather(store: Store, run: ComparedRun, cache: HashFileDB | None, scratch: Path) -> Evidence:
     """Fetch what MLflow has of a run, and find what DVC's cache has.
 
     Args:
         store: where the run is.
         run: the run.
-        cache_dir: ``files/md5`` of DVC's cache; need not exist.
+        cache: DVC's; None where there is no DVC project.
         scratch: an empty folder for what is fetched.
     """
     evidence = Evidence()
@@ -63,9 +67,9 @@ def gather(store: Store, run: ComparedRun, cache_dir: Path, scratch: Path) -> Ev
         evidence.missing.append(f"{run.label}: its artifacts cannot be fetched ({first_line(error)})")
     for dataset in run.datasets:
         _read(evidence, scratch, run, dataset)
-    if (scratch / _LOCK).is_file():
+    if cache is not None and (scratch / _LOCK).is_file():
         try:
-            evidence.outputs = find_outputs(scratch / _LOCK, cache_dir)
+            evidence.outputs = find_outputs(scratch / _LOCK, cache)
         except (YAMLError, LookupError, TypeError, AttributeError, ValueError) as error:
             evidence.missing.append(f"{run.label}: its dvc.lock cannot be read ({error})")
     return evidence
@@ -93,12 +97,12 @@ def _read(evidence: Evidence, folder: Path, run: ComparedRun, dataset: str) -> N
         evidence.missing.append(f"{run.label}, {dataset}: no PR curve in MLflow")
 
 
-def find_outputs(lock_path: Path, cache_dir: Path) -> dict[str, Path]:
+def find_outputs(lock_path: Path, cache: HashFileDB) -> dict[str, Path]:
     """List prepared images and predicted maps that a pipeline's run left in DVC's cache.
 
     Args:
         lock_path: its dvc.lock.
-        cache_dir: ``files/md5`` of the cache.
+        cache: DVC's, see :func:`crackseg.data.versioning.open_cache`.
     Returns:
         Cached files by their path in the project, e.g. ``outputs/predictions/CRKWH100/0001.png``.
     """
@@ -108,12 +112,9 @@ def find_outputs(lock_path: Path, cache_dir: Path) -> dict[str, Path]:
         if name.split("@")[0] not in ("prepare", "predict"):
             continue
         for out in stage.get("outs", []):
-            listing = _in_cache(cache_dir, out["md5"])
-            if not out["md5"].endswith(".dir") or not listing.is_file():
-                continue
-            for entry in json.loads(listing.read_text(encoding="utf-8")):
-                if (path := _in_cache(cache_dir, entry["md5"])).is_file():
-                    found[f"{out['path']}/{entry['relpath']}"] = path
+            for relative, md5 in (list_cached_folder(cache, out["md5"]) or {}).items():
+                if cache.exists(md5):
+                    found[f"{out['path']}/{relative}"] = Path(cache.oid_to_path(md5))
     return found
 
 
@@ -139,7 +140,3 @@ def _copy(source: Path, target: Path) -> None:
     """Under its own name, since the cache has none and readers go by the extension."""
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, target)
-
-
-def _in_cache(cache_dir: Path, md5: str) -> Path:
-    return cache_dir / md5[:2] / md5[2:]

@@ -19,12 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from dvc.exceptions import DvcException
-from dvc.repo import Repo
-from dvc.scm import SCMError
 from ruamel.yaml import YAML
 
 from crackseg.data.catalog import list_samples
+from crackseg.data.versioning import open_dvc
 from crackseg.errors import CracksegError
 from crackseg.experiments.paper.configurations import Cell, apply_cell, find_departures, runs_alike, settings_of
 from crackseg.experiments.paper.durations import Duration, describe_durations, describe_machine, estimate_duration
@@ -73,7 +71,7 @@ def make_plan(root: Path, store: Store, cells: Sequence[Cell], overrides: Mappin
     data_md5 = _read_data_md5((root / "data.dvc").read_text(encoding="utf-8"))
     runs = store.finished_runs()
     finished = find_finished(runs, planned, data_md5)
-    with _open_repo(root) as repo:
+    with open_dvc(root) as repo:
         entries = [*repo.experiments.celery_queue.iter_active(), *repo.experiments.celery_queue.iter_queued()]
         taken = {entry.name for entry in entries} | {
             name for group in repo.experiments.ls().values() for name, _ in group
@@ -128,7 +126,7 @@ def queue_cells(root: Path, plan: Plan) -> Iterator[str]:
     Raises:
         CracksegError: DVC refuses; those already yielded stay in the queue.
     """
-    with _open_repo(root) as repo:
+    with open_dvc(root) as repo:
         for cell in plan.cells:
             if cell.name not in plan.to_queue:
                 continue
@@ -241,15 +239,6 @@ def _free_name(name: str, taken: set[str | None]) -> str:
         number += 1
         free = f"{name}-{number}"
     return free
-
-
-@contextmanager
-def _open_repo(root: Path) -> Iterator[Repo]:
-    try:
-        with Repo(str(root)) as repo:
-            yield repo
-    except (DvcException, SCMError) as error:
-        raise CracksegError(f"DVC in {root}: {error}") from error
 
 
 @contextmanager

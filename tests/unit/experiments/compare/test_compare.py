@@ -10,10 +10,9 @@ import pytest
 
 from crackseg.data.images.files import read_image
 from crackseg.errors import CracksegError
-from crackseg.experiments.compare import run as compare_module
 from crackseg.experiments.compare.run import Comparison, compare_runs
 from crackseg.registry.card import RESULTS_TAG
-from tests.scored_runs import cache_of, make_root, make_run
+from tests.scored_runs import make_root, make_run
 
 
 class Bench:
@@ -41,8 +40,6 @@ def shared_bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
 
 @pytest.fixture
 def bench(shared_bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    cache = str(cache_of(shared_bench.store))
-    monkeypatch.setattr(compare_module, "read_dvc", lambda *_: f"{cache}\n")  # starting DVC takes seconds
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return shared_bench
 
@@ -169,9 +166,11 @@ def test_what_cannot_be_had_is_said_and_not_invented(bench: Bench, tmp_path: Pat
 
 
 def test_without_any_photograph_in_the_cache_there_are_no_pictures(
-    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    monkeypatch.setattr(compare_module, "read_dvc", lambda *_: str(tmp_path / "empty"))
+    settings = bench.store.root / ".dvc" / "config.local"
+    request.addfinalizer(settings.unlink)
+    settings.write_text(f"[cache]\n    dir = {tmp_path / 'empty'}\n")
     done = bench.compare("good", "bad", out_dir=tmp_path / "out")
     assert {path.name for path in done.files} == {"comparison.md", "comparison.json", "pr_A.png", "pr_B.png"}
     assert any("A: no pictures" in reason for reason in done.content["remarks"])
@@ -232,9 +231,8 @@ def test_lost_artifacts_are_said_and_scores_stay(bench: Bench) -> None:
     assert any(reason.startswith("lost") for reason in done.content["remarks"])
 
 
-def test_the_store_of_another_machine_needs_no_dvc(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> str:
-        raise CracksegError("not a DVC project")
-
-    monkeypatch.setattr(compare_module, "read_dvc", fail)
+def test_the_store_of_another_machine_needs_no_dvc(bench: Bench, request: pytest.FixtureRequest) -> None:
+    dvc = bench.store.root / ".dvc"
+    away = dvc.rename(bench.store.root / "dvc")
+    request.addfinalizer(lambda: away.rename(dvc))
     assert _row(bench.compare("good", "bad"), "A/ods")["differences"][1] is not None
