@@ -84,6 +84,7 @@ def test_every_place_in_the_order_is_taken() -> None:
         ("crackseg.pipeline.evaluate", ("torch",)),
         ("crackseg.pipeline.report", ("torch",)),
         ("crackseg.inference.files", ("torchvision", "mlflow")),
+        ("crackseg.cli", ("torch", "mlflow", "pandas", "numpy", "dvc")),
     ],
 )
 def test_a_process_does_not_wait_for_libraries_it_does_not_use(module: str, without: tuple[str, ...]) -> None:

@@ -30,6 +30,7 @@ from crackseg.cli import (
 )
 from crackseg.cli.doctor import command
 from crackseg.cli.output import QUIET, VERBOSE, set_up_output
+from crackseg.cli.project import Project, with_project
 from crackseg.errors import CracksegError
 
 # On a busy machine OpenMP's threads spin at barriers for each other's cores: a training step measured beside one other
@@ -86,31 +87,30 @@ def cli(context: click.Context, quiet: bool, verbose: bool) -> None:
 
 
 @cli.command()
-def demo() -> None:
+@with_project
+def demo(project: Project) -> None:
     """Run the whole pipeline on the sample data, in minutes on a CPU.
 
     \b
     crackseg demo
     """
     from crackseg.pipeline.demo import run_demo
-    from crackseg.project import find_root
 
-    click.echo(run_demo(find_root()))
+    click.echo(run_demo(project.root))
 
 
 @cli.command()
 @click.option("--port", default=5000, show_default=True, help="Port on 127.0.0.1.")
-def ui(port: int) -> None:
+@with_project
+def ui(project: Project, port: int) -> None:
     """Show all runs and models in the MLflow UI.
 
     \b
     crackseg ui --port 5050
     """
     from crackseg.child_processes import run_guarded
-    from crackseg.project import find_root
-    from crackseg.tracking.store import Store
 
-    store = Store(find_root())
+    store = project.store
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store.uri, "--port", str(port)]
     if store.registry_uri:
         command += ["--registry-store-uri", store.registry_uri]

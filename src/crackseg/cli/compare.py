@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from crackseg.cli.project import Project, with_project
+
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, metavar="RUN RUN...")
@@ -22,7 +24,10 @@ import click
     help="Drawn of each dataset.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
-def compare(runs: tuple[str, ...], out_dir: Path | None, log: bool, num_images: int, as_json: bool) -> None:
+@with_project
+def compare(
+    project: Project, runs: tuple[str, ...], out_dir: Path | None, log: bool, num_images: int, as_json: bool
+) -> None:
     """Compare RUNs with the first: settings that differ, scores with paired intervals, curves, images.
 
     A RUN is an id of MLflow's (32 digits), a version of the registered model (3, @production, models:/NAME/3), or the
@@ -36,9 +41,8 @@ def compare(runs: tuple[str, ...], out_dir: Path | None, log: bool, num_images: 
     import json
 
     from crackseg.experiments.compare.run import compare_runs
-    from crackseg.project import find_root
 
-    done = compare_runs(find_root(), runs, out_dir=out_dir, log=log, num_images=num_images)
+    done = compare_runs(project.root, runs, out_dir=out_dir, log=log, num_images=num_images)
     if as_json:
         content = done.content | {"files": [str(path) for path in done.files], "logged_run": done.logged_run}
         click.echo(json.dumps(content, indent=2))

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from crackseg.cli.crack_value import crack_value_option
+from crackseg.cli.project import Project, with_project
 from crackseg.errors import CracksegError
 
 
@@ -40,7 +41,9 @@ def data() -> None:
 @click.option("--test-list", type=click.Path(path_type=Path), help="Stems of the test images.")
 @click.option("--allow-unpaired", is_flag=True, help="Leave out images without mask and masks without image.")
 @click.option("--json", "as_json", is_flag=True, help="Print the account of the import as JSON.")
+@with_project
 def data_import(
+    project: Project,
     source: Path,
     name: str | None,
     crack_values: tuple[int | str, ...],
@@ -63,11 +66,10 @@ def data_import(
     import json
 
     from crackseg.data.importing.versioned_import import import_versioned
-    from crackseg.project import find_root
 
     lists = {"train": train_list, "val": val_list, "test": test_list}
     summaries = import_versioned(
-        find_root(),
+        project.root,
         source,
         name=name,
         crack_values=crack_values or None,
@@ -106,7 +108,8 @@ def data_synth(out_dir: Path, seed: int) -> None:
 @click.argument("names", nargs=-1)
 @click.option("--out", type=click.Path(path_type=Path), help="Write the report as Markdown to this file.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of Markdown.")
-def data_validate(names: tuple[str, ...], out: Path | None, as_json: bool) -> None:
+@with_project
+def data_validate(project: Project, names: tuple[str, ...], out: Path | None, as_json: bool) -> None:
     """Check datasets (all by default): pairs, sizes, mask values, damaged files, leakage across splits.
 
     Ends with 1 if a dataset has errors.
@@ -120,9 +123,8 @@ def data_validate(names: tuple[str, ...], out: Path | None, as_json: bool) -> No
 
     from crackseg.data.validation import validate_datasets
     from crackseg.files import write_bytes
-    from crackseg.project import find_root
 
-    data_dir = find_root() / "data"
+    data_dir = project.root / "data"
     chosen = list(names) or sorted(path.parent.name for path in data_dir.glob("*/manifest.csv"))
     if not chosen:
         raise CracksegError(f"{data_dir} holds no datasets; fetch them with `dvc pull data.dvc`")

@@ -6,6 +6,8 @@ import sys
 
 import click
 
+from crackseg.cli.project import Project, with_project
+
 
 @click.group()
 def paper() -> None:
@@ -31,8 +33,15 @@ def paper() -> None:
 )
 @click.option("--dry-run", is_flag=True, help="List the cells and queue nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask before the grid is queued.")
+@with_project
 def paper_queue(
-    table3: bool, grid: bool, names: tuple[str, ...], settings: tuple[str, ...], dry_run: bool, yes: bool
+    project: Project,
+    table3: bool,
+    grid: bool,
+    names: tuple[str, ...],
+    settings: tuple[str, ...],
+    dry_run: bool,
+    yes: bool,
 ) -> None:
     """Put cells of the paper into DVC's queue; finished ones and those that wait already are left out.
 
@@ -45,13 +54,10 @@ def paper_queue(
     from crackseg.experiments.paper.configurations import choose_cells
     from crackseg.experiments.paper.queue import describe_plan, make_plan, queue_cells
     from crackseg.params import parse_setting
-    from crackseg.project import find_root
-    from crackseg.tracking.store import Store
 
     cells = choose_cells(table3=table3, grid=grid, names=names)
     overrides = dict(parse_setting(text) for text in settings)
-    root = find_root()
-    plan = make_plan(root, Store(root), cells, overrides)
+    plan = make_plan(project.root, project.store, cells, overrides)
     click.echo(describe_plan(plan, list_cells=dry_run or not grid))
     if dry_run or not plan.to_queue:
         return
@@ -59,7 +65,7 @@ def paper_queue(
         if not sys.stdin.isatty():
             raise CracksegError(f"nobody to ask whether to queue {len(plan.to_queue)} experiments; say --yes")
         click.confirm(f"Queue {len(plan.to_queue)} experiments?", abort=True)
-    for name in queue_cells(root, plan):
+    for name in queue_cells(project.root, plan):
         click.echo(f"queued {name}")
     click.echo("Start with `dvc queue start`, look with `dvc queue status`, compare with `crackseg ui`.")
 
@@ -72,7 +78,8 @@ def paper_queue(
     "--no-timing", is_flag=True, help="Time nothing for Table 4: it takes a quarter of an hour and more on a CPU."
 )
 @click.option("--repeats", default=5, show_default=True, type=click.IntRange(1), help="Measurements of each.")
-def paper_report(architectures: str | None, no_timing: bool, repeats: int) -> None:
+@with_project
+def paper_report(project: Project, architectures: str | None, no_timing: bool, repeats: int) -> None:
     """Put the finished cells beside the paper's figures: Tables 3 and 4, Figures 3 and 4.
 
     Writes outputs/paper, which `dvc plots show` shows too, and makes a new run `paper-report` on each call.
@@ -82,12 +89,9 @@ def paper_report(architectures: str | None, no_timing: bool, repeats: int) -> No
     """
     from crackseg.experiments.paper.report import write_paper_report
     from crackseg.experiments.paper.timing import choose_architectures
-    from crackseg.project import find_root
-    from crackseg.tracking.store import Store
 
     chosen = () if no_timing else choose_architectures(architectures)
-    root = find_root()
-    written = write_paper_report(root, Store(root), architectures=chosen, repeats=repeats)
+    written = write_paper_report(project.root, project.store, architectures=chosen, repeats=repeats)
     click.echo(
         f"{written.num_finished} of {written.num_finished + written.num_missing} cells of Table 3 are finished"
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from crackseg.cli.output import warn
+from crackseg.cli.project import Project, with_project
 from crackseg.errors import CracksegError
 
 
@@ -25,7 +26,9 @@ from crackseg.errors import CracksegError
 @click.option("--mm-per-px", type=float, help="Millimetres per pixel, for --measure.")
 @click.option("--report-drift", is_flag=True, help="Record the comparison with the training data in MLflow.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+@with_project
 def predict(
+    project: Project,
     paths: tuple[str, ...],
     out_dir: Path,
     uri: str | None,
@@ -54,7 +57,6 @@ def predict(
     from crackseg.geometry.scale import choose_scale
     from crackseg.inference.drift import compare, count_reference, describe_drift, warn_of_drift, warn_of_reference
     from crackseg.inference.files import describe_summary, measure_masks, predict_files
-    from crackseg.project import find_root
     from crackseg.registry.loading import load_model
     from crackseg.serving.deployment import find_production
 
@@ -62,7 +64,7 @@ def predict(
     if scale is not None and not measure:
         raise CracksegError("--mm-per-px is the scale of --measure; give both")
     photographs = find_photographs(paths, out_dir)
-    root = find_root() if report_drift or uri is None or not Path(uri).is_dir() else None
+    root = project.root if report_drift or uri is None or not Path(uri).is_dir() else None
     if uri is None:
         assert root is not None
         uri = find_production(root)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from crackseg.cli.output import warn
+from crackseg.cli.project import Project, with_project
 from crackseg.errors import CracksegError
 
 if TYPE_CHECKING:
@@ -22,7 +23,8 @@ _MARKS = {"passed": "pass", "failed": "FAIL", "warning": "WARN", "skipped": "  -
 @click.group(invoke_without_command=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @click.pass_context
-def models(context: click.Context, as_json: bool) -> None:
+@with_project
+def models(project: Project, context: click.Context, as_json: bool) -> None:
     """Show every registered version: scores, data, alias, stage, when and by whom.
 
     \b
@@ -33,7 +35,7 @@ def models(context: click.Context, as_json: bool) -> None:
         return
     from crackseg.registry.promotion import list_versions
 
-    production = _open()
+    production = _open(project)
     versions = list_versions(production)
     if as_json:
         click.echo(json.dumps({"model": production.name, "versions": versions}, indent=2))
@@ -72,13 +74,14 @@ def models(context: click.Context, as_json: bool) -> None:
 @models.command("delete")
 @click.argument("version")
 @click.option("--force", is_flag=True, help="Also the version that a rollback would go back to.")
-def models_delete(version: str, force: bool) -> None:
+@with_project
+def models_delete(project: Project, version: str, force: bool) -> None:
     """Delete VERSION, but never what is in production.
 
     \b
     crackseg models delete 4
     """
-    production = _open()
+    production = _open(project)
     production.delete(version, force=force)
     click.echo(f"version {version} of {production.name} is deleted")
 
@@ -92,7 +95,9 @@ def models_delete(version: str, force: bool) -> None:
 @click.option("--reason", default="", help="Why; stays in the history.")
 @click.option("--dry-run", is_flag=True, help="Run the gate and change nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@with_project
 def promote(
+    project: Project,
     version: str | None,
     best: bool,
     metric: str,
@@ -112,7 +117,7 @@ def promote(
 
     if force and not reason.strip():
         raise click.UsageError('--force needs --reason "…": it stays in the history')
-    production = _open(mend=not dry_run)
+    production = _open(project, mend=not dry_run)
     decision = promote_version(
         production,
         version=version,
@@ -151,7 +156,8 @@ def promote(
     "--to", "to", metavar="VERSION", help="A version that was in production before; default: the last one."
 )
 @click.option("--reason", required=True, help="Why; stays in the history.")
-def rollback(to: str | None, reason: str) -> None:
+@with_project
+def rollback(project: Project, to: str | None, reason: str) -> None:
     """Put back what was in production before, at once and without a gate.
 
     \b
@@ -160,7 +166,7 @@ def rollback(to: str | None, reason: str) -> None:
     """
     from crackseg.data.catalog import warn_of_source
 
-    production = _open()
+    production = _open(project)
     record = production.rollback(to=to, reason=reason)
     click.echo(
         f"version {record.to_version} is in production again instead of {record.from_version or 'nothing'}; record "
@@ -175,14 +181,15 @@ def rollback(to: str | None, reason: str) -> None:
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with every figure of the gates.")
-def history(as_json: bool) -> None:
+@with_project
+def history(project: Project, as_json: bool) -> None:
     """Show every promotion and rollback: when, who, from, to, why, and what the gate found.
 
     \b
     crackseg history
     crackseg history --json
     """
-    production = _open()
+    production = _open(project)
     records = production.read().records
     if as_json:
         content = {"model": production.name, "records": [record.to_dict() for record in records]}
@@ -196,12 +203,11 @@ def history(as_json: bool) -> None:
         raise CracksegError("the history was changed by hand: see the records marked above")
 
 
-def _open(*, mend: bool = True) -> Production:
+def _open(project: Project, *, mend: bool = True) -> Production:
     """Open the registry, and bring it in order first; what that changed goes to the error stream."""
-    from crackseg.project import find_root
     from crackseg.registry.promotion import open_production
 
-    production = open_production(find_root())
+    production = open_production(project.root)
     if mend:
         for note in production.repair():
             click.echo(f"note: {note}", err=True)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from crackseg.cli.project import Project, with_project
+
 if TYPE_CHECKING:
     from crackseg.experiments.search.study import Search
     from crackseg.tracking.store import Store
@@ -20,7 +22,7 @@ _STUDY = click.option("--study", "name", metavar="NAME", help="Study.  [default:
 
 
 def _of_a_study(command: Callable) -> Callable:
-    return _STUDY(_STORAGE(click.pass_context(command)))
+    return _STUDY(_STORAGE(with_project(command)))
 
 
 @click.group(invoke_without_command=True)
@@ -42,7 +44,9 @@ def _of_a_study(command: Callable) -> Callable:
     help="A setting of all trials, as of `dvc exp run -S` (repeatable), e.g. train.epochs=20.",
 )
 @click.pass_context
+@with_project
 def search(
+    project: Project,
     context: click.Context,
     name: str | None,
     storage: str | None,
@@ -61,21 +65,20 @@ def search(
     crackseg search show
     crackseg search apply           the best trial's settings into params.yaml
     """
-    context.obj = {"name": name, "storage": storage}
-    if context.invoked_subcommand is not None:
+    if context.invoked_subcommand is not None:  # study and storage may also stand before it
+        context.default_map = {context.invoked_subcommand: {"name": name, "storage": storage}}
         return
     from crackseg.experiments.search.run import Order, run_search
     from crackseg.params import parse_setting
-    from crackseg.project import find_root
 
     overrides = dict(parse_setting(text) for text in settings)
-    click.echo(run_search(find_root(), Order(name, storage, trials, timeout, jobs, overrides)))
+    click.echo(run_search(project.root, Order(name, storage, trials, timeout, jobs, overrides)))
 
 
 @search.command("show")
 @_of_a_study
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
-def search_show(context: click.Context, name: str | None, storage: str | None, as_json: bool) -> None:
+def search_show(project: Project, name: str | None, storage: str | None, as_json: bool) -> None:
     """List the studies, or the trials of one.
 
     \b
@@ -86,7 +89,7 @@ def search_show(context: click.Context, name: str | None, storage: str | None, a
 
     from crackseg.experiments.search.outcomes import list_studies, show
 
-    store, opened, name = _open(context, name, storage)
+    store, opened, name = _open(project, name, storage)
     if as_json:
         click.echo(json.dumps(list_studies(store, opened, name), indent=2, default=str))
     else:
@@ -103,7 +106,7 @@ def search_show(context: click.Context, name: str | None, storage: str | None, a
     help="Only what was searched, or also what -S set for all trials, e.g. the epochs.",
 )
 def search_apply(
-    context: click.Context, name: str | None, storage: str | None, trial: int | None, searched_only: bool
+    project: Project, name: str | None, storage: str | None, trial: int | None, searched_only: bool
 ) -> None:
     """Write a trial's settings into params.yaml, ready for `dvc repro`: what was searched.
 
@@ -114,13 +117,12 @@ def search_apply(
     crackseg search apply --trial 17 --with-set-params
     """
     from crackseg.experiments.search.apply import apply_trial, find_left_out
-    from crackseg.project import find_root
 
-    _store, opened = _load(context, name, storage)
-    changed = apply_trial(find_root(), opened, trial, searched_only=searched_only)
+    _store, opened = _load(project, name, storage)
+    changed = apply_trial(project.root, opened, trial, searched_only=searched_only)
     for key, (before, after) in changed.items():
         click.echo(f"{key}: {before} -> {after}")
-    if searched_only and (left_out := find_left_out(find_root(), opened, trial)):
+    if searched_only and (left_out := find_left_out(project.root, opened, trial)):
         kept = ", ".join(f"{key}: {ours} (the trial had {theirs})" for key, (ours, theirs) in left_out.items())
         click.echo(f"left as params.yaml has them: {kept}; --with-set-params takes the trial's")
     click.echo("params.yaml is ready for `dvc repro`" if changed else "params.yaml has these settings already")
@@ -134,7 +136,7 @@ def search_apply(
     "-S", "--set-param", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of all (repeatable)."
 )
 def search_queue(
-    context: click.Context,
+    project: Project,
     name: str | None,
     storage: str | None,
     top: int,
@@ -148,11 +150,10 @@ def search_queue(
     """
     from crackseg.experiments.search.outcomes import queue_best
     from crackseg.params import parse_setting
-    from crackseg.project import find_root
 
-    store, opened = _load(context, name, storage)
+    store, opened = _load(project, name, storage)
     overrides = dict(parse_setting(text) for text in settings)
-    for line in queue_best(find_root(), store, opened, top=top, num_seeds=seeds, settings=overrides):
+    for line in queue_best(project.root, store, opened, top=top, num_seeds=seeds, settings=overrides):
         click.echo(line)
     click.echo("Start with `dvc queue start`, look with `dvc queue status`, compare with `dvc exp show`.")
 
@@ -160,31 +161,26 @@ def search_queue(
 @search.command("register")
 @_of_a_study
 @click.option("--trial", type=click.IntRange(0), help="Its number.  [default: the best]")
-def search_register(context: click.Context, name: str | None, storage: str | None, trial: int | None) -> None:
+def search_register(project: Project, name: str | None, storage: str | None, trial: int | None) -> None:
     """Register the weights of the best trial as they are, trained on the trial's budget.
 
     \b
     crackseg search register
     """
     from crackseg.experiments.search.outcomes import register_trial
-    from crackseg.project import find_root
 
-    store, opened = _load(context, name, storage)
-    click.echo(f"registered: {register_trial(find_root(), store, opened, trial)}")
+    store, opened = _load(project, name, storage)
+    click.echo(f"registered: {register_trial(project.root, store, opened, trial)}")
 
 
-def _open(context: click.Context, name: str | None, storage: str | None) -> tuple[Store, Any, str | None]:
+def _open(project: Project, name: str | None, storage: str | None) -> tuple[Store, Any, str | None]:
     from crackseg.experiments.search.storage import default_storage, open_storage
-    from crackseg.project import find_root
-    from crackseg.tracking.store import Store
 
-    store = Store(find_root())
-    address = storage or context.obj["storage"] or default_storage(store.home)
-    return store, open_storage(address), name or context.obj["name"]
+    return project.store, open_storage(storage or default_storage(project.store.home)), name
 
 
-def _load(context: click.Context, name: str | None, storage: str | None) -> tuple[Store, Search]:
+def _load(project: Project, name: str | None, storage: str | None) -> tuple[Store, Search]:
     from crackseg.experiments.search.study import load_search
 
-    store, opened, name = _open(context, name, storage)
+    store, opened, name = _open(project, name, storage)
     return store, load_search(store, opened, name)

@@ -4,51 +4,54 @@ from __future__ import annotations
 
 import click
 
+from crackseg.cli.project import Project, with_project
+from crackseg.project import run_own_code
+
 
 @click.group()
 @click.pass_context
-def stage(context: click.Context) -> None:
+@with_project
+def stage(project: Project, context: click.Context) -> None:
     """The pipeline's stages, as dvc.yaml calls them; use `dvc repro`.
 
     \b
     crackseg stage train
     """
     from crackseg.pipeline.killed import work_in_child
-    from crackseg.project import find_root, run_own_code
 
-    root = find_root()
-    run_own_code(root)
-    work_in_child(root, context.invoked_subcommand or "")
+    run_own_code(project.root)
+    work_in_child(project.root, context.invoked_subcommand or "")
 
 
 @stage.command("prepare")
-def stage_prepare() -> None:
+@with_project
+def stage_prepare(project: Project) -> None:
     """Check and resize the data.
 
     \b
     crackseg stage prepare
     """
     from crackseg.pipeline import prepare
-    from crackseg.project import find_root
 
-    prepare.run(find_root())
+    prepare.run(project.root)
 
 
 @stage.command("train")
-def stage_train() -> None:
+@with_project
+def stage_train(project: Project) -> None:
     """Train, or go on with a training that was killed.
 
     \b
     crackseg stage train
     """
     from crackseg.pipeline import train
-    from crackseg.project import find_root
 
-    train.run(find_root())
+    train.run(project.root)
 
 
 @click.command()
-def train() -> None:
+@with_project
+def train(project: Project) -> None:
     """Train the model of params.yaml, alone or as one process of torchrun.
 
     \b
@@ -58,65 +61,63 @@ def train() -> None:
     On one machine `dvc repro` does the same with train.num_processes; docs/distributed.md has several machines.
     """
     from crackseg.pipeline.killed import work_in_child
-    from crackseg.project import find_root, run_own_code
 
-    root = find_root()
-    run_own_code(root)
-    work_in_child(root, "train")
+    run_own_code(project.root)
+    work_in_child(project.root, "train")
     from crackseg.pipeline import train as stage_of_training
 
-    stage_of_training.run(root)
+    stage_of_training.run(project.root)
 
 
 @stage.command("predict")
 @click.argument("dataset")
-def stage_predict(dataset: str) -> None:
+@with_project
+def stage_predict(project: Project, dataset: str) -> None:
     """Predict the probability maps of DATASET.
 
     \b
     crackseg stage predict CRKWH100
     """
     from crackseg.pipeline import predict
-    from crackseg.project import find_root
 
-    predict.run(find_root(), dataset)
+    predict.run(project.root, dataset)
 
 
 @stage.command("evaluate")
 @click.argument("dataset")
-def stage_evaluate(dataset: str) -> None:
+@with_project
+def stage_evaluate(project: Project, dataset: str) -> None:
     """Score the maps of DATASET.
 
     \b
     crackseg stage evaluate CRKWH100
     """
     from crackseg.pipeline import evaluate
-    from crackseg.project import find_root
 
-    evaluate.run(find_root(), dataset)
+    evaluate.run(project.root, dataset)
 
 
 @stage.command("report")
-def stage_report() -> None:
+@with_project
+def stage_report(project: Project) -> None:
     """Draw the figures and write the report.
 
     \b
     crackseg stage report
     """
     from crackseg.pipeline import report
-    from crackseg.project import find_root
 
-    report.run(find_root())
+    report.run(project.root)
 
 
 @stage.command("register")
-def stage_register() -> None:
+@with_project
+def stage_register(project: Project) -> None:
     """Register the model.
 
     \b
     crackseg stage register
     """
     from crackseg.pipeline import register
-    from crackseg.project import find_root
 
-    register.run(find_root())
+    register.run(project.root)

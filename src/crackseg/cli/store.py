@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from crackseg.cli.project import Project, with_project
+
 
 @click.group()
 def store() -> None:
@@ -19,16 +21,15 @@ def store() -> None:
 
 
 @store.command("deliver")
-def store_deliver() -> None:
+@with_project
+def store_deliver(project: Project) -> None:
     """Deliver records that the tracking store could not take when they were made.
 
     \b
     crackseg store deliver
     """
-    from crackseg.project import find_root
-    from crackseg.tracking.store import Store
 
-    opened = Store(find_root())  # opening delivers what waits
+    opened = project.store  # opening delivers what waits
     left = opened.deliver()
     if left.elsewhere:
         click.echo(
@@ -44,7 +45,8 @@ def store_deliver() -> None:
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--experiment", "experiments", multiple=True, help="Name; may be given more than once [our own].")
 @click.option("--run", "run_ids", multiple=True, help="Only this run, its children and its model versions.")
-def store_export(folder: Path, experiments: tuple[str, ...], run_ids: tuple[str, ...]) -> None:
+@with_project
+def store_export(project: Project, folder: Path, experiments: tuple[str, ...], run_ids: tuple[str, ...]) -> None:
     """Write runs, figures, models and the registry to the new folder FOLDER.
 
     An export that was stopped goes on when the command is given again.
@@ -53,11 +55,9 @@ def store_export(folder: Path, experiments: tuple[str, ...], run_ids: tuple[str,
     crackseg store export backup
     crackseg store export one --run RUN_ID
     """
-    from crackseg.project import find_root
-    from crackseg.tracking.store import Store
     from crackseg.tracking.transfer.exporting import export_store
 
-    counts = export_store(Store(find_root()), folder, experiments=experiments, run_ids=run_ids)
+    counts = export_store(project.store, folder, experiments=experiments, run_ids=run_ids)
     for note in counts.notes:
         click.echo(f"note: {note}", err=True)
     click.echo(f"{folder}: {counts.runs} runs, {counts.models} models, {counts.versions} registered versions")
@@ -65,7 +65,8 @@ def store_export(folder: Path, experiments: tuple[str, ...], run_ids: tuple[str,
 
 @store.command("import")
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
-def store_import(folder: Path) -> None:
+@with_project
+def store_import(project: Project, folder: Path) -> None:
     """Bring what `crackseg store export` wrote to FOLDER into the store of MLFLOW_TRACKING_URI, or the local one.
 
     Every file is checked first. What is in the store already is left alone, so the command may be given twice.
@@ -73,11 +74,9 @@ def store_import(folder: Path) -> None:
     \b
     crackseg store import backup
     """
-    from crackseg.project import find_root
-    from crackseg.tracking.store import Store
     from crackseg.tracking.transfer.importing import import_store
 
-    opened = Store(find_root())
+    opened = project.store
     counts = import_store(opened, folder)
     for note in counts.notes:
         click.echo(f"note: {note}", err=True)

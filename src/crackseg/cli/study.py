@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from crackseg.cli.crack_value import crack_value_option
+from crackseg.cli.project import Project, with_project
 
 
 @click.command()
@@ -21,7 +22,9 @@ from crackseg.cli.crack_value import crack_value_option
     "--pretrained/--no-pretrained", default=True, show_default=True, help="Compare ImageNet's weights too."
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for study.md and its figures.")
+@with_project
 def study(
+    project: Project,
     photographs: Path | None,
     name: str,
     crack_values: tuple[int | str, ...],
@@ -39,9 +42,8 @@ def study(
     """
     from crackseg.experiments.claims.report import import_photographs, write_study
     from crackseg.experiments.claims.study import run_study
-    from crackseg.project import find_root
 
-    root = find_root()
+    root = project.root
     data_dir, dataset = import_photographs(root, photographs, name, crack_values or None)
     table = run_study(root, data_dir, dataset, num_seeds=seeds, pretrained=pretrained, jobs=jobs)
     click.echo(write_study(root, table, data_dir, dataset, out or root / "outputs" / "study"))

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import click
+
+from crackseg.cli.project import Project, with_project
+from crackseg.errors import CracksegError
 
 _COLOURS = {"ok": "green", "warning": "yellow", "failed": "red"}
 
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
-def doctor(as_json: bool) -> None:
+@with_project
+def doctor(project: Project, as_json: bool) -> None:
     """Check Python, torch, GPU, OpenCV, packages, disk, settings, data, store and DVC remote; say what to do.
 
     Ends with 1 if something would stop `dvc repro`. A server or remote that does not answer is waited for 10 s.
@@ -24,11 +29,9 @@ def doctor(as_json: bool) -> None:
     from dataclasses import asdict
 
     from crackseg.cli.doctor.examination import examine
-    from crackseg.errors import CracksegError
-    from crackseg.project import find_root
 
     try:
-        root = find_root()
+        root: Path | None = project.root
     except CracksegError:
         root = None
     findings = []

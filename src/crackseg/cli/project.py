@@ -1,0 +1,42 @@
+"""The project that a command works in: `@with_project` hands it to the command."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from crackseg.project import find_root
+
+if TYPE_CHECKING:
+    from crackseg.tracking.store import Store
+
+
+class Project:
+    """The project around the current folder; found, and its store opened, when first asked for."""
+
+    @cached_property
+    def root(self) -> Path:
+        """The folder with params.yaml.
+
+        Raises:
+            CracksegError: there is none at or above the current folder.
+        """
+        return find_root()
+
+    @cached_property
+    def store(self) -> Store:
+        """The tracking store.
+
+        Raises:
+            CracksegError: no project, or a store that cannot be opened or does not answer.
+        """
+        from crackseg.tracking.store import Store
+
+        return Store(self.root)
+
+
+with_project = click.make_pass_decorator(Project, ensure=True)
+"""Call a command with the project as its first argument."""

@@ -1,0 +1,30 @@
+"""The project that commands get: found from below it, its store opened only for a command that needs it."""
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from crackseg.cli import cli
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("params.yaml", "dvc.yaml", "sub/notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path / "sub")
+    return tmp_path
+
+
+def test_a_command_that_needs_no_store_opens_none(project: Path) -> None:
+    result = CliRunner().invoke(cli, ["data", "validate"])
+    assert f"{project / 'data'} holds no datasets" in str(result.exception)
+    assert not (project / "mlruns").exists()
+
+
+@pytest.mark.parametrize("words", [["search", "--study", "night", "show"], ["search", "show", "--study", "night"]])
+def test_a_study_may_be_named_before_and_after_the_subcommand(project: Path, words: list[str]) -> None:
+    result = CliRunner().invoke(cli, words)
+    assert "no study 'night'" in str(result.exception)
+    assert (project / "mlruns").is_dir()
