@@ -1,1 +1,1 @@
-"""A registered version at work: HTTP, Spark, export, the inspection page."""
+"""Ways to use a registered version: HTTP server, Spark, export, inspection page."""

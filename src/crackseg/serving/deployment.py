@@ -1,4 +1,4 @@
-"""Which version a command is about, and the scoring server as a process of its own."""
+"""Find the model that a command names, and start the scoring server."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _log = logging.getLogger("crackseg")
 
 
 def find_production(root: Path) -> str:
-    """The URI of what is in production; a promotion that was killed half-way is finished first.
+    """Return the URI of the version in production; a promotion that was interrupted is finished first.
 
     Raises:
         CracksegError: no model is registered, or the registry does not answer.
@@ -41,7 +41,7 @@ def find_production(root: Path) -> str:
 
 
 def find_model(uri: str | None) -> tuple[str, Store | None]:
-    """A model, and the store that knows it.
+    """Find a model and the store it is registered in.
 
     Args:
         uri: ``models:/NAME@ALIAS``, ``models:/NAME/VERSION`` or a folder; None: what is in production.
@@ -59,7 +59,7 @@ def find_model(uri: str | None) -> tuple[str, Store | None]:
 
 
 def find_warning(model_uri: str, store: Store | None) -> str:
-    """Look up the warning of a model that must not be used, a sentence; "" for others.
+    """Return the warning of a model that must not be used, a sentence; "" for others.
 
     Args:
         model_uri, store: from :func:`find_model`.
@@ -81,7 +81,7 @@ def run_scoring_server(
     timeout_s: int,
     warning: str = "",
 ) -> NoReturn:
-    """Become the scoring server; see ``crackseg.serving.http``.
+    """Replace this process by the scoring server; see ``crackseg.serving.http``.
 
     Args:
         model_uri, store: from :func:`find_model`.
@@ -125,7 +125,7 @@ def check_port(host: str, port: int) -> None:
 
 
 def renew_card(uri: str | None) -> str:
-    """Write the model card of a registered version anew; returns it."""
+    """Write the model card of a registered version again and return it."""
     return write_card(*_find_version(uri))
 
 

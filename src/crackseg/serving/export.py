@@ -1,4 +1,4 @@
-"""A finished model's network as ONNX or OpenVINO, for programs without torch, proven on photographs.
+"""Export a model's network to ONNX or OpenVINO, for programs without torch, and check it on photographs.
 
 The file takes ``image``, uint8 (B, 3, H, W), RGB, and gives ``crack_prob``, float32 (B, 1, H, W) in [0, 1]; B, H and W
 are free, H and W at least 32. What belongs to the network (scaling, normalisation, padding, sigmoid) is inside; tiles,
@@ -46,7 +46,7 @@ _Run = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True, slots=True)
 class Parity:
-    """How far the file's answers are from torch's.
+    """Largest difference between the probabilities of the file and of torch.
 
     Attributes:
         max_difference: of probability, over all pixels of all inputs.
@@ -61,13 +61,13 @@ class Parity:
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What was written.
+    """Result of an export.
 
     Attributes:
         paths: the file, or the two of OpenVINO.
         model: ``models:/NAME/VERSION`` or the folder that it was made from.
-        parity: its proof.
-        logged: whether it is an artifact of the version's run, too.
+        parity: how it compares with torch.
+        logged: whether it is also an artifact of the version's run.
         warning: that the model must not be used, a sentence; "" for others. The file carries it in its metadata.
     """
 
@@ -79,7 +79,7 @@ class Exported:
 
 
 class ProbabilityNetwork(nn.Module):
-    """From stored pixels to probabilities: what is exported."""
+    """Network from uint8 pixels to probabilities, as it is exported."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -105,7 +105,7 @@ def export_model(
         uri: ``models:/NAME/VERSION``, or the folder of a downloaded version.
         store: where the version is registered; None for a folder.
         file_format: ``onnx`` or ``openvino``.
-        out_path: ends in ``.onnx`` or ``.xml`` (with ``.bin`` beside it); None: named after the version, here.
+        out_path: ends in ``.onnx`` or ``.xml`` (with ``.bin`` next to it); None: named after the version, here.
         images_dir: photographs to compare on, 20 at most; None takes the version's probe.
         tolerance: largest difference of probability that is accepted.
     Raises:
@@ -125,7 +125,7 @@ def export_model(
         _write_onnx(network, onnx_path, metadata)
         paths = [onnx_path] if file_format == "onnx" else _convert_to_openvino(onnx_path)
         parity = compare(network, _RUNNERS[file_format](paths[0]), images, tile_px=settings.predict.tile_size_px)
-        if not parity.max_difference <= tolerance:  # true for NaN, too
+        if not parity.max_difference <= tolerance:  # also true for NaN
             raise CracksegError(
                 f"{uri}: probabilities of the {file_format} file differ from torch's by up to "
                 f"{parity.max_difference:.2g} on {parity.num_images} photographs, more than {tolerance:g}; nothing was "
@@ -194,7 +194,7 @@ def _only(folder: Path, name: str, uri: str) -> Path:
     found = sorted(folder.rglob(name))
     if len(found) != 1:
         raise CracksegError(
-            f"{uri}: expected one {name} in it, found {len(found)}; register the model anew "
+            f"{uri}: expected one {name} in it, found {len(found)}; register the model again "
             "(`dvc repro --force --single-item register`)"
         )
     return found[0]
@@ -265,7 +265,7 @@ def _run_onnx(path: Path) -> _Run:
 def _run_openvino(path: Path) -> _Run:
     import openvino
 
-    # Its own choice on recent processors is bfloat16, which is a choice of precision and not of the file.
+    # Its default on recent processors is bfloat16, which the comparison must not include.
     compiled = openvino.compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return lambda batch: compiled(batch)[0]
 
@@ -274,7 +274,7 @@ _RUNNERS: dict[str, Callable[[Path], _Run]] = {"onnx": _run_onnx, "openvino": _r
 
 
 def _log(store: Store, uri: str, file_format: str, paths: Sequence[Path], parity: Parity) -> None:
-    """Log the file in the version's run, and say on the version where it is and what was measured."""
+    """Log the file in the version's run, and set tags on the version with its place and the differences."""
     name, version = uri.removeprefix("models:/").split("/")
     run_id = store.client.get_model_version(name, version).run_id
     for path in paths:

@@ -1,7 +1,7 @@
-"""MLflow's scoring server for one version, behind limits on the size of requests and images.
+"""MLflow's scoring server for one version, with limits on the size of requests and images.
 
 `crackseg serve` runs this file by its path, in isolated mode, and it imports nothing of crackseg: the version answers
-with the code that it was registered with, and not with the code that lies here.
+with the code that it was registered with, not with the installed code.
 """
 
 import argparse
@@ -41,7 +41,7 @@ def main() -> None:
     import uvicorn
 
     log = logging.getLogger("crackseg")
-    log.setLevel(logging.ERROR)  # `crackseg serve` has said the warning that a version gives when it is loaded
+    log.setLevel(logging.ERROR)  # `crackseg serve` has already shown the warning of the version
     model = mlflow.pyfunc.load_model(arguments.model_uri)
     log.setLevel(logging.NOTSET)
     app = build_app(
@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def build_app(model: Any, *, name: str, max_bytes: int, max_pixels: int, warning: str = "") -> "RequestLimit":
-    """MLflow's scoring server for a model, behind our limits.
+    """Build MLflow's scoring server for a model, with our limits.
 
     Args:
         model: from ``mlflow.pyfunc.load_model``.
@@ -72,7 +72,7 @@ def build_app(model: Any, *, name: str, max_bytes: int, max_pixels: int, warning
 
     app = scoring_server.init(cast(PyFuncModel, LimitedModel(model, max_pixels)))
 
-    # MLflow turns whatever the model raises into an answer, and so what comes here was raised by reading the request.
+    # MLflow turns every exception of the model into an answer, so this one was raised by reading the request.
     @app.exception_handler(Exception)
     async def explain(request: Request, error: Exception) -> JSONResponse:
         message = f"the request cannot be understood: {type(error).__name__}: {str(error)[:300]}"
@@ -82,7 +82,7 @@ def build_app(model: Any, *, name: str, max_bytes: int, max_pixels: int, warning
 
 
 class LimitedModel:
-    """A loaded model that looks at the images' headers before it decodes them, and takes a few requests at once.
+    """A loaded model that checks image sizes before decoding, and limits the number of requests at a time.
 
     Args:
         model: from ``mlflow.pyfunc.load_model``.
@@ -129,12 +129,12 @@ class LimitedModel:
             raise _make_refusal(error) from error
 
     def _predict(self, data: Any, params: dict[str, Any] | None) -> Any:
-        """Predict, and leave what the version says of the photographs where the answer's headers are made."""
+        """Predict, and keep the version's warnings and remarks for the answer's headers."""
         try:
             version = self._model.unwrap_python_model()
         except (AttributeError, self._exception):
             version = None
-        # A version says as much as it knew to say when it was registered.
+        # An older version may have no notes.
         said = {kind: getattr(version, f"{kind}s", None) for kind in ("warning", "remark")}
         for variable in said.values():
             if variable is not None:
@@ -148,7 +148,7 @@ class LimitedModel:
 
 
 def _make_refusal(error: Any) -> Exception:
-    """The same error, but deaf to what MLflow puts before its message: the whole request, megabytes maybe."""
+    """Copy an error so that MLflow cannot put the whole request, maybe megabytes, before its message."""
     from mlflow.exceptions import MlflowException
     from mlflow.protos.databricks_pb2 import ErrorCode
 
@@ -161,7 +161,7 @@ def _make_refusal(error: Any) -> Exception:
 
 
 def _read_size(content: Any) -> tuple[int, int]:
-    """Width and height by the header, without decoding; 0, 0 if Pillow knows no such format, as the model will say."""
+    """Read width and height from the header, without decoding; 0, 0 if Pillow does not know the format."""
     from PIL import Image
 
     try:
@@ -172,9 +172,9 @@ def _read_size(content: Any) -> tuple[int, int]:
 
 
 def _find_fault_of_text(body: bytes) -> str:
-    """Say which row of a refused request is no base64 text, and what it is; "" if all are.
+    """Return an error text for the first row of a request that is not base64 text; "" if all are.
 
-    MLflow's decoder drops all that is no base64, so that the model sees an empty image or one without its end.
+    MLflow's decoder drops characters that are not base64, so the model would see an empty or truncated image.
     """
     try:
         request = json.loads(body)
@@ -203,10 +203,10 @@ def _find_fault_of_text(body: bytes) -> str:
 
 
 class RequestLimit:
-    """An ASGI application before another: bodies over a limit get status 413 and are never held in memory.
+    """ASGI middleware: bodies over a limit get status 413 and are never held in memory.
 
     Args:
-        app: what answers the rest.
+        app: the application that answers all other requests.
         name: of the model, for the header ``x-crackseg-model`` of each answer.
         max_bytes: of a body.
         warning: for the header ``x-crackseg-warning`` of each answer; "" for none.
@@ -226,7 +226,7 @@ class RequestLimit:
         headers = dict(scope["headers"])
         announced = int(headers.get(b"content-length", b"0"))
         if announced > self.max_bytes and headers.get(b"expect", b"").lower() == b"100-continue":
-            await self._refuse(send)  # the client waits for leave to send its body
+            await self._refuse(send)  # the client waits for permission to send its body
             return
         body = bytearray()
         num_bytes = 0

@@ -1,4 +1,4 @@
-"""What came of a prediction, as a monitoring run in MLflow."""
+"""Record the drift of predicted photographs as a monitoring run in MLflow."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from crackseg.tracking.store import Store, describe_code
 def record_drift(
     root: Path,
     model: LoadedModel,
-    figures: Sequence[Mapping[str, float]],
+    values: Sequence[Mapping[str, float]],
     drifts: Sequence[FigureDrift],
     *,
     source: str,
     num_failed: int,
 ) -> str:
-    """Record drift as a run of its own, with figures, a plot and the table they follow from.
+    """Record drift as a separate run, with values, a plot and the table of all photographs.
 
     Args:
         root: the project.
         model: that predicted.
-        figures: of each photograph, by name.
-        drifts: what :func:`crackseg.inference.drift.compare` made of them.
+        values: of each photograph, by name.
+        drifts: from :func:`crackseg.inference.drift.compare`.
         source: where the photographs are.
         num_failed: photographs that could not be read.
     Returns:
@@ -57,16 +57,16 @@ def record_drift(
                 "drifted": ", ".join(d.figure for d in drifts if d.drifted) or "none",
             }
         )
-        metrics: dict[str, float] = {"num_images": len(figures), "num_failed": num_failed}
+        metrics: dict[str, float] = {"num_images": len(values), "num_failed": num_failed}
         for drift in drifts:
             for key in ("ks", "p_value", "psi", "new_median", "reference_median"):
                 metrics[f"{drift.figure}/{key}"] = getattr(drift, key)
         metrics["num_drifted"] = sum(bool(d.drifted) for d in drifts)
         recorder.log_metrics(metrics)
-        content = {"figures": [asdict(d) for d in drifts], "photographs": [dict(f) for f in figures]}
+        content = {"figures": [asdict(d) for d in drifts], "photographs": [dict(f) for f in values]}
         write_bytes(Path(scratch) / "drift.json", (json.dumps(content, indent=2) + "\n").encode())
-        title = f"{source} ({len(figures)} photographs) beside {settings.dataset}, {model.uri}"
-        draw_drift(settings.reference, figures, drifts, Path(scratch) / "drift.png", title=title)
+        title = f"{source} ({len(values)} photographs) and {settings.dataset}, {model.uri}"
+        draw_drift(settings.reference, values, drifts, Path(scratch) / "drift.png", title=title)
         for name in ("drift.json", "drift.png"):
             recorder.log_file(Path(scratch) / name, "drift")
         recorder.end("FINISHED")

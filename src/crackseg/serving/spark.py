@@ -1,4 +1,4 @@
-"""Many photographs on many machines: a registered version over a folder, by Spark."""
+"""Predict a folder of photographs with a registered version, on many machines, with Spark."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ NOTES = (
     "confidence double, brightness double, contrast double, sharpness double, remark string, warning string, "
     "error string"
 )
-_NOTES_PARAM = "return_notes"  # of versions that say what they noticed of each photograph, and refuse one by one
+_NOTES_PARAM = "return_notes"  # of versions that return remarks and errors for each photograph
 _IMAGES_IN_A_PASS = 8  # decoded at once by a worker
 _MOST_BYTES = 2**31 - 64  # Spark holds a file in one array; a larger one would end the job
 
 
 @dataclass(frozen=True, slots=True)
 class BatchSummary:
-    """What a batch did.
+    """Result of a batch.
 
     Attributes:
         num_images: found.
-        failed: path and reason of each that could not be read.
-        remarks: path and remark of each of which something was decided when it was read.
-        num_unusual: photographs with a warning of their own: unlike the model's.
-        warnings: of all photographs together, and of what could not be judged; a sentence each.
+        failed: path and reason of each photograph that could not be read.
+        remarks: path and remark of each photograph that was converted when it was read.
+        num_unusual: photographs with a warning: unlike the training photographs.
+        warnings: about all photographs together, and about checks that were not possible; a sentence each.
         passed_over: files that are no photographs, by extension.
     """
 
@@ -70,12 +70,12 @@ def score_folder(
     """Predict all photographs below a folder and write a table, a row for each: path, :data:`ANSWERS`, :data:`NOTES`.
 
     A photograph that cannot be read, or that the model refuses, is a row with the reason in ``error``. Versions that
-    were registered before they knew of notes give their answers and errors alone.
+    were registered before notes existed give only answers and errors.
 
     Args:
         model_uri: ``models:/NAME/VERSION``, or the folder of a version.
-        tracking_uri: the store that knows it; None for a folder.
-        source: a folder, or what Spark takes for one (``hdfs://…``, ``s3a://…``).
+        tracking_uri: the store it is registered in; None for a folder.
+        source: a folder, or an address that Spark can read (``hdfs://…``, ``s3a://…``).
         target: a folder that does not exist yet; likewise.
         master: ``local[N]``, or a cluster's, e.g. ``spark://HOST:7077``.
         file_format: ``parquet`` or ``csv``.
@@ -93,7 +93,7 @@ def score_folder(
             return _sum_up(written, _read_reference(model), warning, passed_over)
     except CracksegError:
         raise
-    except Exception as error:  # Java's exceptions come in a dozen classes
+    except Exception as error:  # Java's exceptions have many classes
         raise CracksegError(f"Spark could not finish: {first_line(error)}") from error
     finally:
         spark.stop()
@@ -117,7 +117,7 @@ def start_spark(master: str) -> SparkSession:
             + (f"bin/java in JAVA_HOME, {home}" if home else "java on the PATH")
             + "; install e.g. openjdk-17-jre-headless"
         )
-    # Without them workers run the python3 of the PATH. One thread each: the workers are what is parallel.
+    # Without them workers run the python3 of the PATH. One thread each: the workers run in parallel.
     os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     builder = (
@@ -154,7 +154,7 @@ def _read_reference(model: Path) -> ReferenceStatistics | None:
 
 
 def _score(spark: SparkSession, model: Path, source: str, warning: str) -> tuple[DataFrame, Counter[str]]:
-    """Describe the table to Spark, which computes it when it is written; and what is no photograph."""
+    """Describe the table to Spark, which computes it when it is written; and count files that are no photographs."""
     import mlflow
     from mlflow.models import Model
     from pyspark.sql import functions as sql
@@ -188,12 +188,12 @@ def _score(spark: SparkSession, model: Path, source: str, warning: str) -> tuple
 
 
 def _columns(result_type: str) -> list[tuple[str, str]]:
-    """Name and kind of each column of a Spark type."""
+    """Return name and type of each column of a Spark type."""
     return [(name, kind) for name, kind in (column.split() for column in result_type.split(", "))]
 
 
 def _score_without_notes(spark: SparkSession, model: Path, files: DataFrame, warning: str) -> DataFrame:
-    """Score by a version that refuses a whole batch for one photograph: what is clearly none is kept from it."""
+    """Score with a version that refuses a whole batch for one bad photograph; clearly bad files are left out."""
     import mlflow
     from pyspark.sql import functions as sql
 
@@ -214,9 +214,9 @@ def _score_without_notes(spark: SparkSession, model: Path, files: DataFrame, war
 
 
 def _list_unread(listed: DataFrame, read: set[str]) -> tuple[list[tuple[str, str]], Counter[str]]:
-    """List what is not given to the model: photographs with the reason, and other files, counted by extension.
+    """List files that are not given to the model: photographs with the reason, and other files, counted by extension.
 
-    Spark's reader passes over files of 0 bytes without a word; they are among ``inputFiles`` alone.
+    Spark's reader skips files of 0 bytes silently; only ``inputFiles`` lists them.
     """
     unread, passed_over = [], Counter[str]()
     lengths = {row["path"]: row["length"] for row in listed.select("path", "length").toLocalIterator()}
@@ -236,7 +236,7 @@ def _list_unread(listed: DataFrame, read: set[str]) -> tuple[list[tuple[str, str
 
 
 def _write(spark: SparkSession, table: DataFrame, target: str, file_format: str) -> DataFrame:
-    """Compute and write the table; returns it as it was written."""
+    """Compute and write the table; return it as it was written."""
     writer = table.write.mode("error")
     if file_format == "csv":
         writer.option("header", "true").option("escape", '"').csv(target)
@@ -248,7 +248,7 @@ def _write(spark: SparkSession, table: DataFrame, target: str, file_format: str)
 def _sum_up(
     written: DataFrame, reference: ReferenceStatistics | None, warning: str, passed_over: Counter[str]
 ) -> BatchSummary:
-    """Read what the table says of each photograph, without its masks, and judge all photographs together."""
+    """Summarize the table, without its masks, and compare all photographs together with the training photographs."""
     rows = written.select("path", *FIGURES, "remark", "warning", "error").orderBy("path").collect()
     good = [row for row in rows if row["error"] is None]
     figures = [
@@ -272,10 +272,10 @@ def _sum_up(
 
 
 def _make_check() -> Any:
-    """A Spark function that says what is wrong with a file's content; null where nothing is.
+    """Make a Spark function that returns what is wrong with a file's content; null if nothing is.
 
-    It is made here, inside a function, so that Spark sends it whole: by name, it would have the workers import the
-    crackseg that is installed there, and the model must run on its own.
+    It is defined inside a function so that Spark sends its code: by name, the workers would import the
+    installed crackseg, and the model must run on its own code.
     """
     from pyspark.sql.functions import pandas_udf
 

@@ -1,1 +1,1 @@
-"""The inspection page of ``crackseg app``: photographs in, cracks out, on this machine alone."""
+"""Inspection page of ``crackseg app``: shows the cracks of dropped photographs, on this machine only."""

@@ -1,4 +1,4 @@
-"""What is found in a photograph at a threshold: the table of cracks, and the files that can be downloaded."""
+"""Measure the cracks of a photograph at a threshold: table for the page, files for download."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MOST_ROWS = 500  # of the table on the page; the CSV has them all
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What the page shows and gives.
+    """Measured cracks, for the page and for download.
 
     Attributes:
         summary, table: HTML.

@@ -1,4 +1,4 @@
-"""The page's own pieces of HTML, and its style sheet. Whatever a user may have named is escaped."""
+"""HTML fragments of the page, and its style sheet; names from users are escaped."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from crackseg.serving.page.pictures import as_data_uri
 STYLE_PATH = Path(__file__).with_name("page.css")
 HEADER = "<h1>Crack inspection</h1><p>Photographs stay on this machine.</p>"
 EMPTY = "<p class='empty'>Drop a photograph to see its cracks.</p>"
-# Its value in per cent; the pictures take it from there, however often they are replaced.
+# In per cent; a CSS variable, so that it stays when the pictures are replaced.
 SET_OPACITY = "(percent) => { document.documentElement.style.setProperty('--crack-opacity', percent / 100); }"
 
 
 def write_notice(text: str, *, kind: str) -> str:
-    """A box that stays on the page, ``kind`` error, warning or remark; nothing for an empty text. Lines stay lines."""
+    """Write a box of ``kind`` error, warning or remark; "" for an empty text. Line breaks are kept."""
     if not text:
         return ""
     return f"<div class='says notice {kind}' role='alert'>{html.escape(text).replace(chr(10), '<br>')}</div>"
 
 
 def write_status(step: str) -> str:
-    """What is being done now."""
+    """Write the current step."""
     return f"<p class='says'>{html.escape(step)}</p>" if step else ""
 
 
 def write_no_production(name: str) -> str:
-    """What to do when nothing is in production."""
+    """Write a notice that no version is in production, and what to do."""
     return write_notice(
         f"No version of {name} is in production. Choose one below to try it, or put one into production with "
         "`crackseg promote` and load this page again.",
@@ -38,24 +38,24 @@ def write_no_production(name: str) -> str:
 
 
 def write_notes(inspection: Inspection) -> str:
-    """The warning that a photograph is unlike the model's own, and how it was read; nothing if there is neither."""
+    """Write the warning that a photograph is unlike the training ones, and how it was read; "" if there is neither."""
     remark = f"{inspection.name}: {inspection.remark}." if inspection.remark else ""
     return write_notice(warn_of_unusual(inspection.unusual), kind="warning") + write_notice(remark, kind="remark")
 
 
 def show_photograph(inspection: Inspection) -> str:
-    """The photograph, on which the cracks are laid."""
+    """Show the photograph, on which the cracks are laid."""
     name = html.escape(inspection.name, quote=True)
     return f"<img alt='{name}' src='{as_data_uri(inspection.view)}'>"
 
 
 def show_cracks(content: bytes) -> str:
-    """The cracks, a PNG file's content, to be laid on the photograph."""
+    """Show the cracks, the content of a PNG file, on the photograph."""
     return f"<img alt='cracks found' src='{as_data_uri(content)}'>"
 
 
 def show_heat(inspection: Inspection) -> str:
-    """The probability map with its scale."""
+    """Show the probability map with its scale."""
     return (
         f"<img alt='crack probability' src='{as_data_uri(inspection.heat)}'>"
         "<div class='scale'><span>0</span><i></i><span>1</span></div>"

@@ -1,4 +1,4 @@
-"""One photograph on the page: the model sees it once, every threshold afterwards is answered from the kept map.
+"""Inspection of one photograph: the model predicts it once; other thresholds use the stored map.
 
 Shape legend: H, W the photograph.
 """
@@ -22,7 +22,7 @@ THRESHOLD_STEP = 0.001  # of the page's slider
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """A photograph that the model has seen.
+    """A photograph and its prediction.
 
     Attributes:
         name: of its file.
@@ -30,10 +30,10 @@ class Inspection:
         map_path: the post-processed map, a float ``.npy`` (H, W); the cracks at a threshold are this map at that
             threshold, whatever the post-processing (:func:`crackseg.geometry.postprocessing.postprocess_map`).
         operating_threshold: the model's own.
-        figures: of the photograph, as :mod:`crackseg.inference.drift` names them, at the model's own threshold.
-        unusual: figures in which it is unlike the photographs that the model was made with.
-        warning: that the model must not be used, or that the photograph is unlike its own; for the tables.
-        remark: how the photograph was read, where something was decided; "" elsewhere.
+        values: of the photograph, named as in :mod:`crackseg.inference.drift`, at the model's own threshold.
+        unusual: values in which it is unlike the training photographs.
+        warning: that the model must not be used, or that the photograph is unlike the training ones; for the tables.
+        remark: how the photograph was converted when it was read; "" if it was not.
         view, heat: JPEG files' contents, see :mod:`crackseg.serving.page.pictures`.
     """
 
@@ -41,7 +41,7 @@ class Inspection:
     image_path: Path
     map_path: Path
     operating_threshold: float
-    figures: dict[str, float]
+    values: dict[str, float]
     unusual: tuple[Unusual, ...]
     view: bytes
     heat: bytes
@@ -49,7 +49,7 @@ class Inspection:
     remark: str = ""
 
     def exact_threshold(self, slider_value: float) -> float:
-        """The threshold that a value of the slider means.
+        """Return the threshold that a value of the slider means.
 
         The slider has steps; where it stands at the model's own threshold it means exactly that one, so that the page
         shows what ``crackseg predict`` writes.
@@ -58,12 +58,12 @@ class Inspection:
         return self.operating_threshold if nearest else slider_value
 
     def find_cracks(self, threshold: float) -> np.ndarray:
-        """The crack mask at a threshold in [0, 1]; bool (H, W)."""
+        """Return the crack mask at a threshold in [0, 1]; bool (H, W)."""
         return np.load(self.map_path, mmap_mode="r") >= threshold
 
 
 def inspect_photograph(analyzer: CrackAnalyzer, image_path: Path, map_path: Path) -> Inspection:
-    """Decode a photograph, run the model over it and keep its map.
+    """Decode a photograph, predict it and store its map.
 
     Args:
         analyzer: the model.
@@ -79,7 +79,7 @@ def inspect_photograph(analyzer: CrackAnalyzer, image_path: Path, map_path: Path
         raise CracksegError(f"{name}: cannot be read ({error.strerror}); drop it again") from error
     photograph = decode_photograph(content, name=name)
     image_HW3 = photograph.image_HW3
-    figures = measure_photograph(image_HW3)
+    values = measure_photograph(image_HW3)
     view = encode_view(image_HW3)
     try:
         crack_prob_HW = analyzer.predictor.predict_prob(image_HW3)
@@ -88,17 +88,17 @@ def inspect_photograph(analyzer: CrackAnalyzer, image_path: Path, map_path: Path
     settings = analyzer.settings
     kept_HW = postprocess_map(crack_prob_HW, **settings.postprocess.model_dump())
     np.save(map_path, kept_HW)
-    figures["crack_fraction"] = float((kept_HW >= settings.operating_threshold).mean())
-    figures["confidence"] = measure_confidence(crack_prob_HW)
+    values["crack_fraction"] = float((kept_HW >= settings.operating_threshold).mean())
+    values["confidence"] = measure_confidence(crack_prob_HW)
     return Inspection(
         name=name,
         image_path=image_path,
         map_path=map_path,
         operating_threshold=settings.operating_threshold,
-        figures=figures,
-        unusual=tuple(find_unusual(settings.reference, figures)),
+        values=values,
+        unusual=tuple(find_unusual(settings.reference, values)),
         view=view,
         heat=encode_heat(crack_prob_HW),
-        warning=" ".join(warn_of_use(settings, [figures])),
+        warning=" ".join(warn_of_use(settings, [values])),
         remark=photograph.remark,
     )

@@ -1,4 +1,4 @@
-"""The page: what stands where, and what happens when somebody drops, chooses or moves something."""
+"""Layout of the page and its event handlers."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from crackseg.errors import CracksegError
 from crackseg.serving.page import html
 from crackseg.serving.page.findings import measure_findings, parse_scale
 from crackseg.serving.page.inspection import THRESHOLD_STEP
-from crackseg.serving.page.model_cache import ModelShelf
+from crackseg.serving.page.model_cache import ModelCache
 from crackseg.serving.page.pictures import encode_cracks
-from crackseg.serving.page.session import Desk
+from crackseg.serving.page.session import Session
 
 _DAY = 86_400  # seconds
 Changes = dict[Any, Any]  # by component
 
 
-def build_page(shelf: ModelShelf, folder: Path) -> tuple[gr.Blocks, dict[str, Any]]:
+def build_page(cache: ModelCache, folder: Path) -> tuple[gr.Blocks, dict[str, Any]]:
     """Build the page.
 
     Args:
-        shelf: the versions that it offers.
+        cache: the versions of the model.
         folder: for maps and downloads; gradio's own, so that it serves them.
     Returns:
-        The page, and the arguments with which it is mounted so that it looks as it should.
+        The page, and the arguments for mounting it: style sheet and theme.
     """
     looks = {
         "css_paths": html.STYLE_PATH,
@@ -35,17 +35,17 @@ def build_page(shelf: ModelShelf, folder: Path) -> tuple[gr.Blocks, dict[str, An
             primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
         ),
     }
-    return _Page(shelf, folder).blocks, looks
+    return _Page(cache, folder).blocks, looks
 
 
 class _Page:
-    def __init__(self, shelf: ModelShelf, folder: Path) -> None:
-        self.shelf = shelf
+    def __init__(self, cache: ModelCache, folder: Path) -> None:
+        self.cache = cache
         self.folder = folder
         with gr.Blocks(
             title="Crack inspection", fill_width=True, analytics_enabled=False, delete_cache=(_DAY, _DAY)
         ) as self.blocks:
-            self.desk = gr.State(None, delete_callback=lambda desk: desk and desk.close())
+            self.session = gr.State(None, delete_callback=lambda session: session and session.close())
             gr.HTML(html.HEADER)
             with gr.Row():
                 with gr.Column(scale=1, min_width=300):
@@ -58,7 +58,7 @@ class _Page:
 
     def _lay_out_input(self) -> None:
         self.banner = gr.HTML(elem_classes="said")
-        self.files = gr.File(  # interactive when the visit has begun
+        self.files = gr.File(  # interactive when the session has begun
             label="Photographs",
             file_count="multiple",
             type="filepath",
@@ -108,16 +108,16 @@ class _Page:
     def _connect(self) -> None:
         shown = [self.base, self.cracks, self.heat, self.unusual, self.summary, self.threshold]
         measured = [self.summary, self.table, *self.downloads]
-        # Not the chosen photograph's name: gradio refuses one that an inspection under way has taken off the list.
-        place = [self.desk, self.threshold]
+        # Not the chosen photograph's name: gradio refuses one that a running inspection has removed from the list.
+        place = [self.session, self.threshold]
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         self.blocks.load(
-            self.open, outputs=[self.desk, self.files, self.version, self.banner, self.problems], **quiet
+            self.open, outputs=[self.session, self.files, self.version, self.banner, self.problems], **quiet
         )
         for event in (self.files.change, self.version.input):
             event(
                 self.inspect,
-                [self.desk, self.files, self.version],
+                [self.session, self.files, self.version],
                 [
                     self.status, self.problems, self.results, self.empty, self.photograph, *shown,
                     *self.downloads,
@@ -125,95 +125,104 @@ class _Page:
                 trigger_mode="always_last", concurrency_limit=1, concurrency_id="model", **quiet,
             ).then(self.measure, [*place, self.mm_per_px], measured, **quiet)  # fmt: skip
         self.photograph.input(
-            self.choose, [self.desk, self.photograph, self.threshold], shown, trigger_mode="always_last", **quiet
+            self.choose,
+            [self.session, self.photograph, self.threshold],
+            shown,
+            trigger_mode="always_last",
+            **quiet,
         ).then(self.measure, [*place, self.mm_per_px], measured, **quiet)
-        self.own_threshold.click(self.reset_threshold, self.desk, self.threshold, **quiet).then(
+        self.own_threshold.click(self.reset_threshold, self.session, self.threshold, **quiet).then(
             self.answer, place, self.cracks, **quiet
         ).then(self.measure, [*place, self.mm_per_px], measured, **quiet)
-        # Two listeners: the picture follows the hand, the table comes when it is measured.
+        # Two listeners: the picture follows the slider at once, the table follows when it is measured.
         self.threshold.input(self.answer, place, self.cracks, trigger_mode="always_last", **quiet)
-        for event in (self.threshold.input, self.mm_per_px.change):  # what is pasted is no input to gradio
+        for event in (
+            self.threshold.input,
+            self.mm_per_px.change,
+        ):  # gradio sees no input event when text is pasted
             event(self.measure, [*place, self.mm_per_px], measured, trigger_mode="always_last", **quiet)
         self.opacity.change(None, self.opacity, js=html.SET_OPACITY)
 
     def open(self) -> Changes:
-        """A visit begins: an empty desk, and the versions as they are now."""
-        changes: Changes = {self.desk: Desk(self.shelf, self.folder), self.files: gr.File(interactive=True)}
+        """Begin a session, and list the versions as they are now."""
+        changes: Changes = {self.session: Session(self.cache, self.folder), self.files: gr.File(interactive=True)}
         try:
-            offer = self.shelf.list_offer()
+            offered = self.cache.list_choices()
         except CracksegError as error:
             return changes | {self.banner: html.write_notice(str(error), kind="error")}
-        banner = "" if offer.in_production else html.write_no_production(self.shelf.name)
-        chosen = gr.Dropdown(choices=offer.choices, value=offer.in_production)
-        warning = html.write_notice(offer.warning, kind="warning")
+        banner = "" if offered.in_production else html.write_no_production(self.cache.name)
+        chosen = gr.Dropdown(choices=offered.choices, value=offered.in_production)
+        warning = html.write_notice(offered.warning, kind="warning")
         return changes | {self.version: chosen, self.banner: banner, self.problems: warning}
 
-    def inspect(self, desk: Desk, paths: list[str] | None, version: str | None) -> Iterator[Changes]:
-        """Photographs came or went, or another version was chosen. The first one is shown as soon as it is there."""
+    def inspect(self, session: Session, paths: list[str] | None, version: str | None) -> Iterator[Changes]:
+        """Inspect photographs after the list or the version has changed; show the first as soon as it is ready."""
         yield {button: gr.DownloadButton(interactive=False) for button in self.downloads}
-        for step in desk.inspect(paths or [], version):
+        for step in session.inspect(paths or [], version):
             changes: Changes = {self.status: html.write_status(step)}
-            if desk.inspections and not desk.shown:
-                desk.shown = next(iter(desk.inspections))
-                own = self.reset_threshold(desk)
-                changes |= self.show(desk, own) | {self.threshold: own}
-            yield changes | self._list_photographs(desk)
-        yield self._list_photographs(desk) | {self.status: ""}
+            if session.inspections and not session.shown:
+                session.shown = next(iter(session.inspections))
+                own = self.reset_threshold(session)
+                changes |= self.show(session, own) | {self.threshold: own}
+            yield changes | self._list_photographs(session)
+        yield self._list_photographs(session) | {self.status: ""}
 
-    def _list_photographs(self, desk: Desk) -> Changes:
-        names = list(desk.inspections)
-        notices = [html.write_notice(problem, kind="error") for problem in desk.problems]
-        notices += [html.write_notice(said, kind="warning") for said in (*desk.warnings, desk.drift)]
+    def _list_photographs(self, session: Session) -> Changes:
+        names = list(session.inspections)
+        notices = [html.write_notice(problem, kind="error") for problem in session.problems]
+        notices += [html.write_notice(said, kind="warning") for said in (*session.warnings, session.drift)]
         return {
             self.problems: "".join(notices),
-            self.photograph: gr.Dropdown(choices=names, value=desk.shown or None, visible=len(names) > 1),
+            self.photograph: gr.Dropdown(choices=names, value=session.shown or None, visible=len(names) > 1),
             self.results: gr.Column(visible=bool(names)),
             self.empty: gr.HTML(visible=not names),
         }
 
-    def choose(self, desk: Desk, name: str, threshold: float) -> Changes:
-        """Another photograph, at the threshold that the slider stands at."""
-        desk.shown = name
-        return self.show(desk, threshold)
+    def choose(self, session: Session, name: str, threshold: float) -> Changes:
+        """Show another photograph, at the slider's threshold."""
+        session.shown = name
+        return self.show(session, threshold)
 
-    def show(self, desk: Desk, threshold: float) -> Changes:
-        """The photograph that was chosen, and its cracks."""
-        inspection = desk.current
-        if inspection is None:  # taken away meanwhile
+    def show(self, session: Session, threshold: float) -> Changes:
+        """Show the chosen photograph and its cracks."""
+        inspection = session.current
+        if inspection is None:  # removed meanwhile
             return {self.unusual: ""}
         return {
             self.base: html.show_photograph(inspection),
             self.heat: html.show_heat(inspection),
             self.unusual: html.write_notes(inspection),
-            self.cracks: self.answer(desk, threshold),
+            self.cracks: self.answer(session, threshold),
         }
 
-    def answer(self, desk: Desk, threshold: float) -> str:
-        """The cracks at another threshold, from the kept map."""
-        inspection = desk.current
+    def answer(self, session: Session, threshold: float) -> str:
+        """Show the cracks at another threshold, from the stored map."""
+        inspection = session.current
         if inspection is None:
             return ""
         mask_HW = inspection.find_cracks(inspection.exact_threshold(threshold))
         return html.show_cracks(encode_cracks(mask_HW))
 
-    def reset_threshold(self, desk: Desk) -> Any:
-        """Back to the model's own threshold."""
-        return gr.skip() if desk.current is None else round(desk.current.operating_threshold, 3)
+    def reset_threshold(self, session: Session) -> Any:
+        """Return the model's own threshold, for the slider."""
+        return gr.skip() if session.current is None else round(session.current.operating_threshold, 3)
 
-    def measure(self, desk: Desk, threshold: float, mm_per_px: str) -> Iterator[Changes]:
-        """The table and the downloads; there are none while they are not of what is seen."""
+    def measure(self, session: Session, threshold: float, mm_per_px: str) -> Iterator[Changes]:
+        """Update the table and the downloads; downloads are disabled while they are out of date."""
         yield {button: gr.DownloadButton(interactive=False) for button in self.downloads}
-        inspection = desk.current
+        inspection = session.current
         if inspection is None:
             return
-        turn = desk.begin_turn()
+        measurement = session.begin_measurement()
         try:
             scale = parse_scale(mm_per_px)
-            findings = measure_findings(inspection, inspection.exact_threshold(threshold), scale, turn.folder)
+            findings = measure_findings(
+                inspection, inspection.exact_threshold(threshold), scale, measurement.folder
+            )
         except CracksegError as error:
             yield {self.summary: "", self.table: html.write_notice(str(error), kind="error")}
             return
-        if desk.is_overtaken(turn):
+        if session.is_outdated(measurement):
             return
         yield {
             self.summary: findings.summary,

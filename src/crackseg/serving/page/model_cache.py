@@ -1,4 +1,4 @@
-"""The versions that the page offers, and the few of them that are in memory."""
+"""Registered versions for the page: list them, and keep the last used in memory."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from crackseg.data.catalog import warn_of_source
 from crackseg.registry.loading import LoadedModel, load_model
 from crackseg.registry.production import PRODUCTION_ALIAS, Production
 
-_KEPT = 2  # models in memory: one at work, one to compare it with
+_KEPT = 2  # models in memory: the chosen one, and one to compare it with
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
-    """What can be chosen.
+class VersionChoices:
+    """Versions that can be chosen.
 
     Attributes:
         choices: (what is shown, the version's number) of each version, the newest first.
@@ -27,7 +27,7 @@ class Offer:
     warning: str = ""
 
 
-class ModelShelf:
+class ModelCache:
     """The registered versions of a model.
 
     Args:
@@ -41,10 +41,10 @@ class ModelShelf:
 
     @property
     def name(self) -> str:
-        """Of the registered model."""
+        """Name of the registered model."""
         return self._production.name
 
-    def list_offer(self) -> Offer:
+    def list_choices(self) -> VersionChoices:
         """Read the registry as it is now.
 
         Raises:
@@ -58,10 +58,10 @@ class ModelShelf:
             choices.append((" · ".join([f"version {number}", *filter(None, notes)]), number))
         current = state.aliases.get(PRODUCTION_ALIAS)
         tags = state.versions[current].tags if current in state.versions else {}
-        return Offer(choices, current, warn_of_source(tags.get("data.source", "")))
+        return VersionChoices(choices, current, warn_of_source(tags.get("data.source", "")))
 
-    def take(self, version: str) -> LoadedModel:
-        """Load a version, or take the one that is in memory.
+    def load(self, version: str) -> LoadedModel:
+        """Load a version, or return the one that is in memory.
 
         Raises:
             CracksegError: there is no such version, or its files are gone or damaged.
@@ -69,7 +69,7 @@ class ModelShelf:
         uri = f"models:/{self.name}/{version}"
         with self._lock:
             model = self._models.pop(version, None) or load_model(uri, self._production.store.root)
-            self._models[version] = model  # the last one used is the last one to go
+            self._models[version] = model  # moved to the end: the least recently used one is removed first
             while len(self._models) > _KEPT:
                 del self._models[next(iter(self._models))]
             return model

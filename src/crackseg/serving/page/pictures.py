@@ -1,4 +1,4 @@
-"""What the page shows of a photograph: itself, its cracks and its probability map, small enough to send.
+"""Encode photographs, crack masks and probability maps for the page, small enough to send.
 
 Shape legend: H, W the photograph; h, w the view, with a longer side of at most ``VIEW_PX``.
 """
@@ -11,15 +11,15 @@ import math
 import cv2
 import numpy as np
 
-VIEW_PX = 2048  # longer side; sharp on a desktop, and a second's way over a slow connection
+VIEW_PX = 2048  # longer side; sharp on a large screen, and sent in a second over a slow connection
 CRACK_RGB = (255, 40, 0)
 _JPEG_QUALITY = 88
 
 
 def view_size(height: int, width: int) -> tuple[int, int]:
-    """Height and width of the view of a photograph."""
-    share = min(1.0, VIEW_PX / max(height, width))
-    return max(1, round(height * share)), max(1, round(width * share))
+    """Compute height and width of a photograph's view."""
+    scale = min(1.0, VIEW_PX / max(height, width))
+    return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def encode_view(image_HW3: np.ndarray) -> bytes:
@@ -62,7 +62,7 @@ def encode_heat(crack_prob_HW: np.ndarray) -> bytes:
 
 
 def as_data_uri(content: bytes) -> str:
-    """A picture within the page itself, for an ``<img>``."""
+    """Encode a picture as a data URI, for an ``<img>``."""
     kind = "png" if content.startswith(b"\x89PNG") else "jpeg"
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 

@@ -1,4 +1,4 @@
-"""The inspection page as a server on this machine: it listens on 127.0.0.1 and lets the browser talk to nobody else."""
+"""Serve the inspection page on 127.0.0.1; a policy keeps the browser from connecting to other hosts."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from crackseg.errors import CracksegError
 from crackseg.project import find_root
 from crackseg.registry.promotion import open_production
 from crackseg.serving.deployment import check_port
-from crackseg.serving.page.model_cache import ModelShelf
+from crackseg.serving.page.model_cache import ModelCache
 
 HOST = "127.0.0.1"
-# The browser enforces it, whatever a library's page would like to fetch.
+# The browser enforces it, also against requests of gradio's page.
 _POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; font-src 'self' data:; worker-src 'self' blob:; frame-ancestors 'none'"
@@ -36,7 +36,7 @@ def run_app(port: int, say: Callable[[str], Any]) -> None:
     Raises:
         CracksegError: gradio is not installed, no model is registered, or the port is taken.
     """
-    # Read by gradio when it is imported: no news to its makers, no search for newer versions.
+    # Read by gradio when it is imported: no telemetry, no check for newer versions.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_OFFLINE"] = "1"
     try:
@@ -47,11 +47,11 @@ def run_app(port: int, say: Callable[[str], Any]) -> None:
         raise CracksegError(f"crackseg app needs gradio ({error}): pip install 'crackseg[app]'") from error
     from crackseg.serving.page.layout import build_page
 
-    shelf = ModelShelf(open_production(find_root()))
+    cache = ModelCache(open_production(find_root()))
     check_port(HOST, port)
     with tempfile.TemporaryDirectory(prefix="crackseg-app-") as folder:
-        os.environ["GRADIO_TEMP_DIR"] = folder  # photographs do not outlive the page
-        page, looks = build_page(shelf, Path(folder))
+        os.environ["GRADIO_TEMP_DIR"] = folder  # photographs are deleted with the page
+        page, looks = build_page(cache, Path(folder))
         from fastapi import FastAPI
 
         server = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
@@ -60,10 +60,10 @@ def run_app(port: int, say: Callable[[str], Any]) -> None:
             ssr_mode=False, show_error=True, **looks,
         )  # fmt: skip
         server.add_middleware(_Policy)
-        # Another site's page that finds its way here by a name of its own is turned away.
+        # Refuses requests under another host name (DNS rebinding).
         server.add_middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # leave by way of the `with`
-        if warning := shelf.list_offer().warning:
+        if warning := cache.list_choices().warning:
             logging.getLogger("crackseg").warning("WARNING: %s", warning)
         say(f"http://{HOST}:{port} shows the page; Ctrl-C ends it")
         logging.getLogger("uvicorn.error").addFilter(_is_news)
@@ -74,7 +74,7 @@ def run_app(port: int, say: Callable[[str], Any]) -> None:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """That open pages lose their connection when the command ends is none."""
+    """Return False for errors of open pages that lose their connection when the command ends."""
     cause = record.exc_info[1] if record.exc_info else None
     return (
         not isinstance(cause, asyncio.CancelledError) and "graceful shutdown exceeded" not in record.getMessage()

@@ -1,4 +1,4 @@
-"""What lies before one visitor: the photographs that were dropped, and what the chosen version makes of them."""
+"""Per-session state: dropped photographs and their results."""
 
 from __future__ import annotations
 
@@ -12,57 +12,57 @@ from crackseg.data.catalog import warn_of_source
 from crackseg.errors import CracksegError
 from crackseg.inference.drift import MIN_IMAGES, compare, count_reference, describe_drift, warn_of_reference
 from crackseg.serving.page.inspection import Inspection, inspect_photograph
-from crackseg.serving.page.model_cache import ModelShelf
+from crackseg.serving.page.model_cache import ModelCache
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
-    """A measurement that was begun, and where its files go."""
+class Measurement:
+    """A measurement that was begun, and the folder of its files."""
 
     number: int
     folder: Path
 
 
-class Desk:
-    """The photographs of one visit.
+class Session:
+    """The photographs of one session.
 
     Args:
-        shelf: where the models are.
-        folder: gets a folder for this visit's maps and downloads.
+        cache: the models.
+        folder: gets a folder for this session's maps and downloads.
 
     Attributes:
         inspections: by the name that the page shows, in the order dropped.
-        shown: name of the one that the visitor looks at; "" while there is none.
+        shown: name of the photograph that is displayed; "" while there is none.
         problems: what was wrong with files, or with the version; a sentence each.
-        warnings: that the model must not be used, or knows too few photographs to compare with; a sentence each.
-        drift: said of the photographs together, if there are enough and they are unlike the model's own; else "".
+        warnings: that the model must not be used, or has too few training photographs to compare with; a sentence each.
+        drift: warning that the photographs together are unlike the training ones; "" if not, or if there are too few.
     """
 
-    def __init__(self, shelf: ModelShelf, folder: Path) -> None:
+    def __init__(self, cache: ModelCache, folder: Path) -> None:
         self.inspections: dict[str, Inspection] = {}
         self.shown = ""
         self.problems: list[str] = []
         self.warnings: list[str] = []
         self.drift = ""
         self.folder = Path(tempfile.mkdtemp(dir=folder))
-        self._shelf = shelf
+        self._cache = cache
         self._digest = ""  # of the model that `_seen` is from
         self._seen: dict[str, Inspection | CracksegError] = {}  # by path
-        self._turns = [Turn(0, self.folder / "0")]
+        self._measurements = [Measurement(0, self.folder / "0")]
 
     @property
     def current(self) -> Inspection | None:
-        """What the visitor looks at; None before there is anything, and while photographs are looked at anew."""
+        """Return the displayed inspection; None if there is none, also while photographs are predicted again."""
         return self.inspections.get(self.shown)
 
     def inspect(self, paths: Sequence[str], version: str | None) -> Iterator[str]:
-        """Let a version see the photographs that it has not seen, and take away those that are not among ``paths``.
+        """Predict the photographs that are new, and remove those that are not among ``paths``.
 
         Args:
             paths: of the files that were dropped.
             version: a number; None if none was chosen.
         Yields:
-            Before each step what it is, and a last time when all is done.
+            The name of each step before it, and "" at the end.
         """
         self.inspections, self.shown, self.problems, self.warnings, self.drift = {}, "", [], [], ""
         paths = list(dict.fromkeys(paths))
@@ -74,7 +74,7 @@ class Desk:
             return
         yield f"Loading version {version} …"
         try:
-            model = self._shelf.take(version)
+            model = self._cache.load(version)
         except CracksegError as error:
             self.problems = [str(error)]
             return
@@ -92,30 +92,30 @@ class Desk:
                     self._seen[path] = inspect_photograph(model.analyzer, Path(path), map_path)
                 except CracksegError as error:
                     self._seen[path] = error
-            self._lay_out(self._seen[path])
-        figures = [inspection.figures for inspection in self.inspections.values()]
-        if len(figures) >= MIN_IMAGES:
-            drifts = compare(settings.reference, figures)
+            self._add(self._seen[path])
+        values = [inspection.values for inspection in self.inspections.values()]
+        if len(values) >= MIN_IMAGES:
+            drifts = compare(settings.reference, values)
             self.drift = describe_drift(drifts) if any(d.drifted for d in drifts) else ""
         yield ""
 
-    def begin_turn(self) -> Turn:
-        """Begin a measurement; those begun before are overtaken, and the files of all but the last of them go."""
-        number = self._turns[-1].number + 1
-        for overtaken in self._turns[:-1]:
-            shutil.rmtree(overtaken.folder, ignore_errors=True)
-        self._turns = [self._turns[-1], Turn(number, self.folder / str(number))]
-        return self._turns[-1]
+    def begin_measurement(self) -> Measurement:
+        """Begin a measurement; earlier ones are outdated, and the files of all but the last are deleted."""
+        number = self._measurements[-1].number + 1
+        for outdated in self._measurements[:-1]:
+            shutil.rmtree(outdated.folder, ignore_errors=True)
+        self._measurements = [self._measurements[-1], Measurement(number, self.folder / str(number))]
+        return self._measurements[-1]
 
-    def is_overtaken(self, turn: Turn) -> bool:
-        """A later measurement has begun, so what this one found is not what is seen."""
-        return turn != self._turns[-1]
+    def is_outdated(self, measurement: Measurement) -> bool:
+        """Return whether a later measurement has begun."""
+        return measurement != self._measurements[-1]
 
     def close(self) -> None:
-        """Throw away all that was made for this visit."""
+        """Delete all files of this session."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _lay_out(self, seen: Inspection | CracksegError) -> None:
+    def _add(self, seen: Inspection | CracksegError) -> None:
         if isinstance(seen, CracksegError):
             self.problems.append(str(seen))
             return

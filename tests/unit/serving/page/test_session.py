@@ -11,19 +11,19 @@ from crackseg.data.images.files import encode_png
 from crackseg.errors import CracksegError
 from crackseg.inference.detector import CrackAnalyzer, ReferenceStatistics
 from crackseg.inference.drift import FIGURES
-from crackseg.serving.page.session import Desk
+from crackseg.serving.page.session import Session
 from tests.odd_pictures import BROKEN, make_scene
 from tests.tiny_model import make_model
 
 
-class Shelf:
+class CountingCache:
     """Two versions that count what they are asked."""
 
     def __init__(self, analyzer: CrackAnalyzer) -> None:
         self.asked: list[str] = []
         self.analyzer = analyzer
 
-    def take(self, version: str) -> Any:
+    def load(self, version: str) -> Any:
         if version not in "12":
             raise CracksegError(f"models:/cracks/{version}: its files are gone")
 
@@ -41,18 +41,18 @@ def analyzer(tmp_path_factory: pytest.TempPathFactory) -> CrackAnalyzer:
 
 
 @pytest.fixture
-def shelf(analyzer: CrackAnalyzer) -> Shelf:
-    return Shelf(analyzer)
+def cache(analyzer: CrackAnalyzer) -> CountingCache:
+    return CountingCache(analyzer)
 
 
 @pytest.fixture
-def desk(shelf: Shelf, tmp_path: Path) -> Desk:
-    (tmp_path / "desks").mkdir()
-    return Desk(shelf, tmp_path / "desks")  # type: ignore[arg-type]
+def session(cache: CountingCache, tmp_path: Path) -> Session:
+    (tmp_path / "sessions").mkdir()
+    return Session(cache, tmp_path / "sessions")  # type: ignore[arg-type]
 
 
-def drop(desk: Desk, paths: list[Path], version: str | None = "1") -> list[str]:
-    return list(desk.inspect([str(path) for path in paths], version))
+def drop(session: Session, paths: list[Path], version: str | None = "1") -> list[str]:
+    return list(session.inspect([str(path) for path in paths], version))
 
 
 def write(path: Path, content: bytes = b"") -> Path:
@@ -61,74 +61,78 @@ def write(path: Path, content: bytes = b"") -> Path:
     return path
 
 
-def test_the_model_sees_each_photograph_once(desk: Desk, shelf: Shelf, tmp_path: Path) -> None:
+def test_the_model_sees_each_photograph_once(session: Session, cache: CountingCache, tmp_path: Path) -> None:
     first, second = write(tmp_path / "a.png"), write(tmp_path / "b.png")
-    drop(desk, [first])
+    drop(session, [first])
     for threshold in np.linspace(0, 1, 50):
-        desk.inspections["a.png"].find_cracks(threshold)
-    drop(desk, [first, second])
-    assert list(desk.inspections) == ["a.png", "b.png"]
-    assert shelf.asked == ["1", "1"]
-    drop(desk, [first, second], version="2")
-    assert shelf.asked == ["1", "1", "2", "2"]
+        session.inspections["a.png"].find_cracks(threshold)
+    drop(session, [first, second])
+    assert list(session.inspections) == ["a.png", "b.png"]
+    assert cache.asked == ["1", "1"]
+    drop(session, [first, second], version="2")
+    assert cache.asked == ["1", "1", "2", "2"]
 
 
-def test_broken_files_are_named_and_the_others_shown(desk: Desk, tmp_path: Path) -> None:
+def test_broken_files_are_named_and_the_others_shown(session: Session, tmp_path: Path) -> None:
     files = [write(tmp_path / name, content or b" ") for name, (content, _) in BROKEN.items()]
     (tmp_path / "empty.png").write_bytes(b"")
-    drop(desk, [files[0], write(tmp_path / "good.png"), *files[1:]])
-    assert list(desk.inspections) == ["good.png"]
-    for problem, (_, message) in zip(desk.problems, BROKEN.values(), strict=True):
+    drop(session, [files[0], write(tmp_path / "good.png"), *files[1:]])
+    assert list(session.inspections) == ["good.png"]
+    for problem, (_, message) in zip(session.problems, BROKEN.values(), strict=True):
         assert problem.startswith(message)
 
 
-def test_photographs_of_one_name_stay_apart(desk: Desk, tmp_path: Path) -> None:
+def test_photographs_of_one_name_stay_apart(session: Session, tmp_path: Path) -> None:
     dark = encode_png((make_scene() // 3).astype(np.uint8))
-    drop(desk, [write(tmp_path / "x" / "1.png"), write(tmp_path / "y" / "1.png", dark)])
-    assert list(desk.inspections) == ["1.png", "1.png (2)"]
-    one, other = desk.inspections.values()
-    assert one.figures["brightness"] > 2 * other.figures["brightness"]
+    drop(session, [write(tmp_path / "x" / "1.png"), write(tmp_path / "y" / "1.png", dark)])
+    assert list(session.inspections) == ["1.png", "1.png (2)"]
+    one, other = session.inspections.values()
+    assert one.values["brightness"] > 2 * other.values["brightness"]
 
 
-def test_what_is_taken_away_is_gone_from_the_disk(desk: Desk, tmp_path: Path) -> None:
-    drop(desk, [write(tmp_path / "a.png"), write(tmp_path / "b.png")])
-    maps = [inspection.map_path for inspection in desk.inspections.values()]
-    drop(desk, [tmp_path / "b.png"])
+def test_what_is_taken_away_is_gone_from_the_disk(session: Session, tmp_path: Path) -> None:
+    drop(session, [write(tmp_path / "a.png"), write(tmp_path / "b.png")])
+    maps = [inspection.map_path for inspection in session.inspections.values()]
+    drop(session, [tmp_path / "b.png"])
     assert [path.exists() for path in maps] == [False, True]
-    desk.close()
-    assert not list((tmp_path / "desks").iterdir())
+    session.close()
+    assert not list((tmp_path / "sessions").iterdir())
 
 
 @pytest.mark.parametrize(("version", "said"), [(None, "none is in production"), ("7", "its files are gone")])
-def test_a_version_that_is_not_there_is_said(desk: Desk, tmp_path: Path, version: str | None, said: str) -> None:
-    drop(desk, [write(tmp_path / "a.png")], version)
-    assert not desk.inspections
-    (problem,) = desk.problems
+def test_a_version_that_is_not_there_is_said(
+    session: Session, tmp_path: Path, version: str | None, said: str
+) -> None:
+    drop(session, [write(tmp_path / "a.png")], version)
+    assert not session.inspections
+    (problem,) = session.problems
     assert said in problem
 
 
-def test_ten_photographs_of_another_kind_are_said_to_be_so(shelf: Shelf, desk: Desk, tmp_path: Path) -> None:
+def test_ten_photographs_of_another_kind_are_reported(
+    cache: CountingCache, session: Session, tmp_path: Path
+) -> None:
     rng = np.random.default_rng(0)
     values = {name: tuple(rng.normal(0.9, 0.01, 40)) for name in FIGURES}
     reference = ReferenceStatistics(num_images=40, **values)
-    analyzer = shelf.analyzer
-    shelf.analyzer = CrackAnalyzer(
+    analyzer = cache.analyzer
+    cache.analyzer = CrackAnalyzer(
         analyzer.predictor, analyzer.settings.model_copy(update={"reference": reference})
     )
     paths = [
         write(tmp_path / f"{i}.png", encode_png((make_scene() * share).astype(np.uint8)))
         for i, share in enumerate(np.linspace(0.3, 0.6, 10))
     ]
-    drop(desk, paths)
-    assert "not like those" in desk.drift
-    assert "brightness" in desk.drift
-    drop(desk, paths[:9])
-    assert desk.drift == ""
+    drop(session, paths)
+    assert "not like those" in session.drift
+    assert "brightness" in session.drift
+    drop(session, paths[:9])
+    assert session.drift == ""
 
 
-def test_a_measurement_that_was_overtaken_knows_it(desk: Desk) -> None:
-    first = desk.begin_turn()
-    assert not desk.is_overtaken(first)
-    second = desk.begin_turn()
-    assert desk.is_overtaken(first)
-    assert not desk.is_overtaken(second)
+def test_a_measurement_that_was_overtaken_knows_it(session: Session) -> None:
+    first = session.begin_measurement()
+    assert not session.is_outdated(first)
+    second = session.begin_measurement()
+    assert session.is_outdated(first)
+    assert not session.is_outdated(second)
