@@ -16,11 +16,15 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 import crackseg
+from crackseg.data.catalog import list_splits
 from crackseg.errors import CracksegError, first_line
+from crackseg.files import write_bytes
 from crackseg.inference.detector import SETTINGS_NAME, WEIGHTS_NAME, ModelSettings
 from crackseg.models import ARCHITECTURES
 from crackseg.models.state_dicts import read_weights
-from crackseg.tracking.store import Store
+from crackseg.params import Params
+from crackseg.registry.package import PROBE_NAME, build_analyzer, write_probe
+from crackseg.tracking.store import Store, describe_code
 
 CANDIDATE_ALIAS = "candidate"
 _WEIGHTS_TAG = "weights_sha256"
@@ -48,6 +52,51 @@ _REQUIREMENTS = (
     "scikit-image",
     "scipy",
 )
+
+
+def complete_and_register(
+    store: Store, weights_path: Path, prepared_dir: Path, params: Params, tags: Mapping[str, object]
+) -> ModelVersion:
+    """Register trained weights: complete them to a finished model, and make that a version.
+
+    Args:
+        store: where to.
+        weights_path: written by the training that ``params`` describe; name the training's run and data source.
+        prepared_dir: holds ``DATASET/manifest.csv`` of the training's images.
+        params: the training's; ``postprocess`` is part of the model, ``registry.model_name`` its name.
+        tags: what to show with the version, besides ``architecture``, ``data.source`` and ``git.commit``.
+    Raises:
+        CracksegError: see ``build_analyzer`` and :func:`register_model`.
+    """
+    dataset = params.data.train_dataset
+    splits = list_splits(prepared_dir, dataset)
+    analyzer = build_analyzer(
+        weights_path,
+        splits["train"],
+        splits["val"],
+        params.postprocess,
+        dataset=dataset,
+        device=params.train.device,
+        precision=params.train.precision,
+    )
+    about = {
+        "data.source": analyzer.settings.data_source,
+        "git.commit": describe_code(store.root)["git.commit"],
+        "architecture": params.model.architecture,
+    }
+    with tempfile.TemporaryDirectory() as scratch:
+        settings_path, probe_dir = Path(scratch) / SETTINGS_NAME, Path(scratch) / PROBE_NAME
+        write_bytes(settings_path, analyzer.settings.to_json().encode())
+        write_probe(probe_dir, analyzer, splits["val"])
+        return register_model(
+            store,
+            run_id=analyzer.settings.run_id,
+            weights_path=weights_path,
+            settings_path=settings_path,
+            probe_dir=probe_dir,
+            name=params.registry.model_name,
+            tags={**tags, **about},
+        )
 
 
 def register_model(

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import platform
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from optuna.trial import TrialState
 
-from crackseg.data.catalog import data_source, list_splits
 from crackseg.errors import CracksegError
 from crackseg.experiments.paper.configurations import Cell
 from crackseg.experiments.paper.queue import make_plan, queue_cells
@@ -29,12 +27,9 @@ from crackseg.experiments.search.results import (
 from crackseg.experiments.search.run import prepare_for
 from crackseg.experiments.search.storage import Storage
 from crackseg.experiments.search.study import CELL, Search, load_search
-from crackseg.files import write_bytes
-from crackseg.inference.detector import SETTINGS_NAME
 from crackseg.params import change_params
-from crackseg.registry.package import PROBE_NAME, build_analyzer, write_probe
-from crackseg.registry.register import CANDIDATE_ALIAS, register_model
-from crackseg.tracking.store import Store, describe_code
+from crackseg.registry.register import CANDIDATE_ALIAS, complete_and_register
+from crackseg.tracking.store import Store
 
 _BUDGET = "train.epochs"  # of a trial; a full training takes params.yaml's
 
@@ -145,40 +140,14 @@ def register_trial(root: Path, store: Store, search: Search, number: int | None)
             f"{search.params.search.keep} trials (search.keep), where each was trained. "
             f"`crackseg search apply --trial {trial.number}` and `dvc repro` train it again"
         )
-    figures = trial.user_attrs[FIGURES]
     params = change_params(search.params, trial.params, source=f"trial {trial.number}")
-    prepared_dir, dataset = prepare_for(root, store, params), params.data.train_dataset
-    splits = list_splits(prepared_dir, dataset)
     tags: dict[str, object] = {
-        "val/ods": f"{figures['ods']:.4f}",
+        "val/ods": f"{trial.user_attrs[FIGURES]['ods']:.4f}",
         "search.study": search.name,
         "search.trial": trial.number,
-        "data.source": data_source(prepared_dir, dataset),
-        "git.commit": describe_code(root)["git.commit"],
-        "architecture": params.model.architecture,
     }
-    with tempfile.TemporaryDirectory() as scratch:
-        analyzer = build_analyzer(
-            path,
-            splits["train"],
-            splits["val"],
-            params.postprocess,
-            dataset=dataset,
-            device=params.train.device,
-            precision=params.train.precision,
-        )
-        write_bytes(Path(scratch) / SETTINGS_NAME, analyzer.settings.to_json().encode())
-        write_probe(Path(scratch) / PROBE_NAME, analyzer, splits["val"])
-        version = register_model(
-            store,
-            run_id=figures["run_id"],
-            weights_path=path,
-            settings_path=Path(scratch) / SETTINGS_NAME,
-            probe_dir=Path(scratch) / PROBE_NAME,
-            name=params.registry.model_name,
-            tags=tags,
-        )
-    return f"models:/{params.registry.model_name}/{version.version} (alias {CANDIDATE_ALIAS})"
+    version = complete_and_register(store, path, prepare_for(root, store, params), params, tags)
+    return f"models:/{version.name}/{version.version} (alias {CANDIDATE_ALIAS})"
 
 
 def _count_states(search: Search) -> str:

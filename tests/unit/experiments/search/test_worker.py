@@ -27,6 +27,7 @@ from crackseg.experiments.search.storage import HEARTBEAT_S, Storage, import_jou
 from crackseg.experiments.search.study import CELL, Search, create_or_join, load_search
 from crackseg.experiments.search.worker import WORKER, Job, work
 from crackseg.params import Params, change_params, load_params
+from crackseg.registry import register
 from crackseg.tracking.store import Store
 from crackseg.training.run import TrialStopped
 
@@ -495,7 +496,7 @@ def test_a_registered_model_processes_its_maps_as_its_trial_did(
     )
     bench.training = lambda *_: {"ods": 0.5}
     bench.work(search)
-    monkeypatch.setattr(outcomes, "build_analyzer", build)
+    monkeypatch.setattr(register, "build_analyzer", build)
     monkeypatch.setattr(outcomes, "prepare_for", lambda *_: bench.prepared_dir)
     with pytest.raises(SeenError, match="hysteresis"):
         outcomes.register_trial(bench.folder, bench.store, search, 0)
