@@ -14,10 +14,10 @@ import sys
 from pathlib import Path
 import torch
 from crackseg.lineage import describe_loss
-from crackseg.losses import build_loss
 from crackseg.models import build_model
 from crackseg.models.weights_file import load_network, save_weights
 from crackseg.params import change_params, flatten_params, load_params
+from crackseg.training.losses import build_loss
 
 changes = {"model.architecture": "shallow", "model.width": 8, "loss.name": "squared_error"}
 params = change_params(load_params(Path(sys.argv[1])), changes, source="-S")
