@@ -35,7 +35,7 @@ class _Version:
 
 @dataclass(frozen=True, slots=True)
 class _Difference:
-    """What distinguishes the files in data/ from a version; paths below data/."""
+    """Differences between the files in data/ and a version; paths below data/."""
 
     version: _Version
     missing: list[str]

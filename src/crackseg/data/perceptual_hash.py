@@ -28,7 +28,7 @@ _BLOCK = 512
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """What identifies a photograph.
+    """Exact and perceptual hash of a photograph.
 
     Attributes:
         pixels: SHA-256 of the decoded pixels and their shape.

@@ -34,7 +34,7 @@ _LEAVE_FREE = 1 << 30  # bytes of the disk: checkpoints and records need some
 
 @dataclass(frozen=True, slots=True)
 class PixelCache:
-    """Where decoded pairs are kept.
+    """Place and size of the cache of decoded pairs.
 
     Attributes:
         folder: a folder for each list of pairs, named by a hash of their files; what was used longest ago goes first.
@@ -46,7 +46,7 @@ class PixelCache:
 
 
 class _Place(NamedTuple):
-    """Where a pair is in the file: image uint8 (height, width, 3), then mask uint8 (mask_height, mask_width)."""
+    """Position of a pair in the file: image uint8 (height, width, 3), then mask uint8 (mask_height, mask_width)."""
 
     start: int
     height: int

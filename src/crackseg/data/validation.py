@@ -1,4 +1,4 @@
-"""Is a dataset fit for training and testing? Checks every file against the manifest, and looks for leakage.
+"""Check datasets: every file against the manifest, and leakage between splits.
 
 Runs before anything is prepared; its errors stop the pipeline, its warnings are for the reader of the results.
 """
@@ -43,7 +43,7 @@ class Finding:
 
 @dataclass(slots=True)
 class ValidationReport:
-    """What was found in one dataset.
+    """Findings in one dataset.
 
     Attributes:
         dataset: its name.

@@ -1,7 +1,7 @@
-"""Is one model really better than another on these images? A paired bootstrap over the images of each dataset.
+"""Compare two models by a paired bootstrap over the images of each dataset.
 
-Scores pool pixel counts over images, so drawing images again is a product of draws and counts, and no image is scored
-twice. Both models are scored on the same draws: what makes an image hard for both cancels out.
+Scores pool pixel counts over images, so a resample is a product of draws and counts, and no image is scored again. Both
+models are scored on the same draws, so images that are hard for both cancel out.
 
 Shape legend: n images of a dataset, R resamplings, T thresholds.
 """
@@ -18,33 +18,33 @@ import numpy as np
 from crackseg.errors import CracksegError
 from crackseg.evaluation.metrics import PROTOCOLS, ImageCounts, _precision_recall_f, average_precision
 
-_FIGURES = ("ods", "ois", "ap")
+_SCORES = ("ods", "ois", "ap")
 _COUNTS = ("predicted", "predicted_near_truth", "predicted_on_truth", "truth_near_prediction")
 _BLOCK = 128  # resamplings at a time: their pooled counts fit the cache
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """What two models are compared by.
+    """Score by which two models are compared.
 
     Attributes:
-        dataset: name of a dataset, or ``mean`` over all, each counting once.
+        dataset: name of a dataset, or ``mean`` of all with equal weight.
         protocol: ``paper``, ``symmetric`` or ``strict``.
-        figure: ``ods``, ``ois`` or ``ap``.
+        score: ``ods``, ``ois`` or ``ap``.
     """
 
     dataset: str
     protocol: str
-    figure: str
+    score: str
 
     def __str__(self) -> str:
         protocol = "" if self.protocol == "paper" else f"{self.protocol}/"
-        return f"{self.dataset}/{protocol}{self.figure}"
+        return f"{self.dataset}/{protocol}{self.score}"
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A challenger's score less a champion's, on the same images.
+    """Difference of a challenger's and a champion's score on the same images.
 
     Attributes:
         champion: its score in [0, 1].
@@ -60,7 +60,7 @@ class Difference:
 
     @property
     def value(self) -> float:
-        """How much better the challenger is; negative where it is worse."""
+        """Challenger's score minus the champion's."""
         return self.challenger - self.champion
 
     def __str__(self) -> str:
@@ -76,7 +76,7 @@ def parse_metric(text: str, datasets: Sequence[str]) -> Metric:
     Raises:
         CracksegError: it is none of these, or names another dataset.
     """
-    match = re.fullmatch(rf"(.+?)/(?:({'|'.join(PROTOCOLS)})/)?({'|'.join(_FIGURES)})", text)
+    match = re.fullmatch(rf"(.+?)/(?:({'|'.join(PROTOCOLS)})/)?({'|'.join(_SCORES)})", text)
     if match is None or match[1] not in ("mean", *datasets):
         raise CracksegError(
             f"--metric {text}: expected [mean or a dataset]/[symmetric/ or strict/ or nothing][ods, ois or ap], e.g. "
@@ -93,18 +93,18 @@ def compare_paired(
     num_resamples: int = 2000,
     seed: int = 0,
 ) -> tuple[Difference, dict[str, Difference]]:
-    """Compare two models by drawing each dataset's images again, with replacement, those without cracks apart.
+    """Compare two models by resampling each dataset's images with replacement, separately with and without cracks.
 
     Args:
         champion: counts of every image by dataset, T thresholds each.
         challenger: the same images in the same order.
-        metric: its dataset may be ``mean``; protocol and figure hold for each dataset, too.
+        metric: its dataset may be ``mean``; its protocol and score are used for each dataset, too.
         num_resamples: R.
         seed: of the draws; the same seed gives the same interval.
     Returns:
         The difference on the metric itself, and on each dataset.
     Raises:
-        CracksegError: there is nothing to compare, or not the same images.
+        CracksegError: there are no datasets, or not the same images.
     """
     if champion.keys() != challenger.keys() or not champion:
         raise CracksegError("the two models were not scored on the same datasets")
@@ -116,7 +116,7 @@ def compare_paired(
         if len(ours) != len(theirs) or not ours or [c.truth for c in ours] != [c.truth for c in theirs]:
             raise CracksegError(f"{dataset}: the two models were not scored on the same images")
         weights = _draw(np.array([counts.truth > 0 for counts in ours]), num_resamples, rng)
-        weights = np.vstack([np.ones_like(weights[:1]), weights])  # first the images as they are
+        weights = np.vstack([np.ones_like(weights[:1]), weights])  # first the images without resampling
         former, new = (_score_draws(counts, weights, metric) for counts in (ours, theirs))
         drawn[dataset] = new[1:] - former[1:]
         by_dataset[dataset] = _summarise(float(former[0]), float(new[0]), drawn[dataset])
@@ -151,10 +151,10 @@ def compare_ois(
 
 
 def _draw(has_crack: np.ndarray, num_resamples: int, rng: np.random.Generator) -> np.ndarray:
-    """How often each draw has each image; int64 (R, n).
+    """Count how often each draw has each image; int64 (R, n).
 
-    Images with cracks and images without are drawn apart, as many of each as there are: a draw without any crack has
-    no score.
+    Images with and without cracks are drawn separately, each in their own number: a draw without any crack has no
+    score.
     """
     weights = np.zeros((num_resamples, len(has_crack)), np.int64)
     for kind in (np.flatnonzero(has_crack), np.flatnonzero(~has_crack)):
@@ -169,9 +169,9 @@ def _summarise(champion: float, challenger: float, differences: np.ndarray) -> D
 
 
 def _score_draws(images: Sequence[ImageCounts], weights: np.ndarray, metric: Metric) -> np.ndarray:
-    """Score each draw; ``weights`` int (R, n) says how often it has each image; float64 (R,)."""
+    """Score each draw, float64 (R,); ``weights``, int (R, n), is how often it has each image."""
     row = PROTOCOLS.index(metric.protocol)
-    if metric.figure == "ois":
+    if metric.score == "ois":
         with_cracks = [i for i, counts in enumerate(images) if counts.truth]
         best_n = np.array([_precision_recall_f(images[i])[2][row].max() for i in with_cracks])
         times = weights[:, with_cracks].sum(axis=1)
@@ -186,7 +186,7 @@ def _score_draws(images: Sequence[ImageCounts], weights: np.ndarray, metric: Met
         predicted, near_truth, on_truth, reached = (block @ table for table in tables)
         pooled = ImageCounts(predicted, near_truth, on_truth, reached, (block @ truth_n)[:, None])  # type: ignore[arg-type]
         precision, recall, f = (of_protocols[row] for of_protocols in _precision_recall_f(pooled))
-        if metric.figure == "ods":
+        if metric.score == "ods":
             scores[start : start + _BLOCK] = f.max(axis=1)
         else:
             scores[start : start + _BLOCK] = [

@@ -23,7 +23,7 @@ MAX_THRESHOLDS = 2**14  # up to here _bin_values is exact for float32, and _hist
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImageCounts:
-    """Pixel counts at every threshold, of one image or of several added up; all three protocols follow.
+    """Pixel counts at every threshold, of one image or summed over several; enough for all three protocols.
 
     Attributes:
         predicted: int64 (T,), |B|.
@@ -56,7 +56,7 @@ class Curve:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ProtocolScores:
-    """What one protocol says of a dataset; every number is in [0, 1], never NaN.
+    """Scores of a dataset under one protocol; every number is in [0, 1], never NaN.
 
     Attributes:
         ods: best F over the thresholds, with counts pooled over all images.
@@ -79,14 +79,14 @@ class ProtocolScores:
     curve: Curve
 
     def to_dict(self) -> dict[str, float]:
-        """All but the curve."""
+        """Return all scores without the curve."""
         names = ("ods", "precision", "recall", "threshold", "ois", "ois_std", "ap")
         return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True, slots=True)
 class ImageScore:
-    """One image's row: its best F and the lowest threshold that reaches it; None where there is no crack."""
+    """Score of one image: its best F and the lowest threshold that reaches it; None for an image without cracks."""
 
     stem: str
     crack_pixels: int
@@ -100,7 +100,7 @@ class ImageScore:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scores:
-    """What :class:`ScoreAccumulator` found: the three protocols, and a row for each image, by stem."""
+    """Result of :class:`ScoreAccumulator`: scores under the three protocols, and of each image, sorted by stem."""
 
     num_images: int
     paper: ProtocolScores
@@ -109,7 +109,7 @@ class Scores:
     images: tuple[ImageScore, ...]
 
     def to_dict(self) -> dict[str, int | dict[str, float]]:
-        """``{"num_images": n, "paper": {"ods": …}, "symmetric": {…}, "strict": {…}}``, for JSON."""
+        """Return ``{"num_images": n, "paper": {"ods": …}, "symmetric": {…}, "strict": {…}}``, for JSON."""
         return {"num_images": self.num_images} | {name: getattr(self, name).to_dict() for name in PROTOCOLS}
 
 
@@ -148,7 +148,7 @@ def count_image(
         if not counted_HW.any():
             raise CracksegError(f"{name}: the region of interest is empty; leave it out to count all pixels")
         truth_HW = truth_HW & counted_HW
-        # As low as the lowest pixel inside: that moves no extreme, and no maximum around a truth pixel.
+        # As low as the lowest pixel inside: that changes no extreme, and no maximum around a ground truth pixel.
         inside = crack_prob_HW[counted_HW]
         low, high = inside.min(), inside.max()
         crack_prob_HW = np.where(counted_HW, crack_prob_HW, low)
@@ -166,7 +166,7 @@ def count_image(
         near_truth_HW &= counted_HW
         predicted[bins_HW.min()] -= np.count_nonzero(~counted_HW)
 
-    near_truth = np.flatnonzero(near_truth_HW)  # the cracks' surroundings: few pixels, G among them
+    near_truth = np.flatnonzero(near_truth_HW)  # pixels near cracks, G included: few
     on_truth = near_truth[truth_HW.ravel()[near_truth]]
     predicted_near_truth = np.bincount(bins_HW.ravel()[near_truth], minlength=num_thresholds)
     predicted_on_truth = np.bincount(bins_HW.ravel()[on_truth], minlength=num_thresholds)
@@ -195,7 +195,7 @@ def average_precision(precision: np.ndarray, recall: np.ndarray, predicted: np.n
 
 
 class ScoreAccumulator:
-    """Adds up images, in any order and across workers, and scores them.
+    """Add up the counts of images, in any order and across workers, and score them.
 
     Counts are integers and :mod:`statistics` sums without rounding, so the result does not depend on the
     order, to the last bit. Memory does not grow with the images but for one row of numbers each.
@@ -255,7 +255,7 @@ class ScoreAccumulator:
 
 
 def _precision_recall_f(counts: ImageCounts) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Precision, recall and F at every threshold; float64 (3, T) each, rows as in PROTOCOLS; 0/0 is 0."""
+    """Compute precision, recall and F at every threshold; float64 (3, T) each, rows as in PROTOCOLS; 0/0 is 0."""
     near, on_truth, found = counts.predicted_near_truth, counts.predicted_on_truth, counts.truth_near_prediction
     truth = np.full_like(near, counts.truth)
     missed = truth - on_truth  # the FN of ``paper`` too, whose TP are counted on the dilated truth
@@ -304,7 +304,7 @@ def _bin_values(values: np.ndarray, low: float, high: float, steps: int) -> np.n
 
 def _histogram(bins_HW: np.ndarray, num_thresholds: int) -> np.ndarray:
     """Count the pixels in each bin; int64 (T,)."""
-    # Most pixels of a crack map share bin 0, and a processor stalls on counting up one and the same place:
+    # Most pixels of a crack map are in bin 0, and incrementing one address again and again stalls a processor: so
     # neighbours are counted in four lanes. OpenCV returns float32, exact up to 2^24 pixels at a time.
     lanes = (np.arange(bins_HW.shape[1]) % 4 * num_thresholds).astype(np.uint16)
     num_bins = 4 * num_thresholds
@@ -317,12 +317,12 @@ def _histogram(bins_HW: np.ndarray, num_thresholds: int) -> np.ndarray:
 
 
 def _full_scale(dtype: np.dtype) -> int:
-    """What the value of a certain crack is: the greatest integer of a stored map, else 1."""
+    """Return the value of probability 1: the largest integer of a stored map's dtype, else 1."""
     return int(np.iinfo(dtype).max) if dtype.kind == "u" else 1
 
 
 def _value_range(crack_prob_HW: np.ndarray, name: str) -> tuple[float, float]:
-    """Lowest and highest value of a map, in its own dtype; CracksegError if it is not one."""
+    """Return the lowest and highest value of a map, in its own dtype; CracksegError if it is no map."""
     dtype = crack_prob_HW.dtype
     if dtype not in (np.float32, np.float64, np.uint8, np.uint16):
         raise CracksegError(f"{name}: expected float32 or float64 in [0, 1], uint8 or uint16; got {dtype}")

@@ -1,4 +1,4 @@
-"""What a run achieved, for people: figures and a page for all datasets, from the files of earlier stages."""
+"""Write a run's report: figures and a Markdown page for all datasets, from the files of earlier stages."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ _PANEL_ROWS = 4
 
 
 def read_scores(scores_dir: Path, datasets: Sequence[str]) -> dict[str, dict]:
-    """Read ``DATASET.json`` of each dataset: its figures by name."""
+    """Read ``DATASET.json`` of each dataset: its scores by name."""
     return {name: json.loads((scores_dir / f"{name}.json").read_text(encoding="utf-8"))[name] for name in datasets}
 
 
 def flatten_scores(scores: dict[str, dict], dataset: str) -> dict[str, float]:
-    """Name the figures of ``DATASET.json`` as MLflow shows them: ``DATASET/ods``, ``DATASET/strict/ods``."""
+    """Flatten ``DATASET.json`` to the names that MLflow shows: ``DATASET/ods``, ``DATASET/strict/ods``."""
     flat: dict[str, float] = {}
     for key, value in scores[dataset].items():
         if isinstance(value, dict):
-            flat |= {f"{dataset}/{key}/{name}": figure for name, figure in value.items()}
+            flat |= {f"{dataset}/{key}/{name}": score for name, score in value.items()}
         elif isinstance(value, float | int):
             flat[f"{dataset}/{key}"] = value
     return flat
 
 
 def mean_ods(scores: Mapping[str, Mapping]) -> float:
-    """Mean over the datasets of the ODS under the paper's protocol, each dataset counting once."""
+    """Average the datasets' ODS under the paper's protocol, with equal weight."""
     return fmean(s["ods"] for s in scores.values())
 
 
@@ -93,7 +93,7 @@ def write_report(
 
 
 def _choose_samples(samples: Sequence[CrackSample], images_csv: Path) -> list[CrackSample]:
-    """Choose a few images spread evenly from the best F to the worst; crack-free ones count as worst."""
+    """Choose a few images spread evenly from the best F to the worst; images without cracks count as worst."""
     f = pd.read_csv(images_csv, dtype={"stem": str}).set_index("stem")["paper_f"].fillna(-1.0)
     ranked = sorted(samples, key=lambda sample: (-f[sample.stem], sample.stem))
     return spread_evenly(ranked, _PANEL_ROWS)
@@ -103,7 +103,8 @@ def _write_page(title: str, source: str, scores: Mapping[str, Mapping]) -> str:
     figures = "\n".join(f"![{name}: examples]({name}_panels.png)\n" for name in scores)
     return (
         f"# {title}\n\n{format_score_table(scores, source=source)}\n"
-        "ODS, OIS and AP are the paper's protocol (truth dilated by the tolerance); docs/how-scoring-works.md has the "
-        "other two. clIoU is centre-line IoU at the operating threshold (docs/post-processing.md)."
+        "ODS, OIS and AP follow the paper's protocol (ground truth dilated by the tolerance); "
+        "docs/how-scoring-works.md has the other two. clIoU is centre-line IoU at the operating threshold "
+        "(docs/post-processing.md)."
         f"\n\n![precision and recall](pr_all.png)\n\n![training](training.png)\n\n{figures}"
     )

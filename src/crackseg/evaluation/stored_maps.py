@@ -1,4 +1,4 @@
-"""Count a probability map against its ground truth: the one way for scores, the gate, studies and figures.
+"""Count a probability map against its ground truth, for scores, the promotion gate, experiments and figures.
 
 Shape legend: H rows, W columns.
 """
@@ -27,8 +27,8 @@ class ScoredMap:
     Attributes:
         map_HW: uint8 or uint16, as stored (full scale is 1), or float32 or float64 in [0, 1].
         mask_HW: ground truth, bool, or uint8 {0, 1}.
-        roi_HW: region of interest, bool, or uint8 {0, 1}; None for all of it.
-        name: what errors call the map, e.g. its path.
+        roi_HW: region of interest, bool, or uint8 {0, 1}; None for the whole map.
+        name: of the map in error messages, e.g. its path.
     """
 
     map_HW: np.ndarray
@@ -51,24 +51,24 @@ class ScoredMap:
         map_HW = read_stored_map(map_path)
         if map_HW.shape != mask_HW.shape:
             raise CracksegError(
-                f"{map_path}: the map is {map_HW.shape[1]} x {map_HW.shape[0]} pixels and its truth "
-                f"{mask_HW.shape[1]} x {mask_HW.shape[0]}; predict at the truth's size"
+                f"{map_path}: the map is {map_HW.shape[1]} x {map_HW.shape[0]} pixels and its ground truth "
+                f"{mask_HW.shape[1]} x {mask_HW.shape[0]}; predict at the size of the ground truth"
             )
         return cls(map_HW, mask_HW, roi_HW, str(map_path))
 
     @cached_property
     def inside_HW(self) -> np.ndarray:
-        """The pixels that count; bool (H, W)."""
+        """Pixels that are counted; bool (H, W)."""
         return np.ones(self.mask_HW.shape, bool) if self.roi_HW is None else self.roi_HW > 0
 
     @cached_property
     def truth_HW(self) -> np.ndarray:
-        """The ground truth inside the region of interest; bool (H, W)."""
+        """Ground truth inside the region of interest; bool (H, W)."""
         return (self.mask_HW > 0) & self.inside_HW
 
     @cached_property
     def stretched_HW(self) -> np.ndarray:
-        """The map stretched to [0, 1] by its extremes inside the region of interest; outside all is 0; float64."""
+        """Map stretched to [0, 1] by its extremes inside the region of interest, and 0 outside; float64 (H, W)."""
         map_HW = self.map_HW.astype(np.float64)
         inside = map_HW if self.roi_HW is None else map_HW[self.inside_HW]
         low, high = float(inside.min()), float(inside.max())
@@ -78,7 +78,7 @@ class ScoredMap:
     def process(self, postprocessing: PostprocessParams) -> np.ndarray:
         """Post-process the stretched map; float64 (H, W) in [0, 1].
 
-        Stretched first, as the protocols want it: afterwards, a map may have lost its own maximum.
+        It is stretched first, as the protocols require: post-processing may remove its maximum.
         """
         return postprocess_map(self.stretched_HW, **postprocessing.model_dump())
 
@@ -93,11 +93,11 @@ class ScoredMap:
         """Count the pixels of all protocols at all thresholds (:func:`crackseg.evaluation.metrics.count_image`).
 
         Args:
-            postprocessing: what is done to the map first; None, or what changes no map, compares it as it is stored,
-                without rounding.
-            processed_HW: what :meth:`process` gave, where the caller has it already.
+            postprocessing: applied to the map first; with None, or settings without effect, the stored values are
+                compared without rounding.
+            processed_HW: result of :meth:`process`, if the caller has it already.
         Raises:
-            CracksegError: the shapes differ, the region is empty, or the map is none.
+            CracksegError: the shapes differ, the region is empty, or the array is no map.
         """
         if postprocessing is None or not changes_maps(postprocessing):
             processed_HW = None
@@ -116,7 +116,7 @@ class ScoredMap:
     def count_lines_at(
         self, threshold: float, postprocessing: PostprocessParams, *, tolerance_px: int
     ) -> LineCounts:
-        """Count centre lines and pieces at a raw probability, as the finished model finds them (not stretched)."""
+        """Count centre lines and connected components at a raw probability, as a finished model does (no stretching)."""
         crack_mask_HW = postprocess(
             to_probability(self.map_HW), threshold=threshold, **postprocessing.model_dump()
         )
@@ -135,5 +135,5 @@ def read_scored_map(sample: CrackSample, map_path: Path, *, use_roi: bool) -> Sc
 
 
 def changes_maps(postprocessing: PostprocessParams) -> bool:
-    """Whether these settings change any map."""
+    """Return True if these settings can change a map."""
     return postprocessing.method != "none" or postprocessing.min_length_px > 1

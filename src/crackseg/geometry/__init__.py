@@ -1,1 +1,1 @@
-"""Cracks as things with a length and a width: center lines, post-processing, measurements."""
+"""Cracks as lines and connected components: centre lines, post-processing, measurements."""

@@ -1,6 +1,6 @@
-"""Cracks as lines: centre-line IoU with a tolerance, into how many pieces a prediction breaks them, and their length.
+"""Compare and measure cracks as centre lines: centre-line IoU with a tolerance, continuity, length.
 
-Stands beside the metrics; these are of one crack mask, at a threshold that was chosen beforehand.
+Used next to the metrics of :mod:`crackseg.evaluation`, for one crack mask at a threshold chosen beforehand.
 
 Shape legend: H rows, W columns.
 """
@@ -18,22 +18,22 @@ from skimage.morphology import disk
 from crackseg.errors import CracksegError
 
 _BAND = 4_000_000  # pixels thinned at a time
-_HALO = 64  # rows around them that thinning may look at: exact for cracks narrower than this
+_HALO = 64  # rows around them that thinning also reads: exact for cracks narrower than this
 # A pixel's eight neighbours as bits of one number: counter-clockwise, from the right.
 _RING_33 = np.array([[8, 4, 2], [16, 0, 1], [32, 64, 128]], np.float32)
 
 
 @dataclass(frozen=True, slots=True)
 class LineCounts:
-    """Counts of one image, or of several added up. S is a centre line, G the truth, B the prediction.
+    """Counts of one image, or sums over several. S is a centre line, G the ground truth, B the prediction.
 
     Attributes:
         truth: |S(G)|, pixels.
         found: |S(G) ∧ S(B)⊕D|, pixels of the true line within the tolerance of the predicted one.
-        stray: |S(B) ∧ ¬(S(G)⊕D)|, pixels of the predicted line beyond the tolerance of the true one.
-        truth_pieces: 8-connected pieces of G.
-        predicted_pieces: 8-connected pieces of B.
-        stray_pieces: of these, the ones that lie wholly beyond the tolerance: false alarms, not broken cracks.
+        stray: |S(B) ∧ ¬(S(G)⊕D)|, pixels of the predicted line outside the tolerance of the true one.
+        truth_pieces: number of 8-connected components of G.
+        predicted_pieces: number of 8-connected components of B.
+        stray_pieces: how many of these lie completely outside the tolerance: false alarms, not broken cracks.
     """
 
     truth: int
@@ -49,38 +49,39 @@ class LineCounts:
 
     @property
     def centerline_iou(self) -> float:
-        """found / (truth + stray), in [0, 1]; 0 if there is no line at all."""
+        """IoU = found / (truth + stray), in [0, 1]; 0 if there is no line at all."""
         return self.found / ((self.truth + self.stray) or 1)
 
     @property
     def continuity(self) -> float | None:
-        """Predicted pieces for each true one: best is 1, more is broken or false, less is missed.
+        """Ratio of predicted to true connected components: 1 is best, more is broken or false, less is missed.
 
-        None if the truth has no piece.
+        None if the ground truth has no component.
         """
         return self.predicted_pieces / self.truth_pieces if self.truth_pieces else None
 
 
 def count_lines(crack_mask_HW: np.ndarray, mask_HW: np.ndarray, *, tolerance_px: int = 4) -> LineCounts:
-    """Count what centre-line IoU and continuity follow from.
+    """Count pixels and connected components for centre-line IoU and continuity.
 
     Centre-line IoU (clIoU) is OmniCrack30k's (Benz and Rodehorst, CVPR Workshops 2024; ``evaluation.py`` and
     ``inference.py`` of github.com/ben-z-original/omnicrack30k, commits 295be0b and 11ae9ca): both masks thinned by
     Guo and Hall's method (:func:`thin`), both lines dilated by the disc x² + y² <= tolerance_px², counts
     pooled over a dataset, IoU = found / (truth + stray). Their model's mask is where crack is the more probable
     class, i.e. a raw probability over 0.5; their tolerance is 4 px in images of full size, not resized ones. Their
-    truth is stored as centre lines already; thinning leaves lines of 1 px as they are.
+    ground truth is stored as centre lines; thinning does not change lines of 1 px.
 
     Args:
         crack_mask_HW: bool (H, W), or uint8 {0, 1}; prediction at a threshold.
         mask_HW: bool (H, W), or uint8 {0, 1}; ground truth.
         tolerance_px: radius of the disc, >= 0, in pixels of this mask.
     Raises:
-        CracksegError: the shapes differ, values are no mask's, or tolerance_px is negative.
+        CracksegError: the shapes differ, an array is no mask, or tolerance_px is negative.
     """
     if crack_mask_HW.shape != mask_HW.shape:
         raise CracksegError(
-            f"the prediction is {crack_mask_HW.shape} pixels and its truth {mask_HW.shape}; predict at the truth's size"
+            f"the prediction is {crack_mask_HW.shape} pixels and its ground truth {mask_HW.shape}; predict at the size "
+            "of the ground truth"
         )
     if tolerance_px < 0:
         raise CracksegError(f"tolerance_px is {tolerance_px}; expected a whole number of pixels, 0 or more")
@@ -104,34 +105,34 @@ def count_lines(crack_mask_HW: np.ndarray, mask_HW: np.ndarray, *, tolerance_px:
 def skeleton_length_px(crack_mask_HW: np.ndarray) -> float:
     """Measure the length of a mask's centre lines, in pixels.
 
-    The mask is thinned (:func:`thin`); each step between neighbouring pixels of the line counts 1, a diagonal one √2,
-    unless the two are joined around the corner, too. So a single pixel has length 0, a straight line of n pixels n - 1,
-    and a line at an angle between is measured up to 8 % too long.
+    The mask is thinned (:func:`thin`). Each step between neighbouring pixels of the line counts 1, a diagonal step √2
+    unless a third pixel also joins the two. So a single pixel has length 0, a straight line of n pixels n - 1, and a
+    line at another angle is measured up to 8 % too long.
 
     Args:
         crack_mask_HW: bool (H, W), or uint8 {0, 1}.
     """
     length = 0.0
     for start, stop, _, line_HW in _thin_bands(_as_bool(crack_mask_HW)):
-        # A step belongs to the band of its upper pixel; one row more to look at the lower one.
+        # A step belongs to the band of its upper pixel; one more row is read for the lower one.
         upper_HW, lower_HW = line_HW[: stop - start], line_HW[1:]
-        beside = np.count_nonzero(upper_HW[:, :-1] & upper_HW[:, 1:])
+        horizontal = np.count_nonzero(upper_HW[:, :-1] & upper_HW[:, 1:])
         upper_HW = upper_HW[: len(lower_HW)]
-        below = np.count_nonzero(upper_HW & lower_HW)
+        vertical = np.count_nonzero(upper_HW & lower_HW)
         left_HW, right_HW, low_left_HW, low_right_HW = (
             upper_HW[:, :-1], upper_HW[:, 1:], lower_HW[:, :-1], lower_HW[:, 1:],
         )  # fmt: skip
         diagonal = np.count_nonzero(left_HW & low_right_HW & ~right_HW & ~low_left_HW)
         diagonal += np.count_nonzero(right_HW & low_left_HW & ~left_HW & ~low_right_HW)
-        length += beside + below + 2**0.5 * diagonal
+        length += horizontal + vertical + 2**0.5 * diagonal
     return float(length)
 
 
 def thin(crack_mask_HW: np.ndarray) -> np.ndarray:
     """Thin a mask to lines of one pixel by Guo and Hall's method (Comm. ACM 32(3), 1989, their algorithm A1).
 
-    The result is that of scikit-image's ``thin``, pixel by pixel, about 8 times as fast: OpenCV packs the
-    neighbours of each pixel into a number and looks up whether it goes.
+    The result equals scikit-image's ``thin``, pixel by pixel, and is about 8 times as fast: OpenCV encodes the
+    neighbours of each pixel as a number and looks up if the pixel is removed.
 
     Args:
         crack_mask_HW: bool (H, W), or uint8 {0, 1}; not changed.
@@ -151,7 +152,7 @@ def thin(crack_mask_HW: np.ndarray) -> np.ndarray:
 
 @cache
 def _tables_of_thinning() -> tuple[np.ndarray, np.ndarray]:
-    """For both halves of a pass, uint8 (256,): by its neighbours, 1 where a pixel stays; conditions G1 to G3."""
+    """Lookup tables of the two sub-iterations, uint8 (256,): by its neighbours, 1 if a pixel stays (G1 to G3)."""
     x = [np.arange(256) >> bit & 1 for bit in range(8)]  # x1 … x8 of the article, bool as 0 and 1
     after = [*x[1:], x[0]]
     crossings = sum((1 - x[i]) & (after[i] | after[i + 1]) for i in (0, 2, 4, 6))
@@ -165,7 +166,7 @@ def _tables_of_thinning() -> tuple[np.ndarray, np.ndarray]:
 
 
 def find_centerlines(crack_mask_HW: np.ndarray) -> np.ndarray:
-    """Thin a mask in parts, so that a large one needs little more memory than it takes itself.
+    """Thin a mask in bands, so that a large mask needs little memory beyond its own.
 
     Args:
         crack_mask_HW: bool (H, W), or uint8 {0, 1}.
@@ -180,9 +181,11 @@ def find_centerlines(crack_mask_HW: np.ndarray) -> np.ndarray:
 
 
 def _thin_bands(mask_HW: np.ndarray) -> Iterator[tuple[int, int, slice, np.ndarray]]:
-    """Thin a mask band by band: first and last row, the columns in which there is something, and the thin lines there.
+    """Thin a mask band by band.
 
-    With one row more where there is one.
+    Yields:
+        First and last row, the columns that hold crack pixels, and the thinned lines there, with one more row if the
+        mask has one.
     """
     height, width = mask_HW.shape
     rows = max(4 * _HALO, _BAND // width)
@@ -198,12 +201,12 @@ def _thin_bands(mask_HW: np.ndarray) -> Iterator[tuple[int, int, slice, np.ndarr
 
 
 def count_pieces(crack_mask_HW: np.ndarray) -> int:
-    """Count the 8-connected pieces of a mask, bool (H, W) or uint8 {0, 1}."""
+    """Count the 8-connected components of a mask, bool (H, W) or uint8 {0, 1}."""
     return _label_pieces(_as_bool(crack_mask_HW))[0]
 
 
 def _label_pieces(mask_HW: np.ndarray) -> tuple[int, np.ndarray]:
-    """Number of pieces, and int32 (H, W): 0 outside, else the piece's number from 1 on."""
+    """Label connected components: their number, and int32 (H, W), 0 outside, else the component's number from 1 on."""
     num_labels, piece_HW = cv2.connectedComponents(mask_HW.view(np.uint8), connectivity=8)
     return num_labels - 1, piece_HW
 

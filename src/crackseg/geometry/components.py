@@ -1,7 +1,7 @@
-"""A mask's cracks with their length, width, direction and shape, in pixels.
+"""Measure the cracks of a mask: length, width, direction and shape, in pixels.
 
-Every 8-connected piece of a mask is a crack. Angles are counter-clockwise from the image's x axis as one sees it, so
-the y axis, which points down in an image, is turned.
+Each 8-connected component of a mask is a crack. Angles are counter-clockwise from the image's x axis as seen on the
+screen, where the y axis of pixels points down.
 
 Shape legend: H rows, W columns; places are (x, y) of pixel centres.
 """
@@ -77,12 +77,12 @@ class Crack:
 
     @cached_property
     def length_px(self) -> float:
-        """Of all branches together."""
+        """Length of all branches."""
         return sum(branch.length_px for branch in self.branches)
 
     @cached_property
     def mean_width_px(self) -> float:
-        """Mean over the branches, by their length."""
+        """Mean width of the branches, weighted by their length."""
         return sum(b.mean_width_px * b.length_px for b in self.branches) / self.length_px
 
     @cached_property
@@ -96,7 +96,7 @@ class Crack:
 
     @cached_property
     def tortuosity(self) -> float | None:
-        """Of the way between the two ends that are the farthest apart along the crack; None for a ring."""
+        """Tortuosity of the path between the two ends that are farthest apart along the crack; None for a ring."""
         if len(self.branches) == 1:
             return self.branches[0].tortuosity
         graph = nx.Graph()
@@ -138,7 +138,7 @@ class Measurement:
 
     @property
     def mean_width_px(self) -> float | None:
-        """By length; None without cracks."""
+        """Mean width of the cracks, weighted by their length; None without cracks."""
         return sum(c.mean_width_px * c.length_px for c in self.cracks) / self.length_px if self.cracks else None
 
     @property
@@ -151,16 +151,16 @@ class Measurement:
         for crack in self.cracks:
             for branch in crack.branches:
                 points = branch.line.points
-                # Over some pixels: a step of one says little.
+                # Directions over several pixels: a single step is too coarse.
                 picked = points[
                     np.unique(np.linspace(0, len(points) - 1, max(2, len(points) // 5)).round().astype(int))
                 ]
                 steps = np.diff(picked, axis=0)
                 degrees = np.degrees(np.arctan2(-steps[:, 1], steps[:, 0])) % 180
                 lengths = np.hypot(*steps.T)
-                share = branch.length_px / max(lengths.sum(), 1e-9)
+                scale = branch.length_px / max(lengths.sum(), 1e-9)
                 index = (degrees / 180 * NUM_DIRECTIONS).astype(int) % NUM_DIRECTIONS
-                total += np.bincount(index, lengths * share, NUM_DIRECTIONS)
+                total += np.bincount(index, lengths * scale, NUM_DIRECTIONS)
         return [float(value) for value in total]
 
 
@@ -188,9 +188,8 @@ def _find_cracks(mask_HW: np.ndarray) -> Iterator[Crack]:
     distance_HW = cv2.distanceTransform(np.pad(solid_HW, 1), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
     line_HW = find_centerlines(solid_HW)
     skeletons = np.argwhere(line_HW)
-    half_widths = (distance_HW[line_HW] - 0.5).astype(
-        float
-    )  # the crack ends half a pixel before the next one's middle
+    # The crack ends half a pixel before the centre of the next pixel.
+    half_widths = (distance_HW[line_HW] - 0.5).astype(float)
     del distance_HW, line_HW
     num_pieces, piece_HW = cv2.connectedComponents(solid_HW, connectivity=8)
     pixels = np.argwhere(mask_HW)
@@ -219,12 +218,12 @@ def _fill_pinholes(mask_HW: np.ndarray) -> np.ndarray:
     x, y = stats[:, cv2.CC_STAT_LEFT], stats[:, cv2.CC_STAT_TOP]
     right, bottom = x + stats[:, cv2.CC_STAT_WIDTH], y + stats[:, cv2.CC_STAT_HEIGHT]
     height, width = mask_HW.shape
-    small &= (x > 0) & (y > 0) & (right < width) & (bottom < height)  # what the border closes is no hole
+    small &= (x > 0) & (y > 0) & (right < width) & (bottom < height)  # a gap at the border is no hole
     return np.where(small[piece_HW], np.uint8(1), mask_HW) if num > 1 and small.any() else mask_HW
 
 
 def _split(labels: np.ndarray, wanted: range) -> list[np.ndarray]:
-    """The indices of each label, in their order."""
+    """Return the indices of each label, in ascending order."""
     order = np.argsort(labels, kind="stable")
     bounds = np.searchsorted(labels[order], [*wanted, wanted.stop])
     return [order[a:b] for a, b in pairwise(bounds)]

@@ -1,4 +1,4 @@
-"""Masks in, tables, JSON, lines and annotated pictures out, one mask after the other in constant memory."""
+"""Measure mask files into tables, JSON, lines and annotated images, one after the other in constant memory."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ CRACKS_TABLE, TOTALS_TABLE = "cracks.csv", "crack_totals.csv"
 
 @dataclass(frozen=True, slots=True)
 class MeasureOptions:
-    """How masks are measured.
+    """Settings of a measurement.
 
     Attributes:
-        mm_per_px: scale, or None for pixels alone.
+        mm_per_px: scale, or None for pixels only.
         min_length_px: shorter cracks are left out.
         crack_values: mask values that mean crack; None for the rules of an import.
     """
@@ -55,7 +55,7 @@ class MeasureOptions:
 
 @dataclass(slots=True)
 class MeasureSummary:
-    """What a run over masks did: how many were measured, kept from an earlier run, and what was wrong with others."""
+    """Result of a run over masks: how many were measured or kept from an earlier run, and the errors of the others."""
 
     num_measured: int = 0
     num_kept: int = 0
@@ -76,9 +76,9 @@ def measure_file(path: Path, options: MeasureOptions) -> Measurement:
 
 
 def judge_masks(masks: Sequence[Photograph], options: MeasureOptions) -> None:
-    """Judge over all masks what their values mean, before any is measured.
+    """Check over all masks that the meaning of their values is clear, before any is measured.
 
-    Masks that cannot be measured by themselves are passed over: they are named when it is their turn.
+    Masks that cannot be measured alone are skipped here and reported when it is their turn.
 
     Raises:
         CracksegError: together, the masks do not say what a crack is, e.g. cracks in red and patches in green in two
@@ -106,7 +106,7 @@ def report_each(
     failed: list[str],
     warnings: Mapping[Path, str] = NO_WARNINGS,
 ) -> Iterator[Report]:
-    """Measure masks one after the other, writing nothing; what could not be read is added to ``failed``."""
+    """Measure masks one after the other without writing files; errors are added to ``failed``."""
     for mask in masks:
         try:
             yield describe(
@@ -120,7 +120,7 @@ def report_each(
 
 
 def read_reports(masks: Sequence[Photograph], out_dir: Path) -> Iterator[Report]:
-    """What :func:`measure_files` wrote of these masks, without those that could not be read."""
+    """Read the reports that :func:`measure_files` wrote for these masks, without those that could not be read."""
     for mask in masks:
         path = _report_path(out_dir, mask)
         if path.is_file():
@@ -137,14 +137,14 @@ def measure_files(
     find_photograph: Callable[[Photograph], Path | None] = lambda mask: None,
     warnings: Mapping[Path, str] = NO_WARNINGS,
 ) -> MeasureSummary:
-    """Measure masks into a folder; what is there already of the same mask and options is kept.
+    """Measure masks into a folder; results of the same mask and options that are there already are kept.
 
     Args:
-        masks: files, and what their results are called.
-        out_dir: gets ``measurements/NAME.json``, ``polylines/NAME.geojson``, ``annotated/NAME.jpg``, and over all that
-            lies in ``measurements``, ``cracks.csv`` and ``crack_totals.csv``.
-        find_photograph: the background of a mask's annotated picture, of the same shape; None for a plain one.
-        warnings: what speaks against a mask, by its path; goes into the tables and reports.
+        masks: files, and the names of their results.
+        out_dir: for ``measurements/NAME.json``, ``polylines/NAME.geojson``, ``annotated/NAME.jpg``, and for
+            ``cracks.csv`` and ``crack_totals.csv`` over all of ``measurements``.
+        find_photograph: the background of a mask's annotated image, of the same shape; None for a plain one.
+        warnings: by a mask's path, a reason not to trust it; written to the tables and reports.
     Raises:
         CracksegError: out_dir is in use.
     """
@@ -169,13 +169,13 @@ def measure_files(
     except KeyboardInterrupt:
         done = summary.num_measured + summary.num_kept
         raise KeyboardInterrupt(
-            f"stopped after {done} of {len(masks)} masks; the same command goes on from there"
+            f"stopped after {done} of {len(masks)} masks; the same command continues from there"
         ) from None
     return summary
 
 
 def find_beside(folder: Path) -> Callable[[Photograph], Path | None]:
-    """Look for the photograph of a mask by its name (without extension) below a folder.
+    """Return a function that finds the photograph of a mask by its name (without extension) below a folder.
 
     Raises:
         CracksegError: there is no such folder.
@@ -201,7 +201,7 @@ def find_beside(folder: Path) -> Callable[[Photograph], Path | None]:
 def _measure_into(
     mask: Photograph, out_dir: Path, options: MeasureOptions, photograph: Path | None, warning: str
 ) -> bool:
-    """Measure one mask unless that was done before; whether it was measured."""
+    """Measure one mask unless its results are there already; return True if it was measured."""
     report_path = _report_path(out_dir, mask)
     lines_path = out_dir / "polylines" / f"{mask.name}.geojson"
     picture_path = out_dir / "annotated" / f"{mask.name}.jpg"
@@ -222,9 +222,8 @@ def _measure_into(
     write_bytes(picture_path, draw_measurement(measurement, background, options.mm_per_px))
     write_bytes(lines_path, _to_json(list_polylines(measurement, name, options.mm_per_px)))
     report = describe(measurement, name, options.mm_per_px, warning=warning)
-    write_bytes(
-        report_path, _to_json(report | {"made_from": made_from})
-    )  # the last, since it says that all is there
+    # Written last: it marks the other files as complete.
+    write_bytes(report_path, _to_json(report | {"made_from": made_from}))
     return True
 
 

@@ -1,7 +1,7 @@
-"""From a branch's chain of pixels to the line that a pen of the crack's width would have followed, and that width.
+"""Fit a centre line and the width along it to each branch of a skeleton.
 
-The second step of a measurement. Pixels step along a slanted line, and thinning stops short of a crack's end or turns
-into one of its corners; here the steps are smoothed, the ends found, and the crack's pixels shared out along the line.
+Second step of a measurement. The pixels of a slanted line form steps, and thinning stops before a crack's end or turns
+into one of its corners. So the steps are smoothed, the ends are found, and each crack pixel is assigned to the line.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _WIDTH_SMOOTHING_PX = 3.0
 _CUT_RADII = 1.5  # closer to an end than this, a skeleton turns towards a corner
 # A half disc of radius 1 is, by area, as long as this: all of it, its middle half, the quarters at its sides.
 _ROUND, _ROUND_MIDDLE, _ROUND_SIDES = np.pi / 4, 0.957, 0.614
-_TELLING_PX = 3.0  # of narrower ends nobody can say whether they are round or square
+_TELLING_PX = 3.0  # narrower ends are too small to tell round from square
 
 
 @dataclass(slots=True)
@@ -29,8 +29,8 @@ class Line:
 
     Attributes:
         points: float (N, 2), x and y of its centre line in pixels, about a pixel apart.
-        widths: float (N,), the crack's width there in pixels; NaN near ends and junctions, where it says nothing.
-        start, end: nodes of the skeleton graph; lines that meet share them.
+        widths: float (N,), the crack's width there in pixels; NaN near ends and junctions, where it is not defined.
+        start, end: nodes of the skeleton graph; lines that meet have the same node.
     """
 
     points: np.ndarray
@@ -52,7 +52,7 @@ def draw_lines(
 ) -> list[Line]:
     """Find the centre lines of one crack, from end to end, and its width along them.
 
-    An end that is cut square counts to the cut, a round one to the middle of its rounding: the way of the pen.
+    A square end counts up to the cut, a round end up to the centre of its rounding, as a pen would draw it.
 
     Args:
         graph: of its skeleton.
@@ -82,7 +82,7 @@ def draw_lines(
 
 
 def _find_ends(points: np.ndarray, radii: np.ndarray, free: list[bool], crack: np.ndarray) -> np.ndarray | None:
-    """Move the free ends of a line to where they are; None if the line is too short to have a direction."""
+    """Move the free ends of a line to the ends of the crack; None if the line is too short to have a direction."""
     cut_from = _cut_index(points, radii) if free[0] else 0
     cut_to = len(points) - 1 - (_cut_index(points[::-1], radii[::-1]) if free[1] else 0)
     if cut_to - cut_from < 2:
@@ -103,7 +103,7 @@ def _cut_index(points: np.ndarray, radii: np.ndarray) -> int:
 
 
 def _extend(core: np.ndarray, rest: np.ndarray, radius: float, crack: np.ndarray) -> np.ndarray:
-    """The end of the pen's way beyond the last point of ``core``, from the area that lies there."""
+    """Find the end of the line beyond the last point of ``core``, from the crack's area there."""
     tip = core[-1]
     near = np.hypot(*(core - tip).T) <= max(8.0, 3 * radius)
     last = core[len(core) - int(np.argmin(near[::-1]) or len(core)) :]  # up to where the line leaves that disc
@@ -126,7 +126,7 @@ def _extend(core: np.ndarray, rest: np.ndarray, radius: float, crack: np.ndarray
     past = ahead - (by_area - rounding)  # where a round end begins to narrow
 
     def stripe_px(pixels: np.ndarray) -> float:
-        """How far these pixels go on from there, on average over their width."""
+        """Measure how far these pixels extend from there, on average over their width."""
         behind_px = float(known_px + by_area - rounding)
         behind = max(1, int(np.count_nonzero(pixels & (past <= 0))))
         return int(np.count_nonzero(pixels & (past > 0))) * behind_px / behind
@@ -137,7 +137,7 @@ def _extend(core: np.ndarray, rest: np.ndarray, radius: float, crack: np.ndarray
 
 
 def _draw_stubby(crack: np.ndarray) -> Line:
-    """The longer axis of the rectangle that has the second moments of the crack's pixels."""
+    """Return the longer axis of the rectangle with the same second moments as the crack's pixels."""
     middle = crack.mean(axis=0)
     values, axes = np.linalg.eigh(np.cov((crack - middle).T, bias=True).reshape(2, 2) + np.eye(2) / 12)
     length, axis = float(np.sqrt(12 * values[1])), axes[:, 1]
@@ -149,7 +149,7 @@ def _draw_stubby(crack: np.ndarray) -> Line:
 def _share_out(
     lines: list[Line], graph: nx.MultiGraph, crack: np.ndarray, tree: cKDTree, half_widths: np.ndarray
 ) -> None:
-    """Give each crack pixel to the nearest point of a line: the width there is the area over the length."""
+    """Assign each crack pixel to the nearest point of a line; the width there is area divided by length."""
     sizes = [len(line.points) for line in lines]
     nearest = cKDTree(np.concatenate([line.points for line in lines])).query(crack)[1]
     areas = np.split(np.bincount(nearest, minlength=sum(sizes)).astype(float), np.cumsum(sizes)[:-1])
@@ -157,7 +157,7 @@ def _share_out(
         spacing = line.length / (len(line.points) - 1)
         along = spacing * np.arange(len(line.points))
         radii = half_widths[tree.query(line.points)[1]]
-        # Near an end its rounding is shared out, too, and near a junction the other branches.
+        # Near an end its rounding is assigned as well, and near a junction the other branches.
         start_px, end_px = (
             1.5 * radii[side] + 2 if graph.degree(node) == 1 else 2 * graph.nodes[node]["half_width"] + 2
             for side, node in ((0, line.start), (-1, line.end))
@@ -183,14 +183,14 @@ def smooth(points: np.ndarray, sigma: float, *, closed: bool = False) -> np.ndar
         ring = gaussian_filter1d(points[:-1], sigma, axis=0, mode="wrap")
         return np.concatenate([ring, ring[:1]])
     pad = min(len(points) - 1, int(4 * sigma) + 1)
-    # Turned by half around the ends, so that these are left in place.
+    # Mirrored through the end points, so that these stay in place.
     before, after = 2 * points[0] - points[pad:0:-1], 2 * points[-1] - points[-2 : -pad - 2 : -1]
     padded = np.concatenate([before, points, after])
     return gaussian_filter1d(padded, sigma, axis=0)[pad : pad + len(points)]
 
 
 def resample(points: np.ndarray, spacing_px: float = 1.0) -> np.ndarray:
-    """Points along a line at equal distances of about ``spacing_px``, with its ends."""
+    """Return points along a line at equal distances of about ``spacing_px``, with its ends."""
     along = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(points, axis=0).T))])
     num = max(2, round(along[-1] / spacing_px) + 1)
     at = np.linspace(0, along[-1], num)

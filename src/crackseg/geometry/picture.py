@@ -1,4 +1,4 @@
-"""The annotated picture: each crack with its number, length and width, large enough to read at arm's length."""
+"""Draw the annotated image: each crack with its number, length and width, in large letters."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from crackseg.geometry.components import Crack, Measurement
 
-_SHORTEST_PX, _LONGEST_PX = 1400, 4096  # of the picture's longer side
+_SHORTEST_PX, _LONGEST_PX = 1400, 4096  # of the annotated image's longer side
 _LETTERS = 40  # heights of a letter in the longer side: 5 mm on a screen or page 20 cm wide
 _MAX_LABELS = 20
 _QUALITY = 90
@@ -24,10 +24,10 @@ _Box = tuple[float, float, float, float]
 def draw_measurement(
     measurement: Measurement, background_hw3: np.ndarray | None = None, mm_per_px: float | None = None
 ) -> bytes:
-    """Draw the centre lines and write each crack's length and mean width beside it.
+    """Draw the centre lines and write each crack's length and mean width next to it.
 
-    The 20 longest cracks have a label where there is a free place beside them; the last line of the picture says how
-    many have none.
+    The 20 longest cracks have a label if there is free space next to them; the last line of the image says how many
+    have none.
 
     Args:
         measurement: of the mask.
@@ -75,7 +75,7 @@ def _enlargement(measurement: Measurement) -> float:
 
 
 def _colour(number: int) -> tuple[int, int, int]:
-    """Neighbouring numbers have hues far apart, none of them the grey of a road."""
+    """Return a colour, RGB, so that neighbouring numbers differ in hue and none is the grey of a road."""
     red, green, blue = colorsys.hsv_to_rgb(number * 0.381966 % 1, 0.95, 0.95)
     return round(255 * red), round(255 * green), round(255 * blue)
 
@@ -110,9 +110,9 @@ def _draw_labels(
         width, height = pen.textlength(text, font=font) + 0.8 * letter_px, 1.5 * letter_px
         longest = max(crack.branches, key=lambda branch: branch.length_px).line.points
         place = None
-        # Best a place where the label hides no crack.
-        for hidden, share in product((points, points[:0]), (0.5, 0.3, 0.7, 0.1, 0.9)):
-            anchor = (longest[int(share * (len(longest) - 1))] + 0.5) * factor
+        # First choice: a place where the label hides no crack.
+        for hidden, fraction in product((points, points[:0]), (0.5, 0.3, 0.7, 0.1, 0.9)):
+            anchor = (longest[int(fraction * (len(longest) - 1))] + 0.5) * factor
             place = _find_place(anchor, (width, height), size, taken, hidden, letter_px)
             if place:
                 break
@@ -137,7 +137,7 @@ def _find_place(
     hidden: np.ndarray,
     letter_px: int,
 ) -> _Box | None:
-    """A free place for a label near its crack, inside the picture and away from the points ``hidden``."""
+    """Find a free place for a label near its crack, inside the image and away from the points ``hidden``."""
     width, height = label
     for gap in (1.0, 2.2):
         gap_px = gap * letter_px

@@ -1,12 +1,11 @@
-"""From a probability map to lines: thinning, hysteresis, linking across gaps, dropping what is short.
+"""Post-process a probability map into lines: thinning, hysteresis, linking across gaps, removing short components.
 
-Stands between the predicted map and its threshold, in scoring. The paper names edge thinning and edge
-linking, as Canny's detector has them, as the next step (discussion of Figure 4). A method turns a map into a map, whose
-thresholds are nested like those of any other, and the crack mask at a threshold is that map at that threshold: what is
-scored is what is used.
+Applied between the predicted map and its threshold. The paper names edge thinning and edge linking, as in Canny's
+detector, as the next step (discussion of Figure 4). A method turns a map into another map, whose masks are nested over
+the thresholds; the crack mask at a threshold is that map at that threshold. So scoring and use see the same masks.
 
-Every share is counted from the map's lowest value to its highest, so it does not matter whether a map is stretched to
-[0, 1] before or after.
+Each fraction is relative to the map's range, so the result does not depend on stretching the map to [0, 1] before or
+after.
 
 Shape legend: H rows, W columns; h, w the same with a border of one pixel.
 """
@@ -28,8 +27,8 @@ from crackseg.errors import CracksegError
 METHODS = ("none", "thin", "hysteresis", "link")
 
 _3X3 = np.ones((3, 3), np.float32)
-_LINK_STEPS = 64  # thresholds at which ends are looked for, evenly from the map's highest value to its lowest
-_LEAST_SHARE = 1e-3  # in a path's cost, where the logarithm of zero would be infinite
+_LINK_STEPS = 64  # thresholds at which ends are searched, evenly spaced over the map's range
+_LEAST_FRACTION = 1e-3  # in a path's cost: the logarithm of zero would be infinite
 
 _Pixel = tuple[int, int]  # row, column
 
@@ -44,10 +43,10 @@ def postprocess(
     min_length_px: int = 0,
     floor: float = 0.25,
 ) -> np.ndarray:
-    """Say which pixels are crack: the map of :func:`postprocess_map` where it is at least ``threshold``.
+    """Return the crack mask: the map of :func:`postprocess_map` where it is at least ``threshold``.
 
     Args:
-        threshold: in [0, 1], for this map as it is.
+        threshold: in [0, 1], for this map without stretching.
         crack_prob_HW, method, low_ratio, max_gap_px, min_length_px, floor: see :func:`postprocess_map`.
     Returns:
         bool (H, W).
@@ -55,7 +54,7 @@ def postprocess(
         CracksegError: no map, or a setting out of its range.
     """
     _check(crack_prob_HW, method, low_ratio, max_gap_px, min_length_px, floor)
-    if crack_prob_HW.max() < threshold:  # no crack; lines would be sought in its noise, which takes the longest
+    if crack_prob_HW.max() < threshold:  # no crack; searching for lines in noise takes the longest
         return np.zeros(crack_prob_HW.shape, bool)
     processed_HW = postprocess_map(
         crack_prob_HW,
@@ -77,34 +76,32 @@ def postprocess_map(
     min_length_px: int = 0,
     floor: float = 0.25,
 ) -> np.ndarray:
-    """Change a map so that each of its thresholds shows what the method makes of that threshold.
+    """Return a map whose mask at each threshold is the result of the method at that threshold.
 
     With p the map, at a threshold t:
 
-    - ``none``: the pixels with p >= t, as they are.
-    - ``thin``: of these, the ones on the ridge lines of the map, one pixel wide. The lines are those of the whole
+    - ``none``: the pixels with p >= t.
+    - ``thin``: of these, the pixels on the ridge lines of the map, one pixel wide. The lines are those of the whole
       map (ordered homotopic thinning, the least probable pixel first), not of the mask at t: else a pixel could
       vanish when the threshold falls.
-    - ``hysteresis``: the 8-connected pieces of p >= low_ratio * t that hold a pixel with p >= t. Exact at every
+    - ``hysteresis``: the 8-connected components of p >= low_ratio * t that hold a pixel with p >= t. Exact at every
       threshold, by a greyscale reconstruction of p under p / low_ratio (Vincent 1993).
-    - ``link``: what ``thin`` gives, and ends of different pieces at most max_gap_px apart joined along the path of
-      least -log p, where the mean of p between them is at least low_ratio * t.
+    - ``link``: the result of ``thin``, and ends of different components at most max_gap_px apart joined along the
+      path of least -log p, if the mean of p between them is at least low_ratio * t.
 
-    Then pieces shorter than min_length_px are taken away, exactly at every threshold.
+    Then components shorter than min_length_px are removed, exactly at every threshold.
 
     Args:
-        crack_prob_HW: float32 or float64 (H, W) in [0, 1]. A constant map shows no line and comes back as it is.
+        crack_prob_HW: float32 or float64 (H, W) in [0, 1]. A constant map has no line and is returned unchanged.
         method: one of ``METHODS``.
-        low_ratio: in (0, 1], what a weak pixel (``hysteresis``) or a gap on average (``link``) must reach, as a
-            share of the threshold.
-        max_gap_px: >= 1, longest gap between two ends that ``link`` bridges, as the crow flies, in pixels.
-        min_length_px: >= 0, longer side of a piece's bounding box, in pixels; 0 and 1 keep all.
-        floor: in (0, 1), share of the map's range below which nothing is taken for a crack, by any method and by
-            min_length_px: the least threshold of interest. Thresholds from the map's lowest value up to there give
-            what the floor gives.
+        low_ratio: in (0, 1], fraction of the threshold that a weak pixel (``hysteresis``) or the mean of a gap
+            (``link``) must reach.
+        max_gap_px: >= 1, longest straight distance between two ends that ``link`` bridges, in pixels.
+        min_length_px: >= 0, longer side of a component's bounding box, in pixels; 0 and 1 keep all.
+        floor: in (0, 1), fraction of the map's range below which no pixel is a crack, for any method and for
+            min_length_px. Thresholds below it give the same mask as the floor.
     Returns:
-        (H, W), of the same type, between the lowest and the highest value of the map; the lowest where no
-        threshold but that shows a crack.
+        (H, W), same dtype, within the range of the map; the lowest value where no higher threshold shows a crack.
     Raises:
         CracksegError: no map, or a setting out of its range.
     """
@@ -126,33 +123,34 @@ def postprocess_map(
 
 @dataclass(frozen=True, slots=True)
 class _Span:
-    """A map's lowest and highest value, and the least one that can be crack; probabilities."""
+    """A map's lowest and highest value, and the lowest value that can be crack; probabilities."""
 
     low: float
     high: float
     floor: float
 
-    def at(self, share: float) -> float:
-        """The value at a share of the way from the lowest to the highest."""
-        return self.low + share * (self.high - self.low)
+    def at(self, fraction: float) -> float:
+        """Return the value at a fraction of the range, counted from the lowest value."""
+        return self.low + fraction * (self.high - self.low)
 
 
 def _find_ridges(crack_prob_HW: np.ndarray, span: _Span) -> np.ndarray:
-    """Thin the pixels from the floor upwards to lines of one pixel along the map's ridges; bool (H, W).
+    """Thin the pixels at or above the floor to lines of one pixel along the map's ridges; bool (H, W).
 
-    Ordered homotopic thinning (Pudney 1998, there by distance): the least probable pixel goes first, if neither
-    pieces nor holes change without it and it does not end a line. scikit-image's skeletons know no order but the
-    distance from the edge; where a map is blurred their lines miss its ridges, and fall apart at a threshold.
+    Ordered homotopic thinning (Pudney 1998, there by distance): pixels are removed from the least probable one up, if
+    the number of components and holes stays the same and the pixel is not the end of a line. scikit-image's skeletons
+    are ordered by the distance from the edge only: in a blurred map their lines miss the ridges and break at a
+    threshold.
     """
     region_hw = np.pad(crack_prob_HW >= span.floor, 1)
     width = region_hw.shape[1]
-    # Of equals, in a plateau, the ones near its edge go first.
+    # Of equal values, in a plateau, pixels near its edge are removed first.
     depth_hw = cv2.distanceTransform(region_hw.view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     inside = np.flatnonzero(region_hw)
     order = np.lexsort((depth_hw.ravel()[inside], np.pad(crack_prob_HW, 1).ravel()[inside]))
 
     on = bytearray(region_hw.tobytes())
-    kept = bytearray(len(on))  # passed over so far; looked at again when a neighbour goes
+    kept = bytearray(len(on))  # kept so far; tested again when a neighbour is removed
     ring = (-width, 1 - width, 1, 1 + width, width, width - 1, -1, -1 - width)  # clockwise from the top
     n, ne, e, se, s, sw, w, nw = ring
     for start in inside[order].tolist():
@@ -177,10 +175,10 @@ def _find_ridges(crack_prob_HW: np.ndarray, span: _Span) -> np.ndarray:
 
 
 def _list_removable() -> bytes:
-    """For each of the 256 neighbourhoods (bit k: neighbour k, clockwise from the top): 1 if its middle can go.
+    """List the 256 neighbourhoods (bit k: neighbour k, clockwise from the top): 1 if the middle can be removed.
 
-    It can if that neither parts, joins nor pierces anything (Yokoi's connectivity number is 1: lines are 8-connected
-    and the background 4-connected) and if more than one neighbour is on (else it is a line's end).
+    It can if this does not change the topology (Yokoi's connectivity number is 1, with 8-connected lines and a
+    4-connected background) and if more than one neighbour is on (else the pixel is the end of a line).
     """
     removable = bytearray(256)
     for code in range(256):
@@ -194,7 +192,7 @@ _REMOVABLE = _list_removable()
 
 
 def _apply_hysteresis(crack_prob_HW: np.ndarray, span: _Span, low_ratio: float) -> np.ndarray:
-    # A pixel is in the result at t if a path leads from it to a pixel >= t and nowhere falls below low_ratio * t:
+    # A pixel is in the result at t if a path from it to a pixel >= t stays at or above low_ratio * t:
     # the highest such t is, by definition, the reconstruction of the map under the map / low_ratio.
     ceiling_HW = span.low + (crack_prob_HW - span.low) / low_ratio
     return reconstruction(crack_prob_HW, np.maximum(ceiling_HW, crack_prob_HW)).astype(crack_prob_HW.dtype)
@@ -203,17 +201,17 @@ def _apply_hysteresis(crack_prob_HW: np.ndarray, span: _Span, low_ratio: float) 
 def _link_ends(
     thin_HW: np.ndarray, crack_prob_HW: np.ndarray, span: _Span, low_ratio: float, max_gap_px: int
 ) -> np.ndarray:
-    """Draw the paths that join ends, each with the highest threshold at which it does."""
+    """Draw the paths that join ends, each with the highest threshold at which it joins them."""
     linked_HW = thin_HW.copy()
-    share_HW = (crack_prob_HW - span.low) / (span.high - span.low)
+    fraction_HW = (crack_prob_HW - span.low) / (span.high - span.low)
     paths: dict[tuple[_Pixel, _Pixel], np.ndarray] = {}
     for step in range(_LINK_STEPS - 1, 0, -1):
-        share = step / _LINK_STEPS
-        threshold = span.at(share)
+        fraction = step / _LINK_STEPS
+        threshold = span.at(fraction)
         if threshold < span.floor:
             break
         line_HW = (linked_HW >= threshold).astype(np.uint8)
-        # A line's inner pixels have two neighbours beside themselves, its end has one, a dot none.
+        # An inner pixel of a line has two neighbours besides itself, an end has one, a dot none.
         around_HW = cv2.filter2D(line_HW, -1, _3X3, borderType=cv2.BORDER_CONSTANT)
         ends = np.argwhere((line_HW == 1) & (around_HW <= 2))
         if len(ends) < 2:
@@ -225,12 +223,12 @@ def _link_ends(
             if piece_HW[pair[0]] == piece_HW[pair[1]]:
                 continue
             if pair not in paths:
-                paths[pair] = _find_path(share_HW, *pair, margin_px=max_gap_px // 2)
+                paths[pair] = _find_path(fraction_HW, *pair, margin_px=max_gap_px // 2)
             path = _cut_to_gap(paths[pair], piece_HW)
-            mean = float(share_HW[tuple(path[1:-1].T)].mean()) if len(path) > 2 else 1.0
-            if mean >= low_ratio * share:
+            mean = float(fraction_HW[tuple(path[1:-1].T)].mean()) if len(path) > 2 else 1.0
+            if mean >= low_ratio * fraction:
                 joins.append((-mean, pair, path))
-        # The most probable first, and not a second one between the same pieces: that would draw a loop.
+        # The most probable first, and no second one between the same components: that would draw a loop.
         joined = DisjointSet(range(num_pieces))
         for _, (start, end), path in sorted(joins, key=lambda join: join[:2]):
             if joined.merge(piece_HW[start], piece_HW[end]):
@@ -239,18 +237,18 @@ def _link_ends(
     return linked_HW
 
 
-def _find_path(share_HW: np.ndarray, start: _Pixel, end: _Pixel, *, margin_px: int) -> np.ndarray:
-    """Find the most probable way between two ends, within their surroundings; (N, 2) rows and columns."""
+def _find_path(fraction_HW: np.ndarray, start: _Pixel, end: _Pixel, *, margin_px: int) -> np.ndarray:
+    """Find the most probable path between two ends, within a margin around them; (N, 2) rows and columns."""
     corner = np.maximum(np.minimum(start, end) - margin_px, 0)
     rows, columns = (slice(c, max(s, e) + margin_px + 1) for c, s, e in zip(corner, start, end, strict=True))
-    cost = -np.log(share_HW[rows, columns].clip(_LEAST_SHARE, 1))
+    cost = -np.log(fraction_HW[rows, columns].clip(_LEAST_FRACTION, 1))
     return np.array(route_through_array(cost, start - corner, end - corner)[0]) + corner
 
 
 def _cut_to_gap(path: np.ndarray, piece_HW: np.ndarray) -> np.ndarray:
-    """Cut a path to where it has left the piece that it starts on and not yet reached the one that it ends on.
+    """Cut a path to its part between the component where it starts and the one where it ends.
 
-    Along a line it costs next to nothing, so the cheapest way may go back over a piece and leave it elsewhere.
+    A path along a line costs almost nothing, so the cheapest path may follow a component and leave it elsewhere.
     """
     pieces = piece_HW[tuple(path.T)]
     left = int(np.flatnonzero(pieces == pieces[0])[-1])
@@ -263,10 +261,10 @@ def _pixel(place: np.ndarray) -> _Pixel:
 
 
 def _drop_short_pieces(crack_prob_HW: np.ndarray, span: _Span, min_length_px: int) -> np.ndarray:
-    """Lower each pixel to the highest threshold at which its piece is long enough.
+    """Lower each pixel to the highest threshold at which its component is long enough.
 
-    Goes through the pixels from the most probable down and joins each with its neighbours so far: these are the
-    pieces at its own value as the threshold. (scikit-image's diameter_opening does the same, in seconds.)
+    Goes through the pixels from the most probable down and joins each with its earlier neighbours: these are the
+    components at the pixel's own value as the threshold. (scikit-image's diameter_opening does the same, in seconds.)
     """
     prob_hw = np.pad(crack_prob_HW, 1, constant_values=span.low)
     width = prob_hw.shape[1]
@@ -274,7 +272,7 @@ def _drop_short_pieces(crack_prob_HW: np.ndarray, span: _Span, min_length_px: in
     inside = np.flatnonzero((prob_hw >= span.floor) & (prob_hw > span.low))
     ring = (-width - 1, -width, 1 - width, -1, 1, width - 1, width, 1 + width)
     parent: dict[int, int] = {}
-    boxes: dict[int, tuple[int, int, int, int]] = {}  # of each root's piece: first and last row, and column
+    boxes: dict[int, tuple[int, int, int, int]] = {}  # of each root's component: first and last row, and column
     waiting: dict[int, list[int]] = {}  # its pixels that have no value yet
     for i in inside[np.argsort(-prob_hw.ravel()[inside])].tolist():
         row, column = divmod(i, width)
@@ -312,9 +310,9 @@ def _check(
         hint = f"did you mean {nearest[0]}?" if nearest else f"expected one of {', '.join(METHODS)}"
         raise CracksegError(f"no post-processing method is called {method!r}; {hint}")
     if not 0 < low_ratio <= 1:
-        raise CracksegError(f"low_ratio is {low_ratio}; expected a share of the threshold, over 0 and up to 1")
+        raise CracksegError(f"low_ratio is {low_ratio}; expected a fraction of the threshold, over 0 and up to 1")
     if not 0 < floor < 1:
-        raise CracksegError(f"floor is {floor}; expected a share of the map's range, over 0 and under 1")
+        raise CracksegError(f"floor is {floor}; expected a fraction of the map's range, over 0 and under 1")
     if max_gap_px < 1:
         raise CracksegError(
             f"max_gap_px is {max_gap_px}; expected 1 pixel or more (method none or thin links nothing)"

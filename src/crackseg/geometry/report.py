@@ -1,4 +1,4 @@
-"""A measurement as JSON, as rows of a table, as GeoJSON-like lines, and as text; in pixels, and in mm with a scale."""
+"""Format a measurement as JSON, table rows, GeoJSON-like lines and text; in pixels, and in mm with a scale."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ Report = dict[str, Any]
 
 
 def describe(measurement: Measurement, file: str, mm_per_px: float | None = None, *, warning: str = "") -> Report:
-    """Everything that was measured of one mask, for JSON.
+    """Return all measured values of one mask, for JSON.
 
     Args:
-        file: names the mask.
-        mm_per_px: adds a twin in mm to every figure in pixels.
-        warning: what speaks against the mask, e.g. that its model must not be used; "" for nothing.
+        file: name of the mask.
+        mm_per_px: adds a value in mm for each value in pixels.
+        warning: a reason not to trust the mask, e.g. that its model must not be used; "" for none.
     Returns:
         ``file``, ``width_px``, ``height_px``, ``mm_per_px``, ``warning``, ``cracks`` (the longest first), ``totals``.
     """
@@ -50,9 +50,9 @@ def describe(measurement: Measurement, file: str, mm_per_px: float | None = None
     }
     cracks = [
         {"number": number}
-        | _figures(crack, mm_per_px)
+        | _values(crack, mm_per_px)
         | {"bounding_box_px": list(crack.box_px)}
-        | {"branches": [_figures(branch, mm_per_px) for branch in crack.branches]}
+        | {"branches": [_values(branch, mm_per_px) for branch in crack.branches]}
         for number, crack in enumerate(m.cracks, start=1)
     ]
     if mm_per_px is not None:
@@ -76,8 +76,8 @@ def describe(measurement: Measurement, file: str, mm_per_px: float | None = None
     }
 
 
-def _figures(thing: Crack | Branch, mm_per_px: float | None) -> Report:
-    figures: Report = {
+def _values(thing: Crack | Branch, mm_per_px: float | None) -> Report:
+    values: Report = {
         "length_px": thing.length_px,
         "mean_width_px": thing.mean_width_px,
         "max_width_px": thing.max_width_px,
@@ -85,20 +85,20 @@ def _figures(thing: Crack | Branch, mm_per_px: float | None) -> Report:
         "tortuosity": thing.tortuosity,
     }
     if isinstance(thing, Crack):
-        figures["area_px"] = thing.area_px
+        values["area_px"] = thing.area_px
     if mm_per_px is not None:
-        figures |= _in_mm(figures, mm_per_px)
-    return {name: _rounded(value) for name, value in figures.items()}
+        values |= _in_mm(values, mm_per_px)
+    return {name: _rounded(value) for name, value in values.items()}
 
 
-def _in_mm(figures: Report, mm_per_px: float) -> Report:
-    twins: Report = {}
+def _in_mm(values: Report, mm_per_px: float) -> Report:
+    converted: Report = {}
     for name in ("length_px", "mean_width_px", "max_width_px", "area_px"):
-        if name in figures:
-            value = figures[name]
+        if name in values:
+            value = values[name]
             factor, unit = (mm_per_px**2, "mm2") if name == "area_px" else (mm_per_px, "mm")
-            twins[name.removesuffix("px") + unit] = None if value is None else value * factor
-    return twins
+            converted[name.removesuffix("px") + unit] = None if value is None else value * factor
+    return converted
 
 
 def _rounded(value: float | int | None, digits: int = 3) -> float | int | None:
@@ -106,10 +106,10 @@ def _rounded(value: float | int | None, digits: int = 3) -> float | int | None:
 
 
 def list_polylines(measurement: Measurement, file: str, mm_per_px: float | None = None) -> Report:
-    """The centre lines as a GeoJSON feature collection, a feature for each branch.
+    """Return the centre lines as a GeoJSON feature collection, a feature for each branch.
 
-    Coordinates are pixels of the picture, x to the right and y downwards, (0, 0) the middle of the first pixel; no
-    place on earth.
+    Coordinates are pixels of the image, x to the right and y downwards, (0, 0) the centre of the first pixel; they are
+    not geographic.
     """
     features = []
     for number, crack in enumerate(measurement.cracks, start=1):
@@ -118,7 +118,7 @@ def list_polylines(measurement: Measurement, file: str, mm_per_px: float | None 
             features.append(
                 {
                     "type": "Feature",
-                    "properties": {"file": file, "crack": number} | _figures(branch, mm_per_px),
+                    "properties": {"file": file, "crack": number} | _values(branch, mm_per_px),
                     "geometry": {"type": "LineString", "coordinates": np.round(points, 2).tolist()},
                 }
             )
@@ -126,7 +126,7 @@ def list_polylines(measurement: Measurement, file: str, mm_per_px: float | None 
 
 
 def crack_rows(report: Report) -> list[Report]:
-    """Rows of ``CRACK_COLUMNS`` for a report of :func:`describe`."""
+    """Return rows of ``CRACK_COLUMNS`` for a report of :func:`describe`."""
     rows = []
     for crack in report["cracks"]:
         box = dict(
@@ -142,13 +142,13 @@ def crack_rows(report: Report) -> list[Report]:
 
 
 def total_row(report: Report) -> Report:
-    """The row of ``TOTAL_COLUMNS`` for a report of :func:`describe`."""
+    """Return the row of ``TOTAL_COLUMNS`` for a report of :func:`describe`."""
     row = report | report["totals"]
     return {name: row.get(name) for name in TOTAL_COLUMNS}
 
 
 def to_text(report: Report) -> str:
-    """A report for the terminal: the longest cracks and the totals."""
+    """Format a report for the terminal: the longest cracks and the totals."""
     unit = "px" if report["mm_per_px"] is None else "mm"
     totals = report["totals"]
     lines = [f"{report['file']}: {totals['num_cracks']} cracks, {totals[f'length_{unit}']:.1f} {unit}"]

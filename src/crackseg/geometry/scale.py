@@ -1,4 +1,4 @@
-"""How many millimetres a pixel is: said outright, or by two points and their distance."""
+"""Scale of an image in millimetres per pixel: given directly, or by two points and their distance."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _EXPECTED = "expected millimetres per pixel, over 0, e.g. 0.25"
 
 
 def check_mm_per_px(mm_per_px: float) -> float:
-    """Return a scale that is one.
+    """Return the scale if it is valid.
 
     Raises:
         CracksegError: it is 0, negative, infinite or no number.
@@ -21,7 +21,7 @@ def check_mm_per_px(mm_per_px: float) -> float:
 
 
 def scale_of_points(text: str) -> float:
-    """Millimetres per pixel from ``x1,y1,x2,y2,MM``: two points of the picture in pixels, and their distance.
+    """Compute millimetres per pixel from ``x1,y1,x2,y2,MM``: two points in pixels, and their distance.
 
     Raises:
         CracksegError: not five numbers, the points coincide, or the distance is 0, negative or no number.
@@ -44,10 +44,10 @@ def scale_of_points(text: str) -> float:
 
 
 def choose_scale(mm_per_px: float | None, points: str | None) -> float | None:
-    """Millimetres per pixel from whichever of the two was given; None if neither was.
+    """Return millimetres per pixel from the option that was given; None if neither was.
 
     Raises:
-        CracksegError: both were given, or the one is no scale.
+        CracksegError: both were given, or the scale is not valid.
     """
     if mm_per_px is not None and points is not None:
         raise CracksegError("both --mm-per-px and --scale were given; give one of them")

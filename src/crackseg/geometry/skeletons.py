@@ -1,6 +1,6 @@
-"""A crack's skeleton as a graph: its ends and junctions, and the branches between them.
+"""Build a graph of a crack's skeleton: nodes are its ends and junctions, edges the branches between them.
 
-The first step of a measurement, one crack (8-connected piece of a mask) at a time. Places are (x, y) of pixel
+First step of a measurement, for one crack (8-connected component of a mask) at a time. Places are (x, y) of pixel
 centres in pixels, y downwards.
 """
 
@@ -11,12 +11,12 @@ import numpy as np
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
-_STEPS = ((0, 1), (1, -1), (1, 0), (1, 1))  # row, column; the other four are these backwards
-_SPUR_RADII, _SPUR_PX = 2.0, 2.0  # a branch that reaches no further from its junction is a bump of the outline
+_STEPS = ((0, 1), (1, -1), (1, 0), (1, 1))  # row, column; the other four are these reversed
+_SPUR_RADII, _SPUR_PX = 2.0, 2.0  # a branch that is not longer than this is a bump of the outline
 
 
 def build_skeleton_graph(pixels: np.ndarray, half_widths: np.ndarray) -> nx.MultiGraph:
-    """Turn the skeleton of one crack into ends, junctions and branches, without what only bumps of its outline cause.
+    """Build the graph of one crack's skeleton, without the spurs that bumps of the outline cause.
 
     Args:
         pixels: int (N, 2), row and column of each pixel of the skeleton, sorted by row, then column; N >= 1.
@@ -34,7 +34,7 @@ def build_skeleton_graph(pixels: np.ndarray, half_widths: np.ndarray) -> nx.Mult
 
 
 def path_length(points: np.ndarray) -> float:
-    """Length of the line through points, float (N, 2)."""
+    """Measure the length of the line through points, float (N, 2)."""
     return float(np.hypot(*np.diff(points, axis=0).T).sum())
 
 
@@ -63,7 +63,7 @@ def _trace(pixels: np.ndarray, half_widths: np.ndarray) -> nx.MultiGraph:
         if waiting[first]:
             chain = _walk(links, first, waiting)
             _add_chain(graph, chain, _junctions_at_ends(links, chain, junction), places, half_widths)
-    for first in map(int, np.flatnonzero(waiting)):  # what is left are loops
+    for first in map(int, np.flatnonzero(waiting)):  # the others are loops
         if waiting[first]:
             chain = _walk(links, first, waiting)
             node = graph.number_of_nodes()
@@ -73,7 +73,7 @@ def _trace(pixels: np.ndarray, half_widths: np.ndarray) -> nx.MultiGraph:
 
 
 def _link_neighbours(pixels: np.ndarray) -> csr_array:
-    """Which pixels are neighbours; diagonal ones are not where a third pixel joins them around the corner."""
+    """Link neighbouring pixels; diagonal neighbours only if no third pixel joins them."""
     rows, columns = pixels.T.astype(np.int64)
     width = int(columns.max()) + 3
     keys = rows * width + columns + 1  # sorted, as the pixels are
@@ -96,7 +96,7 @@ def _link_neighbours(pixels: np.ndarray) -> csr_array:
 
 
 def _walk(links: csr_array, first: int, waiting: np.ndarray) -> list[int]:
-    """Follow a chain of pixels from one of its ends, and take them off ``waiting``."""
+    """Follow a chain of pixels from one of its ends, and clear them in ``waiting``."""
     chain = [first]
     waiting[first] = False
     while True:
@@ -108,7 +108,7 @@ def _walk(links: csr_array, first: int, waiting: np.ndarray) -> list[int]:
 
 
 def _junctions_at_ends(links: csr_array, chain: list[int], junction: np.ndarray) -> tuple[int, int]:
-    """The junctions at which a chain begins and ends; -1 for an end of the skeleton."""
+    """Find the junctions at which a chain begins and ends; -1 for an end of the skeleton."""
 
     def around(pixel: int) -> list[int]:
         nodes = junction[links.indices[links.indptr[pixel] : links.indptr[pixel + 1]]]
@@ -138,7 +138,7 @@ def _add_chain(
 
 
 def _drop_spurs(graph: nx.MultiGraph) -> None:
-    """Take away short branches with a free end, the shortest first, and join what a junction of two is then."""
+    """Remove short branches with a free end, the shortest first, and join the two that remain at a junction."""
     while True:
         spurs = []
         for node in [n for n, degree in graph.degree if degree == 1]:
@@ -157,7 +157,7 @@ def _drop_spurs(graph: nx.MultiGraph) -> None:
 
 
 def _join_through(graph: nx.MultiGraph) -> None:
-    """Make one branch of two that meet at a node where nothing else does."""
+    """Merge two branches that meet at a node without further branches."""
     for node in [n for n, degree in graph.degree if degree == 2]:
         edges = list(graph.edges(node, keys=True, data=True))
         if len(edges) != 2:  # a loop
@@ -173,7 +173,7 @@ def _join_through(graph: nx.MultiGraph) -> None:
 
 
 def _merge_near_junctions(graph: nx.MultiGraph) -> bool:
-    """Make one of two junctions whose discs hold each other's middle: thick lines that cross, parted by thinning."""
+    """Merge two junctions within each other's half width: thinning splits the crossing of thick lines in two."""
     merged = False
     for one, other in list(graph.edges()):
         if one == other or one not in graph or other not in graph:

@@ -1,4 +1,4 @@
-"""What a model found, as shapes that a person corrects in an annotation tool and imports again."""
+"""Export predicted cracks as shapes, to correct them in an annotation tool and import them again."""
 
 from __future__ import annotations
 

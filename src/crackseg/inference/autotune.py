@@ -62,7 +62,7 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What was measured on this machine; the first trial is eager float32, the simpler ones come first."""
+    """Measurements on this machine; the first candidate is eager float32, simpler ones come first."""
 
     trials: tuple[Trial, ...]
 
@@ -76,7 +76,7 @@ class Calibration:
 
 
 def eager_plan(device: torch.device) -> Plan:
-    """What everything is measured against: torch as it comes, float32, a tile at a time."""
+    """Return the baseline: eager torch, float32, one tile at a time."""
     threads = torch.get_num_threads() if device.type == "cpu" else 0
     return Plan("torch", "float32", channels_last=False, threads=threads, batch_size=1)
 
@@ -166,11 +166,12 @@ def find_plan(
 
 
 def agrees(found: np.ndarray, expected: np.ndarray, precision: str) -> bool:
-    """Whether logits are near enough to those of eager float32 to stand for the same model.
+    """Return True if logits are close enough to those of eager float32 to be the same model's.
 
     Args:
         found, expected: float32 logits of the same tiles.
-        precision: of ``found``; float32 may differ by 0.005 of probability at any pixel, halves by 0.002 on average.
+        precision: of ``found``; float32 may differ by 0.005 of probability at any pixel, half
+            precision by 0.002 on average.
     """
     difference = np.abs(_sigmoid(found) - _sigmoid(expected))
     kind, most = _MOST_OFF[precision]
@@ -272,7 +273,7 @@ def _measure_once(
 
 
 def _cache_path(network: nn.Module, device: torch.device, shape: Sequence[int], batch_size: int) -> Path:
-    """Named by all that the times depend on: machine, versions, architecture, tile."""
+    """Return the cache file for everything that the times depend on: machine, versions, architecture, tile."""
     key = {
         "format": 1,
         "device": describe_device(device),
@@ -291,7 +292,7 @@ def _cache_path(network: nn.Module, device: torch.device, shape: Sequence[int], 
 
 
 def _read(path: Path) -> Calibration | None:
-    """What was measured before; None for a file that is not there, damaged or of another kind."""
+    """Read earlier measurements; None if the file is missing, damaged or of another format."""
     try:
         rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["trials"]
         trials = tuple(Trial(Plan(**row["plan"]), float(row["tile_s"]), float(row["setup_s"])) for row in rows)

@@ -1,7 +1,7 @@
-"""What a finished model says of a photograph: the one way from pixels to a crack mask and its figures.
+"""Find the cracks of a photograph with a finished model: from pixels to a crack mask and its values.
 
-Behind the registered model, ``crackseg predict`` and the probe that a version is checked with, so that they cannot
-answer differently.
+Used by the registered model, by ``crackseg predict`` and by the probe that checks a version, so that all give the same
+result.
 
 Shape legend: H, W the photograph.
 """
@@ -50,7 +50,7 @@ class ReferenceStatistics(_Record):
 
 
 class ModelSettings(_Record):
-    """What travels with the weights of a finished model: ``settings.json``."""
+    """Settings stored with the weights of a finished model: ``settings.json``."""
 
     format: Literal[1] = 1
     operating_threshold: Annotated[float, Field(ge=0, le=1)]
@@ -159,7 +159,7 @@ class CrackAnalyzer:
 
 
 def measure_confidence(crack_prob_HW: np.ndarray) -> float:
-    """How sure a map is: the mean over its pixels of the larger of p and 1 - p, in [0.5, 1].
+    """Measure the confidence of a map: the mean over its pixels of the larger of p and 1 - p, in [0.5, 1].
 
     Args:
         crack_prob_HW: float (H, W) in [0, 1], not post-processed.

@@ -1,6 +1,6 @@
-"""Whether photographs look like those that a model was made with.
+"""Compare photographs with those that a model was made with.
 
-Five figures of each photograph are compared with the model's reference statistics, by the two-sample
+Five values of each photograph are compared with the model's reference statistics, by the two-sample
 Kolmogorov-Smirnov test and the population stability index (PSI).
 
 Shape legend: H, W the photograph.

@@ -1,4 +1,4 @@
-"""What can run a network over tiles: torch as it is, as a CUDA graph, or compiled; OpenVINO.
+"""Engines that run a network over tiles: eager torch, a CUDA graph, compiled torch, OpenVINO.
 
 Shape legend: B tiles in a pass, h, w a tile.
 """
@@ -41,7 +41,7 @@ Engine = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How to compute.
+    """Execution plan.
 
     Attributes:
         engine: ``torch``, ``graph``, ``compile`` or ``openvino``.
@@ -64,7 +64,7 @@ class Plan:
         return ", ".join([*words, f"{self.batch_size} tiles a pass"])
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the fields for JSON."""
         return asdict(self)
 
 
@@ -204,12 +204,12 @@ def build_engine(network: nn.Module, device: torch.device, plan: Plan, shape_hw:
 
 
 def has_openvino() -> bool:
-    """Whether OpenVINO is installed."""
+    """Return True if OpenVINO is installed."""
     return importlib.util.find_spec("openvino") is not None
 
 
 def has_compiler() -> bool:
-    """Whether torch.compile can work here: on a CPU it calls a C++ compiler."""
+    """Return True if torch.compile can work here: on a CPU it calls a C++ compiler."""
     return sys.platform != "win32" and any(shutil.which(name) for name in ("g++", "clang++", "c++"))
 
 

@@ -45,7 +45,7 @@ _CRACK_RGB = (255, 40, 0)
 
 @dataclass(slots=True)
 class Summary:
-    """What a run over files did."""
+    """Result of a run over files."""
 
     num_images: int
     num_predicted: int = 0
@@ -178,7 +178,7 @@ def _warn(settings: ModelSettings, figures: Mapping[str, float]) -> str:
 
 
 def _identify(path: Path) -> Row:
-    """What tells a file from an edited one, without reading it; nothing of a file that is not there."""
+    """Identify a version of a file without reading it, by size and time; empty if the file is missing."""
     try:
         status = path.stat()
     except OSError:

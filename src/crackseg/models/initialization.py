@@ -1,4 +1,4 @@
-"""Where a network's weights come from before training: chance, ImageNet, COCO, or a file.
+"""Initial weights of a network: random, ImageNet, COCO, or a file.
 
 ``random`` needs nothing here: all models draw their weights when they are built.
 """

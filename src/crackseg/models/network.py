@@ -1,4 +1,4 @@
-"""What every model shares: a network body inside one wrapper that takes images and returns ModelOutput.
+"""Wrapper of every model: a network body that takes images and returns ModelOutput.
 
 Shape legend: B images, K maps (1, or background and crack), H rows, W columns.
 """

@@ -31,13 +31,13 @@ def score_plainly(counts: list[ImageCounts], metric: Metric) -> float:
     scores = ScoreAccumulator(num_thresholds=len(counts[0].predicted))
     for number, of_image in enumerate(counts):
         scores.add(of_image, str(number))
-    return getattr(scores.result(), metric.protocol).to_dict()[metric.figure]
+    return getattr(scores.result(), metric.protocol).to_dict()[metric.score]
 
 
 @pytest.mark.parametrize("protocol", ["paper", "symmetric", "strict"])
-@pytest.mark.parametrize("figure", ["ods", "ois", "ap"])
-def test_every_draw_scores_as_the_metric_code_does(protocol: str, figure: str) -> None:
-    metric = Metric("A", protocol, figure)
+@pytest.mark.parametrize("score", ["ods", "ois", "ap"])
+def test_every_draw_scores_as_the_metric_code_does(protocol: str, score: str) -> None:
+    metric = Metric("A", protocol, score)
     ours, theirs = draw_images(0, 9, 1.0), draw_images(1, 9, 0.7)
     found, _ = compare_paired({"A": ours}, {"A": theirs}, metric, num_resamples=50, seed=3)
     assert found.champion == pytest.approx(score_plainly(ours, metric), abs=1e-12)
@@ -91,8 +91,8 @@ def test_a_crack_free_image_among_two_hides_no_progress() -> None:
 
 def test_images_without_cracks_alone_score_zero_not_nan() -> None:
     empty = [count_image(np.full((8, 8), 0.5), np.zeros((8, 8), bool)) for _ in range(3)]
-    for figure in ("ods", "ois", "ap"):
-        found, _ = compare_paired({"A": empty}, {"A": empty}, Metric("A", "paper", figure), num_resamples=20)
+    for score in ("ods", "ois", "ap"):
+        found, _ = compare_paired({"A": empty}, {"A": empty}, Metric("A", "paper", score), num_resamples=20)
         assert (found.champion, found.low, found.high) == (0, 0, 0)
 
 

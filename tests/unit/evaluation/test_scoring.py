@@ -88,7 +88,7 @@ def test_map_of_another_size_is_named(tmp_path: Path) -> None:
     prob, mask = make_pair(0)
     write_probability_map(tmp_path / "maps" / "a.png", prob[:32])
     write_mask(tmp_path / "masks" / "a.png", mask)
-    with pytest.raises(CracksegError, match=r"a\.png: the map is 64 x 32 pixels and its truth 64 x 64"):
+    with pytest.raises(CracksegError, match=r"a\.png: the map is 64 x 32 pixels and its ground truth 64 x 64"):
         score_folder(tmp_path / "maps", tmp_path / "masks")
 
 

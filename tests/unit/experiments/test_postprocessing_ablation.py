@@ -137,7 +137,8 @@ def test_command_writes_tables_and_pictures(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("width", "crack", "message"), [(64, 1, "predict at the truth's size"), (128, 0, "no mask shows a crack")]
+    ("width", "crack", "message"),
+    [(64, 1, "predict at the size of the"), (128, 0, "no mask shows a crack")],
 )
 def test_bad_pairs_end_in_a_message_and_no_files(tmp_path: Path, width: int, crack: int, message: str) -> None:
     write_pair(tmp_path, "a")

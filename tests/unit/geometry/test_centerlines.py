@@ -102,7 +102,7 @@ def test_pixels_that_touch_at_a_corner_are_one_piece() -> None:
 @pytest.mark.parametrize(
     ("crack_mask", "mask", "tolerance_px", "message"),
     [
-        (np.zeros((4, 5), bool), np.zeros((5, 4), bool), 4, "predict at the truth's size"),
+        (np.zeros((4, 5), bool), np.zeros((5, 4), bool), 4, "predict at the size of the ground truth"),
         (np.zeros((4, 4), bool), np.full((4, 4), 255, np.uint8), 4, "uint8 0 and 1"),
         (np.zeros((4, 4), np.float32), np.zeros((4, 4), bool), 4, "float32"),
         (np.zeros((4, 4), bool), np.zeros((4, 4), bool), -1, "tolerance_px is -1"),

@@ -62,7 +62,7 @@ def recognise(head: bytes) -> str | None:
 
 
 def has_image_ending(name: str | PurePath) -> bool:
-    """Whether a file's name ends as a picture's or video's does, readable or not."""
+    """Return True if a file's name has the extension of an image or video, readable or not."""
     suffix = PurePath(name).suffix.lower()
     return suffix in IMAGE_EXTENSIONS or suffix in _UNREAD_ENDINGS
 

@@ -1,4 +1,4 @@
-"""Which datasets a folder holds: one, the paper's whole bundle, or folders that are canonical already.
+"""Find the datasets in a folder: one, the paper's whole bundle, or folders in the canonical layout.
 
 The second step of an import: divides the listed files among datasets and has each paired.
 """

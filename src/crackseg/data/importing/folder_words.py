@@ -15,7 +15,7 @@ from crackseg.data.catalog import KNOWN_DATASETS
 
 
 class Role(Enum):
-    """What the files of a folder are."""
+    """Role of the files in a folder."""
 
     IMAGE = "images"
     TRUTH = "ground truth"
@@ -78,7 +78,7 @@ _STONE = "Stone331"
 
 @dataclass(frozen=True, slots=True)
 class FolderMeaning:
-    """What the names of nested folders say; of several, the innermost counts.
+    """Meaning of the names of nested folders; of several, the innermost counts.
 
     Attributes:
         role: of the files; None where the names say nothing.
@@ -121,7 +121,7 @@ def split_of_word(text: str) -> str | None:
 
 
 def resembles_split(name: str, own_names: tuple[str, ...] = ()) -> bool:
-    """Whether a name that says no split holds a split's word: ``train_station``, ``testa``, but not ``value``."""
+    """Return True if a name without a split contains a split's word: ``train_station``, ``testa``, not ``value``."""
     words = _cut_own_names(_words(name), own_names)
     return split_of_name(name, own_names) is None and any(
         word in _SPLIT_OF_WORD or word.startswith(("train", "test")) for word in words

@@ -40,7 +40,7 @@ _ROI_MIN_CRACK_SHARE = 0.5  # a region of interest that leaves out more of the c
 
 @dataclass(frozen=True, slots=True)
 class ImportSummary:
-    """What an import did for one dataset; ``str()`` is for the terminal.
+    """Result of an import for one dataset; ``str()`` is for the terminal.
 
     Attributes:
         dataset: its name.

@@ -1,4 +1,4 @@
-"""Which ground truth belongs to which photograph: from a listing of files to pairs, by stem or by index file.
+"""Pair photographs with their ground truth: from a listing of files to pairs, by stem or by index file.
 
 The third step of an import; files are opened here only where two of them have the same name.
 """
@@ -151,7 +151,7 @@ def _leave_out_crops(dataset: RawDataset, files: list[FoundFile]) -> list[FoundF
 
 
 def _tell_truth_in_same_folder(files: list[FoundFile]) -> list[FoundFile]:
-    """Where no folder holds ground truth, find it beside the images: ``7_mask.png``, or ``7.png`` by ``7.jpg``."""
+    """Find ground truth next to the images if no folder holds it: ``7_mask.png``, or ``7.png`` next to ``7.jpg``."""
     beside: dict[str, set[str]] = defaultdict(set)
     for file in files:
         beside[file.folder].add(fold(file.stem))

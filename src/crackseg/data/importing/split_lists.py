@@ -185,7 +185,7 @@ def _rows_of_table(text: str, names: ImageNames) -> list[Row]:
 
 
 def _cells(line: str, cells: list[str]) -> tuple[str, ...]:
-    """What may be the name in a line: all of it, a cell, or the part before the first blank."""
+    """List the parts of a line that may be the name: all of it, a cell, or the part before the first blank."""
     first = (line.replace(",", " ").split() or [line])[0]
     return tuple(dict.fromkeys((line, *(c for c in cells if c), first)))
 

@@ -1,4 +1,4 @@
-"""Who is train, val and test: seeded shares of 200/20/40 as in the paper's Table 2, or the user's own lists."""
+"""Assign images to train, val and test: seeded, 200/20/40 as in the paper's Table 2, or by the user's own lists."""
 
 from __future__ import annotations
 

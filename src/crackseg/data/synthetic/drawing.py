@@ -33,7 +33,7 @@ class Stroke:
 
 @dataclass(frozen=True, slots=True)
 class CrackStyle:
-    """What the cracks of a scene are like; pairs are ranges to draw from.
+    """Parameters of the cracks of a scene; pairs are ranges to draw from.
 
     Attributes:
         num_main: cracks that set out from the picture's border (the upper end is excluded); one that leaves
