@@ -116,7 +116,7 @@ class ScoredMap:
     def count_lines_at(
         self, threshold: float, postprocessing: PostprocessParams, *, tolerance_px: int
     ) -> LineCounts:
-        """Count centre lines and connected components at a raw probability, as a finished model does (no stretching)."""
+        """Count centre lines and components at a raw probability, as a finished model does (no stretching)."""
         crack_mask_HW = postprocess(
             to_probability(self.map_HW), threshold=threshold, **postprocessing.model_dump()
         )
