@@ -289,7 +289,7 @@ def check_drops(by_dataset: Mapping[str, Difference], metric: Metric, max_drop: 
     figures = {name: round(d.value, 4) for name, d in by_dataset.items()} | {"max_drop": max_drop}
     changes = ", ".join(f"{name} {d.value:+.4f}" for name, d in by_dataset.items())
     dropped = sorted((d.value, name) for name, d in by_dataset.items() if d.value < -max_drop)
-    said = f"{metric.figure} by dataset: {changes} (allowed: {-max_drop:+.4f})"
+    said = f"{metric.score} by dataset: {changes} (allowed: {-max_drop:+.4f})"
     if dropped:
         return Check("no dataset worse", "failed", f"worse on {', '.join(n for _, n in dropped)}; {said}", figures)
     return Check("no dataset worse", "passed", said, figures)
