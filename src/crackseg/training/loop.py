@@ -27,7 +27,15 @@ from crackseg.devices import choose_device, choose_precision, describe_device, s
 from crackseg.errors import CracksegError
 from crackseg.evaluation.metrics import ScoreAccumulator, count_image
 from crackseg.inference.predictor import Predictor, sigmoid
-from crackseg.params import AugmentParams, LossParams, OptimizerParams, PredictParams, SchedulerParams, TrainParams
+from crackseg.params import (
+    AugmentParams,
+    LossParams,
+    OptimizerParams,
+    Params,
+    PredictParams,
+    SchedulerParams,
+    TrainParams,
+)
 from crackseg.training.checkpoint import BEST_NAME, Progress, load_state, resume, save_progress, save_unless_full
 from crackseg.training.distributed.processes import ALONE, Processes
 from crackseg.training.losses import Loss, build_loss
@@ -51,6 +59,11 @@ class TrainingRecipe:
     scheduler: SchedulerParams
     train: TrainParams
     predict: PredictParams
+
+    @classmethod
+    def of(cls, params: Params) -> TrainingRecipe:
+        """Take the sections from all of params.yaml's."""
+        return cls(params.augment, params.loss, params.optimizer, params.scheduler, params.train, params.predict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,41 +1,30 @@
-"""One training beside the pipeline: settings and images in, figures and an MLflow run out.
-
-Studies are made of many. A trial shares nothing with the workspace: no params.yaml, no outputs, no DVC stage.
-What it did is one JSON file, so a study that was interrupted goes on with the trials that have none.
-"""
+"""One recorded training run, for the pipeline, for a search's trials and for a study alike."""
 
 from __future__ import annotations
 
-import json
 import shutil
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from filelock import FileLock
 
-from crackseg.data.catalog import data_source, list_splits
-from crackseg.data.images.files import read_image
 from crackseg.data.pixel_cache import CACHE_NAME
-from crackseg.data.preprocessing import prepare_dataset
-from crackseg.devices import choose_device, choose_precision, describe_device
-from crackseg.evaluation.scoring import score_split
-from crackseg.files import hash_file, write_bytes
-from crackseg.inference.maps import predict_split
-from crackseg.inference.predictor import Predictor
-from crackseg.lineage import hash_code, settings_behind
+from crackseg.devices import choose_device, describe_device
 from crackseg.models import build_model
 from crackseg.models.network import CrackNetwork
 from crackseg.models.weights_file import save_weights
 from crackseg.params import Params, flatten_params
-from crackseg.params.effects import SCORES
-from crackseg.tracking.store import Store, describe_code, fetched_init
-from crackseg.training.checkpoint import RUN_NAME, Progress, checkpoint_key
+from crackseg.tracking.store import RunRecorder, Store, describe_code, fetched_init
+from crackseg.training.checkpoint import LAST_NAME, RUN_NAME, Progress
+from crackseg.training.distributed.processes import ALONE, Processes
 from crackseg.training.loop import TrainingRecipe, fit
 from crackseg.types import CrackSample
 
-_TIMED_IMAGES = 4  # of the validation images; each is timed as often, and the fastest pass counts
+Samples = tuple[list[CrackSample], list[CrackSample]]
+"""Prepared pairs to train with and to validate with."""
 
 
 class TrialStopped(Exception):
@@ -50,181 +39,144 @@ class TrialStopped(Exception):
         self.tag = tag
 
 
-def prepare_images(data_dir: Path, dataset: str, folder: Path, base: Params) -> Path:
-    """Resize the images once for all trials; again if they, or how they are prepared, have changed.
+@dataclass(frozen=True, slots=True)
+class TrainedModel:
+    """A trained network and its run, which is still open.
 
-    Args:
-        data_dir: holds ``dataset`` in the canonical layout.
-        folder: gets ``prepared``.
-        base: its ``data`` section says how.
-    Returns:
-        The folder that holds ``DATASET/manifest.csv``.
-    Raises:
-        CracksegError: there is no such dataset.
+    Attributes:
+        network: holds the best weights.
+        params: the settings of the training.
+        progress: of the training, at its end.
+        run_id: the run's.
+        recorder: records more into the run.
     """
-    prepared_dir, mark = folder / "prepared", folder / "prepared_from"
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / "prepared.lock"):
-        digest = hash_file(data_dir / dataset / "manifest.csv") if (data_dir / dataset).is_dir() else ""
-        how = f"{digest} {base.data.size_px} {base.data.resize} {base.data.mask_resize}"
-        if not digest or not mark.is_file() or mark.read_text(encoding="utf-8") != how:
-            shutil.rmtree(prepared_dir, ignore_errors=True)
-            prepare_dataset(data_dir, dataset, prepared_dir, base.data)
-            write_bytes(mark, how.encode())
-    return prepared_dir
+
+    network: CrackNetwork
+    params: Params
+    progress: Progress
+    run_id: str
+    recorder: RunRecorder
+
+    def save(self, path: Path, *, data_source: str) -> None:
+        """Write the weights in the form that the registry takes.
+
+        Args:
+            path: of the file.
+            data_source: ``source`` of the training images' manifest.
+        """
+        spec = dict(self.params.model) | {"init": "random"}  # the weights replace whatever they began from
+        extra = {
+            "operating_threshold": self.progress.operating_threshold,
+            "predict": dict(self.params.predict),
+            "run_id": self.run_id,
+            "data_source": data_source,
+        }
+        save_weights(path, self.network, spec=spec, extra=extra)
 
 
-def trial_key(params: Params, prepared_dir: Path) -> str:
-    """Name a trial by everything that its figures follow from: settings, images, code."""
-    settings = settings_behind(SCORES, flatten_params(params))
-    images = hash_file(prepared_dir / params.data.train_dataset / "manifest.csv")
-    return checkpoint_key(settings, images, hash_code("train", "predict", "evaluate"))
+def build_first_network(params: Params, store: Store) -> tuple[CrackNetwork, str]:
+    """Build the network that a training begins with; returns the digest of its first weights too ("": of no file).
+
+    Raises:
+        CracksegError: ``model.init`` names nothing that can be had.
+    """
+    with fetched_init(params.model.init, store) as (init, digest):
+        torch.manual_seed(params.train.seed)
+        return build_model(**dict(params.model) | {"init": init}), digest
 
 
-def read_result(folder: Path) -> dict[str, float] | None:
-    """The figures of a finished trial, or None."""
-    path = folder / "result.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-
-
-def run_trial(
+@contextmanager
+def record_training(
     store: Store,
     params: Params,
-    prepared_dir: Path,
-    folder: Path,
+    first: tuple[CrackNetwork, str],
+    samples: Samples,
+    checkpoint_dir: Path,
     *,
-    name: str,
-    parent: str,
     tags: Mapping[str, str],
+    datasets: Sequence[Mapping[str, Any]] = (),
+    name: str | None = None,
+    parent: str | None = None,
     on_epoch: Callable[[int, dict[str, float]], None] | None = None,
-    weights_path: Path | None = None,
-    measure_size: bool = False,
-) -> dict[str, float]:
-    """Train, and score the validation images with the best weights; a trial that was killed goes on.
+    processes: Processes = ALONE,
+    system_metrics: bool = False,
+) -> Iterator[TrainedModel]:
+    """Train in a run of MLflow, or resume a training run that was killed; the run ends FINISHED after the block.
+
+    If the training or the block fails, the run shows the error and ends FAILED; KILLED if it was stopped. The
+    checkpoint then stays, if there is one, and is removed otherwise.
 
     Args:
-        store: where its run goes.
-        params: the settings; ``data.train_dataset`` gives the images, the other datasets play no part.
-        prepared_dir: holds ``DATASET/manifest.csv``.
-        folder: the trial's own; holds its checkpoint while it runs and ``result.json`` afterwards.
-        name: of the run in MLflow.
-        parent: run id of the study.
-        tags: more tags for the run.
+        store: where the run goes.
+        params: the settings.
+        first: see :func:`build_first_network`.
+        samples: to train with and to validate with.
+        checkpoint_dir: the training's own; also holds the name of its run.
+        tags: of the run, besides those of code, device and first weights.
+        datasets: arguments of ``RunRecorder.log_dataset``.
+        name: of a new run.
+        parent: id of the run that a new run is shown below.
         on_epoch: called after each epoch with its number, from 0, and its metrics; may raise TrialStopped.
-        weights_path: file for the best weights, in the form that the registry takes; None keeps none.
-        measure_size: measure ``parameters`` and ``inference_seconds`` (of one validation image) too.
-    Returns:
-        Figures by name: ``ods``, ``ois``, ``ap``, ``symmetric_ods``, ``strict_ods``, ``centerline_iou``,
-        ``best_epoch``, ``seconds`` of training.
+        processes: that train together; this one is the first.
+        system_metrics: record the load of processor, memory and GPU too.
     Raises:
         CracksegError: see ``fit``.
         TrialStopped: ``on_epoch`` raised it; the checkpoint stays.
+        KeyboardInterrupt: it was stopped; the checkpoint stays.
     """
-    if (known := read_result(folder)) is not None:
-        return known
-    dataset = params.data.train_dataset
-    samples = list_splits(prepared_dir, dataset)
-    recipe = TrainingRecipe(
-        params.augment, params.loss, params.optimizer, params.scheduler, params.train, params.predict
-    )
-    run_id, resumed = store.continue_run(folder / RUN_NAME, name=name, parent=parent)
-    with store.record(run_id, resumed=resumed) as recorder:
-        recorder.resume()
+    network, init_digest = first
+
+    def report_epoch(epoch: int, metrics: dict[str, float]) -> None:
+        recorder.log_metrics(metrics, step=epoch)
+        if on_epoch is not None:
+            on_epoch(epoch, metrics)
+
+    run_id, resumed = store.continue_run(checkpoint_dir / RUN_NAME, name=name, parent=parent)
+    with (
+        store.record(run_id, system_metrics=system_metrics, resumed=resumed) as recorder,
+        _reported(recorder, checkpoint_dir),
+    ):
         recorder.log_params(flatten_params(params))
-        device = choose_device(params.train.device)
-        recorder.set_tags(dict(tags) | describe_code(store.root) | {"device": describe_device(device)})
-
-        def report_epoch(epoch: int, metrics: dict[str, float]) -> None:
-            recorder.log_metrics(metrics, step=epoch)
-            if on_epoch is not None:
-                on_epoch(epoch, metrics)
-
-        try:
-            with fetched_init(params.model.init, store) as (init, init_digest):
-                torch.manual_seed(params.train.seed)
-                network = build_model(**dict(params.model) | {"init": init})
-            recorder.set_tags({"model.init.md5": init_digest or "none"})
-            progress = fit(
-                network,
-                samples["train"],
-                samples["val"],
-                recipe,
-                checkpoint_dir=folder,
-                on_epoch=report_epoch,
-                cache_dir=store.home / CACHE_NAME,
-            )
-            predictor = Predictor(
-                network,
-                params.predict,
-                device=device,
-                precision=choose_precision(params.train.precision, device),
-            )
-            figures = _score(predictor, samples["val"], params, folder / "maps", progress.operating_threshold)
-            figures |= {"best_epoch": progress.best_epoch, "seconds": round(progress.seconds, 1)}
-            if measure_size:
-                figures |= _measure_size(network, predictor, samples["val"])
-            if weights_path is not None:
-                _save_best(weights_path, network, params, progress, run_id, data_source(prepared_dir, dataset))
-            recorder.log_metrics({f"{dataset}/{key}": value for key, value in figures.items()})
-            recorder.end("FINISHED")
-        except TrialStopped as stopped:
-            recorder.set_tags({stopped.tag: "true"})
-            recorder.end("KILLED")
-            raise
-        except KeyboardInterrupt:
-            recorder.end("KILLED")
-            raise
-        except BaseException as error:
-            recorder.set_tags({"error": str(error)[:500]})
-            recorder.end("FAILED")
-            raise
-    shutil.rmtree(folder)
-    write_bytes(folder / "result.json", (json.dumps(figures, indent=2) + "\n").encode())
-    return figures
+        about = {
+            "device": describe_device(choose_device(params.train.device)),
+            "processes": str(processes.size),
+            "model.init.md5": init_digest or "none",
+        }
+        recorder.set_tags({**tags, **describe_code(store.root), **about})
+        for dataset in datasets:
+            recorder.log_dataset(**dataset)
+        progress = fit(
+            network,
+            *samples,
+            TrainingRecipe.of(params),
+            checkpoint_dir=checkpoint_dir,
+            on_epoch=report_epoch,
+            cache_dir=store.home / CACHE_NAME,
+            processes=processes,
+        )
+        yield TrainedModel(network, params, progress, run_id, recorder)
+    shutil.rmtree(checkpoint_dir)  # the block has kept the weights; a forced repetition trains again
 
 
-def _measure_size(network: CrackNetwork, predictor: Predictor, samples: Sequence[CrackSample]) -> dict[str, float]:
-    images = [read_image(sample.image_path) for sample in samples[:_TIMED_IMAGES]]
-    passes = []
-    for _ in range(_TIMED_IMAGES):
-        started = time.perf_counter()
-        for _logits in predictor.predict_logits_of(images):
-            pass
-        passes.append(time.perf_counter() - started)
-    return {
-        "parameters": sum(p.numel() for p in network.parameters()),
-        "inference_seconds": min(passes) / len(images),
-    }
-
-
-def _save_best(
-    path: Path, network: CrackNetwork, params: Params, progress: Progress, run_id: str, source: str
-) -> None:
-    extra = {
-        "operating_threshold": progress.operating_threshold,
-        "predict": dict(params.predict),
-        "run_id": run_id,
-        "data_source": source,
-    }
-    save_weights(path, network, spec=dict(params.model) | {"init": "random"}, extra=extra)
-
-
-def _score(
-    predictor: Predictor,
-    samples: Sequence[CrackSample],
-    params: Params,
-    maps_dir: Path,
-    operating_threshold: float,
-) -> dict[str, float]:
-    predict_split(predictor, samples, maps_dir)
-    scores, lines = score_split(
-        samples, maps_dir, params.evaluate, params.postprocess, operating_threshold=operating_threshold
-    )
-    return {
-        "ods": scores.paper.ods,
-        "ois": scores.paper.ois,
-        "ap": scores.paper.ap,
-        "symmetric_ods": scores.symmetric.ods,
-        "strict_ods": scores.strict.ods,
-        "centerline_iou": lines.centerline_iou,
-    }
+@contextmanager
+def _reported(recorder: RunRecorder, checkpoint_dir: Path) -> Iterator[None]:
+    """Show in MLflow how the training ended."""
+    recorder.resume()
+    try:
+        yield
+        recorder.end("FINISHED")
+    except TrialStopped as stopped:
+        recorder.set_tags({stopped.tag: "true"})
+        recorder.end("KILLED")
+        raise
+    except KeyboardInterrupt:
+        recorder.end("KILLED")
+        raise KeyboardInterrupt(
+            f"training stopped; what is done is in {checkpoint_dir}, the same command goes on from there"
+        ) from None
+    except BaseException as error:
+        recorder.set_tags({"error": str(error)[:500]})
+        recorder.end("FAILED")
+        if not (checkpoint_dir / LAST_NAME).exists():  # nothing to go on from
+            shutil.rmtree(checkpoint_dir, ignore_errors=True)
+        raise

@@ -22,11 +22,11 @@ import torch
 from crackseg.child_processes import end_with_parent
 from crackseg.data.catalog import data_source, read_manifest
 from crackseg.errors import CracksegError
+from crackseg.experiments.trial import prepare_images, read_result, run_trial, trial_key
 from crackseg.models import build_model
 from crackseg.params import Params, change_params, load_params
 from crackseg.progress import progress
 from crackseg.tracking.store import Store
-from crackseg.training.run import prepare_images, read_result, run_trial, trial_key
 
 # Small enough that sixty trainings fit into an hour on two cores, also without bfloat16. U-Net and Modified U-Net are
 # one architecture in two widths (docs/models.md), DeepCrack is an eighth as wide as published.

@@ -30,10 +30,10 @@ from crackseg.experiments.search.study import (
     settle_overrides,
 )
 from crackseg.experiments.search.worker import Job, work
+from crackseg.experiments.trial import prepare_images
 from crackseg.models import build_model
 from crackseg.params import Params, change_params, load_params
 from crackseg.tracking.store import Store, fetched_init
-from crackseg.training.run import prepare_images
 
 _STOP_S = 120  # a worker that is told to stop may be in the middle of a long step
 

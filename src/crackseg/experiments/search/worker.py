@@ -34,11 +34,12 @@ from crackseg.experiments.search.results import (
 from crackseg.experiments.search.space import Space
 from crackseg.experiments.search.storage import GRACE_S, PATIENCE_S, StorageGoneError, open_storage
 from crackseg.experiments.search.study import CELL, Search, build_pruner, build_sampler
+from crackseg.experiments.trial import run_trial, trial_key
 from crackseg.files import write_bytes
 from crackseg.params import Params, change_params
 from crackseg.tracking.store import Store
 from crackseg.training.checkpoint import RUN_NAME
-from crackseg.training.run import TrialStopped, run_trial, trial_key
+from crackseg.training.run import TrialStopped
 
 _IDLE_S = 1.0
 WORKER = "worker"  # user attribute of a trial: the worker that has it

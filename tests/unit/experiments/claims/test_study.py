@@ -13,13 +13,13 @@ from mlflow import MlflowClient
 from crackseg.data.catalog import list_samples
 from crackseg.data.synthetic.sample import write_sample
 from crackseg.errors import CracksegError
+from crackseg.experiments import trial
 from crackseg.experiments.claims import report, study
 from crackseg.experiments.claims.study import LOSSES, SYSTEMS, Cell, _run_all, list_cells
+from crackseg.experiments.trial import prepare_images, run_trial, trial_key
 from crackseg.params import change_params, flatten_params, load_params
 from crackseg.tracking.store import Store
 from crackseg.tracking.store_address import local_uri
-from crackseg.training import run
-from crackseg.training.run import prepare_images, run_trial, trial_key
 
 ROOT = Path(__file__).parents[4]
 TINY = {
@@ -90,7 +90,7 @@ def test_a_stopped_trial_goes_on_in_its_run_to_the_same_figures(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(run, "_score", stop)
+        patch.setattr(trial, "_score", stop)
         with pytest.raises(KeyboardInterrupt):
             run_trial(store, params, prepared, project / "stopped", name="stopped", parent=parent, tags={})
     run_id = json.loads((project / "stopped" / "run.json").read_text())["run_id"]

@@ -1,0 +1,172 @@
+"""One training run next to the pipeline: settings and images in, figures and an MLflow run out.
+
+Studies are made of many. A trial shares nothing with the workspace: no params.yaml, no outputs, no DVC stage.
+What it did is one JSON file, so a study that was interrupted goes on with the trials that have none.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from filelock import FileLock
+
+from crackseg.data.catalog import data_source, list_splits
+from crackseg.data.images.files import read_image
+from crackseg.data.preprocessing import prepare_dataset
+from crackseg.devices import choose_device, choose_precision
+from crackseg.evaluation.scoring import score_split
+from crackseg.files import hash_file, write_bytes
+from crackseg.inference.maps import predict_split
+from crackseg.inference.predictor import Predictor
+from crackseg.lineage import hash_code, settings_behind
+from crackseg.models.network import CrackNetwork
+from crackseg.params import Params, flatten_params
+from crackseg.params.effects import SCORES
+from crackseg.tracking.store import Store
+from crackseg.training.checkpoint import checkpoint_key
+from crackseg.training.run import build_first_network, record_training
+from crackseg.types import CrackSample
+
+_TIMED_IMAGES = 4  # of the validation images; each is timed as often, and the fastest pass counts
+
+
+def prepare_images(data_dir: Path, dataset: str, folder: Path, base: Params) -> Path:
+    """Resize the images once for all trials; again if they, or how they are prepared, have changed.
+
+    Args:
+        data_dir: holds ``dataset`` in the canonical layout.
+        folder: gets ``prepared``.
+        base: its ``data`` section says how.
+    Returns:
+        The folder that holds ``DATASET/manifest.csv``.
+    Raises:
+        CracksegError: there is no such dataset.
+    """
+    prepared_dir, mark = folder / "prepared", folder / "prepared_from"
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "prepared.lock"):
+        digest = hash_file(data_dir / dataset / "manifest.csv") if (data_dir / dataset).is_dir() else ""
+        how = f"{digest} {base.data.size_px} {base.data.resize} {base.data.mask_resize}"
+        if not digest or not mark.is_file() or mark.read_text(encoding="utf-8") != how:
+            shutil.rmtree(prepared_dir, ignore_errors=True)
+            prepare_dataset(data_dir, dataset, prepared_dir, base.data)
+            write_bytes(mark, how.encode())
+    return prepared_dir
+
+
+def trial_key(params: Params, prepared_dir: Path) -> str:
+    """Name a trial by everything that its figures follow from: settings, images, code."""
+    settings = settings_behind(SCORES, flatten_params(params))
+    images = hash_file(prepared_dir / params.data.train_dataset / "manifest.csv")
+    return checkpoint_key(settings, images, hash_code("train", "predict", "evaluate") + hash_file(Path(__file__)))
+
+
+def read_result(folder: Path) -> dict[str, float] | None:
+    """The figures of a finished trial, or None."""
+    path = folder / "result.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def run_trial(
+    store: Store,
+    params: Params,
+    prepared_dir: Path,
+    folder: Path,
+    *,
+    name: str,
+    parent: str,
+    tags: Mapping[str, str],
+    on_epoch: Callable[[int, dict[str, float]], None] | None = None,
+    weights_path: Path | None = None,
+    measure_size: bool = False,
+) -> dict[str, float]:
+    """Train, and score the validation images with the best weights; a trial that was killed goes on.
+
+    Args:
+        store: where its run goes.
+        params: the settings; ``data.train_dataset`` gives the images, the other datasets play no part.
+        prepared_dir: holds ``DATASET/manifest.csv``.
+        folder: the trial's own; holds its checkpoint while it runs and ``result.json`` afterwards.
+        name: of the run in MLflow.
+        parent: run id of the study.
+        tags: more tags for the run.
+        on_epoch: called after each epoch with its number, from 0, and its metrics; may raise TrialStopped.
+        weights_path: file for the best weights, in the form that the registry takes; None keeps none.
+        measure_size: measure ``parameters`` and ``inference_seconds`` (of one validation image) too.
+    Returns:
+        Figures by name: ``ods``, ``ois``, ``ap``, ``symmetric_ods``, ``strict_ods``, ``centerline_iou``,
+        ``best_epoch``, ``seconds`` of training.
+    Raises:
+        CracksegError: see ``fit``.
+        TrialStopped: ``on_epoch`` raised it; the checkpoint stays.
+    """
+    if (known := read_result(folder)) is not None:
+        return known
+    dataset = params.data.train_dataset
+    splits = list_splits(prepared_dir, dataset)
+    with record_training(
+        store,
+        params,
+        build_first_network(params, store),
+        (splits["train"], splits["val"]),
+        folder,
+        tags=tags,
+        name=name,
+        parent=parent,
+        on_epoch=on_epoch,
+    ) as trained:
+        device = choose_device(params.train.device)
+        predictor = Predictor(
+            trained.network,
+            params.predict,
+            device=device,
+            precision=choose_precision(params.train.precision, device),
+        )
+        figures = _score(predictor, splits["val"], params, folder / "maps", trained.progress.operating_threshold)
+        figures |= {"best_epoch": trained.progress.best_epoch, "seconds": round(trained.progress.seconds, 1)}
+        if measure_size:
+            figures |= _measure_size(trained.network, predictor, splits["val"])
+        if weights_path is not None:
+            trained.save(weights_path, data_source=data_source(prepared_dir, dataset))
+        trained.recorder.log_metrics({f"{dataset}/{key}": value for key, value in figures.items()})
+    write_bytes(folder / "result.json", (json.dumps(figures, indent=2) + "\n").encode())
+    return figures
+
+
+def _measure_size(network: CrackNetwork, predictor: Predictor, samples: Sequence[CrackSample]) -> dict[str, float]:
+    images = [read_image(sample.image_path) for sample in samples[:_TIMED_IMAGES]]
+    passes = []
+    for _ in range(_TIMED_IMAGES):
+        started = time.perf_counter()
+        for _logits in predictor.predict_logits_of(images):
+            pass
+        passes.append(time.perf_counter() - started)
+    return {
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "inference_seconds": min(passes) / len(images),
+    }
+
+
+def _score(
+    predictor: Predictor,
+    samples: Sequence[CrackSample],
+    params: Params,
+    maps_dir: Path,
+    operating_threshold: float,
+) -> dict[str, float]:
+    predict_split(predictor, samples, maps_dir)
+    scores, lines = score_split(
+        samples, maps_dir, params.evaluate, params.postprocess, operating_threshold=operating_threshold
+    )
+    return {
+        "ods": scores.paper.ods,
+        "ois": scores.paper.ois,
+        "ap": scores.paper.ap,
+        "symmetric_ods": scores.symmetric.ods,
+        "strict_ods": scores.strict.ods,
+        "centerline_iou": lines.centerline_iou,
+    }
