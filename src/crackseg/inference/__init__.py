@@ -1,1 +1,1 @@
-"""From a photograph of any size to a crack probability map and a crack mask."""
+"""Predict a crack probability map and a crack mask for a photograph of any size."""

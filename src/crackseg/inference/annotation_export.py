@@ -36,14 +36,14 @@ def export_annotations(predicted_dir: Path, out_dir: Path, form: str) -> tuple[i
 
     Args:
         predicted_dir: of `crackseg predict`.
-        out_dir: new or empty; gets ``images/``, and ``annotations.json`` (COCO), ``annotations.xml`` (CVAT), or a JSON
-            beside each image (LabelMe).
+        out_dir: new or empty; for ``images/``, and ``annotations.json`` (COCO), ``annotations.xml`` (CVAT), or a JSON
+            next to each image (LabelMe).
         form: one of ``FORMATS``.
     Returns:
         Numbers of photographs and of cracks.
     Raises:
-        CracksegError: predicted_dir holds no predictions, a photograph is not there any more or not of its
-            mask's size, or out_dir is not empty.
+        CracksegError: predicted_dir holds no predictions, a photograph is missing or of another size than its mask,
+            or out_dir is not empty.
     """
     if out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
         raise CracksegError(f"{out_dir} is not empty; corrections there would be lost: choose another --out")
@@ -73,7 +73,7 @@ def _outline(rows: list[dict[str, str]], predicted_dir: Path, out_dir: Path) -> 
     taken: set[str] = set()
     for row in rows:
         source = Path(row["image"])
-        # One folder, since an import tells photographs by their names alone.
+        # One folder, since an import identifies photographs by their names only.
         stem = Path(row["mask"]).with_suffix("").as_posix().removeprefix("masks/").replace("/", "_")
         while stem.lower() in taken:
             stem += "_"
@@ -93,7 +93,7 @@ def _outline(rows: list[dict[str, str]], predicted_dir: Path, out_dir: Path) -> 
 
 
 def _upright(path: Path, stem: str) -> tuple[str, bytes]:
-    """The photograph as it is, or upright as PNG: not every tool turns it as its camera says."""
+    """Return the photograph unchanged, or upright as PNG: not every tool rotates it by its EXIF orientation."""
     with Image.open(path) as image:
         turned = image.getexif().get(0x0112, 1) != 1
     if turned:

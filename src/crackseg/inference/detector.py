@@ -25,7 +25,7 @@ from crackseg.types import CrackPrediction
 
 WEIGHTS_NAME = "weights.pt"
 SETTINGS_NAME = "settings.json"
-_BAND = 512  # rows measured at a time: a map of a hundred megapixels has no room for copies of itself
+_BAND = 512  # rows measured at a time: there is no memory for copies of a map of a hundred megapixels
 
 
 class _Record(BaseModel):
@@ -33,10 +33,10 @@ class _Record(BaseModel):
 
 
 class ReferenceStatistics(_Record):
-    """The look of the model's own photographs, one value for each; crackseg.inference.drift says what is measured."""
+    """Statistics of the photographs that a model was made with, one value each; see crackseg.inference.drift."""
 
     num_images: int
-    """Training images that were measured."""
+    """Number of training images that were measured."""
     brightness: tuple[float, ...]
     """Of training images."""
     contrast: tuple[float, ...]
@@ -44,9 +44,9 @@ class ReferenceStatistics(_Record):
     sharpness: tuple[float, ...]
     """Of training images."""
     crack_fraction: tuple[float, ...]
-    """As predicted on validation images: on those that a model learnt from it is better and surer than elsewhere."""
+    """Predicted on validation images: on its training images a model is better and more confident than elsewhere."""
     confidence: tuple[float, ...]
-    """As predicted on validation images."""
+    """Predicted on validation images."""
 
 
 class ModelSettings(_Record):
@@ -54,22 +54,22 @@ class ModelSettings(_Record):
 
     format: Literal[1] = 1
     operating_threshold: Annotated[float, Field(ge=0, le=1)]
-    """Crack is where the post-processed map is at least this; raw probability, chosen on validation images."""
+    """Lowest value of the post-processed map that is crack; raw probability, chosen on validation images."""
     predict: PredictParams
-    """Tiles."""
+    """Settings of the tiles."""
     postprocess: PostprocessParams
-    """What is done to a map before its threshold."""
+    """Post-processing of a map before its threshold."""
     reference: ReferenceStatistics
-    """Of the photographs it was made with."""
+    """Statistics of the photographs it was made with."""
     data_source: str
     """``sample`` or ``imported``."""
     dataset: str
-    """What it was trained on."""
+    """Training dataset."""
     run_id: str
-    """The training's run in MLflow."""
+    """MLflow run of the training."""
 
     def to_json(self) -> str:
-        """The content of ``settings.json``."""
+        """Return the content of ``settings.json``."""
         return json.dumps(self.model_dump(mode="json"), indent=2, sort_keys=True) + "\n"
 
     @classmethod
@@ -77,7 +77,7 @@ class ModelSettings(_Record):
         """Read a ``settings.json``.
 
         Raises:
-            CracksegError: it is not there, damaged, or of a newer version of crackseg.
+            CracksegError: it is missing, damaged, or of a newer version of crackseg.
         """
         try:
             return cls.model_validate_json(path.read_bytes())
@@ -114,7 +114,7 @@ class CrackAnalyzer:
         Args:
             device, precision: as ``train.device`` and ``train.precision``.
         Raises:
-            CracksegError: a file is missing or damaged, or the device is not there.
+            CracksegError: a file is missing or damaged, or the device is not available.
         """
         settings = ModelSettings.read(settings_path)
         network, _ = load_network(weights_path)
@@ -137,7 +137,7 @@ class CrackAnalyzer:
         return self.describe_map(self.predictor.predict_prob(image_HW3), threshold=threshold)
 
     def describe_map(self, crack_prob_HW: np.ndarray, *, threshold: float | None = None) -> CrackPrediction:
-        """Finish what :meth:`analyze` does, for a map that ``predictor`` made; so the photograph need not be kept."""
+        """Do the second part of :meth:`analyze`, for a map from ``predictor``, without the photograph."""
         threshold = self._check_threshold(threshold)
         crack_mask_HW = postprocess(crack_prob_HW, threshold=threshold, **self.settings.postprocess.model_dump())
         return CrackPrediction(

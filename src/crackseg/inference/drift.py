@@ -20,13 +20,13 @@ from crackseg.data.catalog import warn_of_source
 from crackseg.inference.detector import ModelSettings, ReferenceStatistics
 
 FIGURES = ("brightness", "contrast", "sharpness", "crack_fraction", "confidence")
-MIN_IMAGES = 10  # on both sides: fewer say nothing
+MIN_IMAGES = 10  # on both sides: fewer are not enough for a test
 _OF_VALIDATION = ("crack_fraction", "confidence")  # the others are measured on training images
-_ALPHA = 0.01 / len(FIGURES)  # so that one comparison in a hundred is a false alarm, over all five figures
-_LEAST_DISTANCE = 0.25  # thousands of photographs make any distance significant; this one matters, too
+_ALPHA = 0.01 / len(FIGURES)  # so that one comparison in a hundred is a false alarm, over all five values
+_LEAST_DISTANCE = 0.25  # with thousands of photographs any distance is significant; this one is relevant, too
 _PSI_BINS = 10
-_REACH = 0.25  # spans of the reference beyond its ends, from where one photograph is unusual
-_MIN_FOR_ONE = 20  # in the reference: the ends of fewer are chance
+_REACH = 0.25  # a photograph is unusual if it is outside the reference's range by this fraction of the range
+_MIN_FOR_ONE = 20  # in the reference: the range of fewer is chance
 _BAND = 512  # rows measured at a time
 
 
@@ -60,17 +60,17 @@ def measure_photograph(image_HW3: np.ndarray) -> dict[str, float]:
 
 @dataclass(frozen=True, slots=True)
 class FigureDrift:
-    """One figure of new photographs beside the reference.
+    """Comparison of one measured value of new photographs with the reference.
 
     Attributes:
         figure: one of ``FIGURES``.
         num_reference, num_new: photographs compared.
-        reference_median, new_median: of the figure.
-        ks: Kolmogorov-Smirnov distance, the largest gap between the two cumulative shares, in [0, 1].
-        p_value: chance of such a distance if nothing had changed.
-        psi: population stability index, >= 0; by custom, under 0.1 is no shift and over 0.25 a large one, from some
+        reference_median, new_median: of the values.
+        ks: Kolmogorov-Smirnov distance, the largest gap between the two cumulative distributions, in [0, 1].
+        p_value: probability of such a distance if nothing had changed.
+        psi: population stability index, >= 0; usually, under 0.1 is no shift and over 0.25 a large one, from about a
             hundred photographs on (with few, it is large by chance).
-        drifted: p_value < 0.002 and ks >= 0.25; None with fewer than 10 photographs on a side, which say nothing.
+        drifted: p_value < 0.002 and ks >= 0.25; None with fewer than 10 photographs on a side.
     """
 
     figure: str
@@ -86,7 +86,7 @@ class FigureDrift:
 
 @dataclass(frozen=True, slots=True)
 class Unusual:
-    """A figure of one photograph that lies far outside those of the model's own.
+    """Value of one photograph far outside the range of the model's own photographs.
 
     Attributes:
         figure: one of ``FIGURES``.
@@ -101,16 +101,16 @@ class Unusual:
 
 
 def find_unusual(reference: ReferenceStatistics, figures: Mapping[str, float]) -> list[Unusual]:
-    """Find the figures in which one photograph is unlike all those that the model was made with.
+    """Find the values in which one photograph is unlike all those that the model was made with.
 
-    A distribution cannot be tested with one photograph, as :func:`compare` does with ten; but one whose figure lies
-    beyond the reference's smallest or largest, by more than a quarter of their span, is hardly of their kind.
+    One photograph is not enough for the test in :func:`compare`. It is unusual if a value is outside the reference's
+    range by more than a quarter of the range.
 
     Args:
         reference: the model's.
-        figures: of the photograph, by name (``FIGURES``).
+        figures: values of the photograph, by name (``FIGURES``).
     Returns:
-        In the order of ``FIGURES``; of those with fewer than 20 photographs in the reference nothing is said.
+        In the order of ``FIGURES``, without those that have fewer than 20 photographs in the reference.
     """
     found = []
     for name in FIGURES:
@@ -124,13 +124,13 @@ def find_unusual(reference: ReferenceStatistics, figures: Mapping[str, float]) -
 
 
 def compare(reference: ReferenceStatistics, figures: Sequence[Mapping[str, float]]) -> list[FigureDrift]:
-    """Compare photographs with those that the model was made with, figure by figure.
+    """Compare photographs with those that the model was made with, value by value.
 
     Args:
         reference: the model's.
-        figures: of each new photograph, by name (``FIGURES``).
+        figures: values of each new photograph, by name (``FIGURES``).
     Returns:
-        One for each figure; none if there is no photograph.
+        One for each of ``FIGURES``; none if there is no photograph.
     """
     return [
         _compare_figure(name, np.array(getattr(reference, name)), np.array([f[name] for f in figures]))
@@ -140,7 +140,7 @@ def compare(reference: ReferenceStatistics, figures: Sequence[Mapping[str, float
 
 
 def warn_of_unusual(unusual: Sequence[Unusual]) -> str:
-    """Warn of one photograph that is unlike the model's own, in a sentence; "" if it is like them."""
+    """Return a warning of one photograph that is unlike the model's own; "" if it is like them."""
     if not unusual:
         return ""
     said = "; ".join(f"{_name(u.figure)} {u.value:.3g}, theirs {u.low:.3g} to {u.high:.3g}" for u in unusual)
@@ -148,7 +148,7 @@ def warn_of_unusual(unusual: Sequence[Unusual]) -> str:
 
 
 def warn_of_drift(drifts: Sequence[FigureDrift]) -> str:
-    """Warn of photographs that are not of the model's kind, in a sentence; "" where none was found."""
+    """Return a warning of photographs that are unlike the model's own; "" if there is no drift."""
     said = "; ".join(
         f"{_name(d.figure)} {d.new_median:.4g}, the model's own {d.reference_median:.4g}"
         for d in drifts
@@ -160,10 +160,10 @@ def warn_of_drift(drifts: Sequence[FigureDrift]) -> str:
 
 
 def warn_of_reference(num_reference: Mapping[str, int]) -> str:
-    """Name the figures that a model has too few images of to compare photographs with; "" if there are enough.
+    """Return a warning of values with too few images in the reference to be compared; "" if there are enough.
 
     Args:
-        num_reference: images in the model's reference statistics, by figure (:func:`count_reference`).
+        num_reference: images in the model's reference statistics, by name (:func:`count_reference`).
     """
     few = {count for count in num_reference.values() if count < MIN_IMAGES}
     parts = []
@@ -181,11 +181,11 @@ def warn_of_reference(num_reference: Mapping[str, int]) -> str:
 
 
 def warn_of_use(settings: ModelSettings, figures: Sequence[Mapping[str, float]]) -> list[str]:
-    """Warn of a model that must not be used, and of photographs that it does not know; a sentence each.
+    """List warnings: of a model that must not be used, and of photographs unlike its own; a sentence each.
 
     Args:
         settings: of the model.
-        figures: of each photograph, by name (``FIGURES``): a few are looked at one by one, ten and more together.
+        figures: values of each photograph, by name (``FIGURES``); a few are checked one by one, ten or more together.
     """
     reference = settings.reference
     if len(figures) >= MIN_IMAGES:
@@ -196,7 +196,7 @@ def warn_of_use(settings: ModelSettings, figures: Sequence[Mapping[str, float]])
 
 
 def count_reference(reference: ReferenceStatistics) -> dict[str, int]:
-    """Images in the reference statistics, by figure."""
+    """Count the images in the reference statistics, by name."""
     return {name: len(getattr(reference, name)) for name in FIGURES}
 
 
@@ -205,7 +205,7 @@ def _name(figure: str) -> str:
 
 
 def describe_drift(drifts: Sequence[FigureDrift]) -> str:
-    """Say in a few lines whether the photographs are of the model's kind, and what could not be judged and why."""
+    """Describe in a few lines if the photographs are like the model's own, and what could not be judged and why."""
     if not drifts:
         return "drift: no photograph to compare"
     loud = [d for d in drifts if d.drifted]
@@ -237,27 +237,27 @@ def describe_drift(drifts: Sequence[FigureDrift]) -> str:
 def population_stability_index(reference: np.ndarray, values: np.ndarray) -> float:
     """Measure how far a distribution has shifted: Σ (q - p) ln(q / p) over bins.
 
-    Bins hold a tenth of the reference each (fewer where values repeat); half a photograph is added to each bin on both
-    sides, so that an empty one gives no infinity.
+    Bins hold a tenth of the reference each (fewer if values repeat). Half a photograph is added to each bin on both
+    sides, so that an empty bin does not give infinity.
 
     Args:
         reference: float (N,), N >= 1.
         values: float (M,), M >= 1.
     """
     edges = np.unique(np.quantile(reference, np.linspace(0, 1, _PSI_BINS + 1)[1:-1]))
-    shares = []
+    fractions = []
     for sample in (reference, values):
         counts = np.bincount(np.searchsorted(edges, sample, side="right"), minlength=len(edges) + 1) + 0.5
-        shares.append(counts / counts.sum())
-    p, q = shares
+        fractions.append(counts / counts.sum())
+    p, q = fractions
     return float(np.sum((q - p) * np.log(q / p)))
 
 
 def _compare_figure(name: str, reference: np.ndarray, values: np.ndarray) -> FigureDrift:
-    # The table of predictions holds six digits, the reference all: equal photographs must have equal figures.
+    # The table of predictions has six digits, the reference has all: equal photographs must have equal values.
     reference, values = reference.round(6), values.round(6)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # it says when it takes the asymptotic p-value
+        warnings.simplefilter("ignore", RuntimeWarning)  # scipy warns when it uses the asymptotic p-value
         ks = ks_2samp(reference, values)
     enough = min(len(reference), len(values)) >= MIN_IMAGES
     return FigureDrift(

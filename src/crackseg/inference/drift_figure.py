@@ -1,4 +1,4 @@
-"""Figure of drift: new photographs beside those that the model was made with."""
+"""Figure of drift: new photographs compared with those that the model was made with."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def draw_drift(
     *,
     title: str,
 ) -> None:
-    """Draw the cumulative shares of each figure, reference and new, with KS and PSI.
+    """Draw the cumulative distribution of each value, reference and new, with KS and PSI.
 
     Args:
         reference: the model's.
-        figures: of each new photograph, by name.
-        drifts: what :func:`crackseg.inference.drift.compare` makes of the two.
+        figures: values of each new photograph, by name.
+        drifts: result of :func:`crackseg.inference.drift.compare` for the two.
         path: PNG to write.
     """
     figure, row = plt.subplots(
@@ -43,6 +43,6 @@ def draw_drift(
         axes.set_title(f"{drift.figure}: {verdict}\nKS {drift.ks:.2f}, PSI {drift.psi:.2f}", fontsize=10)
         axes.legend(fontsize=8, loc="lower right")
         axes.tick_params(labelsize=8)
-    row[0][0].set_ylabel("share of photographs up to here", fontsize=9)
+    row[0][0].set_ylabel("fraction of photographs up to here", fontsize=9)
     figure.suptitle(title, fontsize=11)
     save_figure(figure, path)

@@ -24,19 +24,16 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from crackseg.devices import autocast, full_float32
 from crackseg.errors import CracksegError
 
-_WARM_UP_PASSES = 3  # before a graph is recorded: libraries allocate and choose in their first passes
+_WARM_UP_PASSES = (
+    3  # before a graph is recorded: libraries allocate memory and choose kernels in their first passes
+)
 
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
 _CAST_BY_AUTOCAST = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 
-
 Engine = Callable[[np.ndarray], np.ndarray]
-
-
-"""Takes uint8 tiles (B, h, w, 3), RGB, and gives float32 logits (B, h, w)."""
+"""Function from uint8 tiles (B, h, w, 3), RGB, to float32 logits (B, h, w)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +91,7 @@ class TorchEngine:
             return self._compute(torch.from_numpy(tiles_Bhw3).to(self.device)).cpu().numpy()
 
     def _compute(self, tiles_Bhw3: Tensor) -> Tensor:
-        """From uint8 tiles to float32 logits (B, h, w), both on the device."""
+        """Compute float32 logits (B, h, w) from uint8 tiles, both on the device."""
         layout = torch.channels_last if self.plan.channels_last else torch.contiguous_format
         batch = tiles_Bhw3.permute(0, 3, 1, 2).float().div_(255).contiguous(memory_format=layout)
         with autocast(self.device, _DTYPES[self.plan.precision]):
@@ -103,9 +100,9 @@ class TorchEngine:
 
 
 class GraphEngine(TorchEngine):
-    """torch's kernels of one pass, recorded once and from then on started together (a CUDA graph).
+    """CUDA graph: torch's kernels of one pass, recorded once and then launched together.
 
-    A GPU is through with most kernels of one tile before Python has named the next: a graph leaves Python out.
+    A GPU finishes most kernels of one tile before Python has launched the next one; a graph needs no Python.
 
     Args:
         network, device, plan: as for TorchEngine; CUDA. The weights must not be moved afterwards.
@@ -119,7 +116,7 @@ class GraphEngine(TorchEngine):
 
     @torch.inference_mode()
     def __call__(self, tiles_Bhw3: np.ndarray) -> np.ndarray:
-        # A last pass of fewer tiles goes one by one, rather than through a recording of its own.
+        # A last pass of fewer tiles runs one by one instead of needing another recording.
         together = len(tiles_Bhw3) if len(tiles_Bhw3) == self.plan.batch_size else 1
         if together not in self._recordings:
             self._recordings[together] = self._record(together)
@@ -148,7 +145,7 @@ class GraphEngine(TorchEngine):
 
 
 class OpenVinoEngine:
-    """The network converted for Intel's and AMD's processors, for tiles of one size, one at a time.
+    """Network converted for CPUs by OpenVINO, for tiles of one size, one at a time.
 
     Args:
         network: as for torch, on the CPU.
@@ -156,7 +153,7 @@ class OpenVinoEngine:
         plan: precision and threads.
     Raises:
         CracksegError: OpenVINO is not installed.
-        Exception: whatever OpenVINO says of a network that it cannot convert.
+        Exception: OpenVINO's error for a network that it cannot convert.
     """
 
     def __init__(self, network: nn.Module, shape_hw: tuple[int, int], plan: Plan) -> None:
@@ -183,7 +180,7 @@ class OpenVinoEngine:
 
 
 class _LogitsNetwork(nn.Module):
-    """From stored pixels to one map of log-odds."""
+    """Network from stored pixels, 0 to 255, to one map of log-odds."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -194,7 +191,7 @@ class _LogitsNetwork(nn.Module):
 
 
 def build_engine(network: nn.Module, device: torch.device, plan: Plan, shape_hw: tuple[int, int]) -> Engine:
-    """Build what a plan says; the network given is copied where it has to change."""
+    """Build the engine of an execution plan; the network is copied if it has to change."""
     if plan.engine == "openvino":
         return OpenVinoEngine(network, shape_hw, plan)
     prepared = _prepare(network, device, plan)
@@ -214,10 +211,10 @@ def has_compiler() -> bool:
 
 
 def _prepare(network: nn.Module, device: torch.device, plan: Plan) -> nn.Module:
-    """The network as the plan computes it: what can be done once is not done in each pass."""
-    if not plan.channels_last:  # torch as it comes
+    """Prepare a copy of the network for a plan: fold, cast and lay out the weights once instead of in each pass."""
+    if not plan.channels_last:  # default torch
         return copy.deepcopy(network).to(memory_format=torch.contiguous_format)
-    # What follows what does not depend on the size: a pass of a whole tile can take seconds.
+    # The order of the modules does not depend on the size, and a pass of a whole tile can take seconds.
     prepared = fold_batch_norm(network, torch.zeros((1, 3, 64, 64), device=device))
     for module in prepared.modules():
         if isinstance(module, _CAST_BY_AUTOCAST):
@@ -227,7 +224,7 @@ def _prepare(network: nn.Module, device: torch.device, plan: Plan) -> nn.Module:
 
 @contextlib.contextmanager
 def _fastest_kernels() -> Iterator[None]:
-    """Let cuDNN try which kernels are fastest, unless the same ones are asked for each time."""
+    """Let cuDNN measure the fastest kernels, unless deterministic ones are required."""
     former = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()
     try:
@@ -251,7 +248,7 @@ def _threads(number: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def without_advice() -> Iterator[None]:
-    """Keep what exporters and converters say of their own steps out of the terminal."""
+    """Suppress the log messages and warnings of exporters and converters."""
     former = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -266,19 +263,19 @@ def without_advice() -> Iterator[None]:
 def fold_batch_norm(network: nn.Module, example_B3HW: Tensor) -> nn.Module:
     """Copy a network, with every batch normalisation that directly follows a convolution folded into its weights.
 
-    What follows what is seen in one pass, so any network can be given. A convolution or a normalisation that is used
-    twice in a pass stays as it is. What else reads a convolution's result than the normalisation after it cannot be
-    seen; none of our architectures does, and whoever predicts with the copy compares its answers first.
+    The order of the modules is observed in one pass, so it works for any network. A convolution or a normalisation that
+    is used twice in a pass is not folded. Other readers of a convolution's result than the normalisation cannot be
+    detected; none of our architectures has one, and callers compare the results of the copy before they use it.
 
     Args:
         network: is not changed.
-        example_B3HW: what it takes, on its device.
+        example_B3HW: an input, on its device.
     Returns:
-        In evaluation mode; up to rounding it answers as ``network`` does there.
+        In evaluation mode; up to rounding it gives the same results as ``network``.
     """
     folded = copy.deepcopy(network).eval()
     calls: dict[nn.Module, int] = {}
-    # By the id of the result, which is kept so that its id stays its own.
+    # By the id of the result, which is kept so that its id is not used again.
     made_by: dict[int, tuple[nn.Conv2d, Tensor]] = {}
     pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
 

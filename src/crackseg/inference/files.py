@@ -1,6 +1,6 @@
-"""Files in, masks, overlays and a table out: the trained model over folders of photographs, one after the other.
+"""Predict folders of photographs, one after the other, into masks, overlays and a table.
 
-Each photograph's row is written when its pictures are, so a run that was stopped goes on where it was.
+A photograph's row is written after its mask and overlay, so a run that was stopped can continue from there.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ class Summary:
     num_images: int
     num_predicted: int = 0
     num_kept: int = 0  # from an earlier run
-    remarks: list[str] = field(default_factory=list)  # what was decided about a photograph when it was read
-    failed: list[str] = field(default_factory=list)  # what was wrong with each, with its path
+    remarks: list[str] = field(default_factory=list)  # decisions made when a photograph was read
+    failed: list[str] = field(default_factory=list)  # error of each photograph that was left out, with its path
     seconds: float = 0.0
 
 
@@ -66,18 +66,19 @@ def predict_files(
 ) -> tuple[Summary, list[dict[str, float]]]:
     """Predict photographs one after the other, in constant memory.
 
-    A photograph is kept from an earlier run if its file, the model and the threshold are the same and its pictures are
-    there. One that cannot be read has its row, with the reason, and is tried again by the next run.
+    The result of an earlier run is kept if the photograph, the model and the threshold are the same and the files of
+    the result are there. A photograph that cannot be read has a row with the reason, and is tried again by the next
+    run.
 
     Args:
         analyzer: the model.
         photographs: from :func:`crackseg.data.image_files.find_photographs`.
-        out_dir: gets ``masks/``, ``overlays/`` and ``predictions.csv``; rows of other photographs in it stay.
-        model: what identifies the weights and settings.
+        out_dir: for ``masks/``, ``overlays/`` and ``predictions.csv``; rows of other photographs in it stay.
+        model: identifier of the weights and settings.
         threshold: in [0, 1]; None takes the model's.
         overlays: draw the cracks on the photographs, as JPEG of at most 4,096 px.
     Returns:
-        What was done; and the figures of each photograph that could be read.
+        Summary, and the measured values of each photograph that could be read.
     Raises:
         CracksegError: out_dir is in use, or holds results of other photographs under the same names.
     """
@@ -121,14 +122,14 @@ def predict_files(
     except KeyboardInterrupt:
         done = summary.num_predicted + summary.num_kept
         raise KeyboardInterrupt(
-            f"stopped after {done} of {len(photographs)} photographs; the same command goes on from there"
+            f"stopped after {done} of {len(photographs)} photographs; the same command continues from there"
         ) from None
     summary.seconds = time.monotonic() - started
     return summary, figures
 
 
 def _settle(analyzer: CrackAnalyzer, photographs: Sequence[Photograph]) -> None:
-    """Choose how to compute by the first photograph; one that cannot be read or is too small says so in its row."""
+    """Choose the engine with the first photograph; if it cannot be read or is too small, its row tells that later."""
     if not photographs:
         return
     try:
@@ -147,7 +148,7 @@ def _take_up(
     overlays: bool,
     settings: ModelSettings,
 ) -> dict[str, Row]:
-    """Find the rows that need not be made again, by image, and rewrite the table to hold only complete rows."""
+    """Find the rows of an earlier run that can be kept, by image, and remove incomplete rows from the table."""
     rows = read_table(table_path)
     by_image = {row["image"]: row for row in rows}
     owner = {row["mask"]: row["image"] for row in rows if row["mask"]}
@@ -173,7 +174,7 @@ def _take_up(
 
 
 def _warn(settings: ModelSettings, figures: Mapping[str, float]) -> str:
-    """The column ``warning``: the model must not be used, or the photograph is unlike its own."""
+    """Return the column ``warning``: the model must not be used, or the photograph is unlike its own."""
     return " ".join(warn_of_use(settings, [figures]))
 
 
@@ -206,14 +207,14 @@ def _predict_file(
 def _predict_into(
     analyzer: CrackAnalyzer, photograph: Photograph, out_dir: Path, threshold: float, overlays: bool
 ) -> Row:
-    """Predict a photograph and write its pictures; the columns of its row that say what was found."""
+    """Predict a photograph, write its mask and overlay, and return the columns of the result."""
     decoded = read_photograph(photograph.path)
     image_HW3, remark = decoded.image_HW3, decoded.remark
     del decoded
     measured = measure_photograph(image_HW3)
     crack_prob_HW = analyzer.predictor.predict_prob(image_HW3)  # refuses a photograph of a few pixels
     height, width = image_HW3.shape[:2]
-    # Of a hundred megapixels, a photograph and its map leave no room for a third thing of that size.
+    # With a hundred megapixels, a photograph and its map leave no memory for a third array of that size.
     background_hw3 = _reduce(image_HW3)
     del image_HW3
     prediction = analyzer.describe_map(crack_prob_HW, threshold=threshold)
@@ -239,12 +240,12 @@ def _predict_into(
 def measure_masks(
     photographs: Sequence[Photograph], out_dir: Path, *, mm_per_px: float | None = None
 ) -> MeasureSummary:
-    """Measure the cracks of what :func:`predict_files` found, into the same folder, drawn on the photographs.
+    """Measure the cracks in the masks of :func:`predict_files`, into the same folder, drawn on the photographs.
 
-    In constant memory; what was measured before is kept, and nothing is predicted again.
+    In constant memory; earlier measurements are kept, and nothing is predicted again.
 
     Args:
-        photographs: those that were predicted; of one that could not be read there is no mask and no measurement.
+        photographs: of the predictions; those that could not be read have no mask and no measurement.
         mm_per_px: scale, or None.
     """
     path_of = {photograph.name: photograph.path for photograph in photographs}
@@ -264,8 +265,8 @@ def measure_masks(
 def draw_overlay(image_hw3: np.ndarray, crack_mask_HW: np.ndarray) -> bytes:
     """Draw crack pixels in red on a photograph.
 
-    Where a pixel of the photograph stands for several of the mask it is red if any of them is crack, so that hair-thin
-    cracks stay.
+    If the photograph is smaller than the mask, a pixel is red if any of its mask pixels is crack, so that hair-thin
+    cracks stay visible.
 
     Args:
         image_hw3: uint8 (h, w, 3), RGB, of the mask's size or smaller.
@@ -286,17 +287,17 @@ def draw_overlay(image_hw3: np.ndarray, crack_mask_HW: np.ndarray) -> bytes:
 
 
 def _reduce(image_HW3: np.ndarray) -> np.ndarray:
-    """Reduce a photograph whose longer side is over the overlays' to that."""
+    """Reduce a photograph to the largest size of an overlay, if it is larger."""
     height, width = image_HW3.shape[:2]
-    share = _OVERLAY_PX / max(height, width)
-    if share >= 1:
+    scale = _OVERLAY_PX / max(height, width)
+    if scale >= 1:
         return image_HW3
-    size = (max(1, round(width * share)), max(1, round(height * share)))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
     return cv2.resize(image_HW3, size, interpolation=cv2.INTER_AREA)
 
 
 def describe_summary(summary: Summary, out_dir: Path) -> str:
-    """Say in a line or two what was done."""
+    """Describe the result in one or two lines."""
     kept = f", {summary.num_kept} kept from before" if summary.num_kept else ""
     failed = f", {len(summary.failed)} could not be read (column error)" if summary.failed else ""
     done = (

@@ -17,8 +17,7 @@ from crackseg.types import PLAN_NAME, CrackSample
 def predict_split(predictor: Predictor, samples: Sequence[CrackSample], out_dir: Path) -> None:
     """Write the probability map of each sample as ``out_dir/STEM.png``, 16 bits, and how they were computed.
 
-    Sixteen bits, since scoring stretches each map to its own minimum and maximum: eight would leave a flat map with
-    a few levels.
+    With 8 bits a flat map would have only a few levels once scoring has stretched it to its minimum and maximum.
     """
     if out_dir.exists():
         shutil.rmtree(out_dir)

@@ -1,4 +1,4 @@
-"""One tiled, batched predictor, used by validation, prediction, serving and export, so that they cannot drift.
+"""Predict photographs in tiles and batches; used by validation, prediction, serving and export alike.
 
 Shape legend: H, W the photograph; h, w a tile; B tiles in a pass.
 """
@@ -23,9 +23,9 @@ def build_predictor(network: nn.Module, params: PredictParams, *, device: str, p
         network: returns ModelOutput for images in [0, 1].
         params: tile size, overlap, tiles in a pass, engine.
         device, precision: as ``train.device`` and ``train.precision``; with the precision ``auto``
-            crackseg.inference.autotune may choose what is fastest here.
+            crackseg.inference.autotune may choose a faster one.
     Raises:
-        CracksegError: the device is not there.
+        CracksegError: the device is not available.
     """
     chosen: torch.device = choose_device(device)
     return Predictor(
@@ -34,16 +34,16 @@ def build_predictor(network: nn.Module, params: PredictParams, *, device: str, p
 
 
 class Predictor:
-    """Runs a model over photographs of any size.
+    """Run a model over photographs of any size.
 
-    A photograph of at most ``tile_size_px`` is taken whole; a larger one in tiles that overlap, whose logits are
-    blended with weights that fall off linearly towards a tile's edge and add up to one at every pixel.
+    A photograph of at most ``tile_size_px`` is predicted as a whole; a larger one in overlapping tiles, whose logits
+    are blended with weights that fall linearly towards a tile's edge and sum to one at every pixel.
 
     Args:
         network: returns ModelOutput for images in [0, 1]; put into evaluation mode on each call.
         params: tile size, overlap, tiles in a pass, engine.
-        device, precision: where and how to compute, see crackseg.devices.
-        measured: whether crackseg.inference.autotune may choose another precision, memory format or engine.
+        device, precision: see crackseg.devices.
+        measured: True if crackseg.inference.autotune may choose another precision, memory format or engine.
     """
 
     def __init__(
@@ -60,14 +60,14 @@ class Predictor:
         self.device = device
         self.precision = precision
         self.measured = measured
-        # On a CPU several tiles in a pass are no faster, and take the memory that a large photograph needs.
+        # On a CPU several tiles in a pass are no faster, and take memory that a large photograph needs.
         together = 1 if device.type == "cpu" else params.batch_size
         self.plan = Plan("torch", str(precision).removeprefix("torch."), True, threads=0, batch_size=together)
         self._plain = TorchEngine(self.network, device, self.plan)
         self._settled: tuple[tuple[int, ...], Engine] | None = None  # for tiles of this shape
 
     def take(self, plan: Plan, engine: Engine, tile_shape: tuple[int, ...]) -> None:
-        """Predict tiles of this shape (h, w, 3) by another engine from now on; other sizes go on as before."""
+        """Use another engine for tiles of this shape (h, w, 3) from now on; other sizes are predicted as before."""
         self.plan, self._settled = plan, (tile_shape, engine)
 
     def predict_prob(self, image_HW3: np.ndarray) -> np.ndarray:
@@ -81,7 +81,7 @@ class Predictor:
         return sigmoid(self.predict_logits(image_HW3))
 
     def predict_logits(self, image_HW3: np.ndarray) -> np.ndarray:
-        """Like :meth:`predict_prob`, float32 log-odds instead."""
+        """Predict float32 log-odds; otherwise like :meth:`predict_prob`."""
         return next(self.predict_logits_of([image_HW3]))
 
     @torch.inference_mode()
@@ -131,11 +131,11 @@ class Predictor:
 
 
 def tile_windows(length: int, tile: int, overlap: int) -> list[tuple[range, np.ndarray]]:
-    """Cover ``length`` pixels by windows of ``tile``, evenly spread, overlapping by ``overlap`` or more.
+    """Cover ``length`` pixels by windows of ``tile``, evenly spaced, overlapping by ``overlap`` or more.
 
     Returns:
         (pixels, weight) for each window; weight float32 of the window's length; at every pixel the weights of
-        all windows add up to one.
+        all windows sum to one.
     """
     if length <= tile:
         return [(range(length), np.ones(length, np.float32))]

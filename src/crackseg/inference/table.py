@@ -1,4 +1,4 @@
-"""The table of predictions, ``predictions.csv``: a row for each photograph, with what was found and warnings."""
+"""Table of predictions, ``predictions.csv``: a row for each photograph, with measured values and warnings."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Row = dict[str, str]
 
 
 def write_table(path: Path, rows: Iterable[Row]) -> None:
-    """Write the table beside the old one and then in its place."""
+    """Write the table, replacing an older one in one step."""
     buffer = io.StringIO(newline="")
     writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
     writer.writeheader()
@@ -35,7 +35,7 @@ def write_table(path: Path, rows: Iterable[Row]) -> None:
 
 
 def is_table(header: Sequence[str]) -> bool:
-    """Tell the table of predictions by its columns; tables from before ``remark`` and ``warning`` are taken, too."""
+    """Return True if the columns are those of a table of predictions; older ones lack ``remark`` and ``warning``."""
     return list(header) == [c for c in COLUMNS if c in header] and set(COLUMNS) - set(header) <= _ADDED
 
 
@@ -57,7 +57,7 @@ def read_table(path: Path) -> list[Row]:
                 rows.append(row)
     except csv.Error:
         _log.warning("%s is damaged after row %d; what is missing is predicted again", path, len(rows))
-    if not body.endswith("\n") and rows and rows[-1]["error"]:  # a row that ends in text may go on
+    if not body.endswith("\n") and rows and rows[-1]["error"]:  # a row that ends in text may be cut short
         rows.pop()
     return rows
 
@@ -70,7 +70,7 @@ def _is_complete(row: Row) -> bool:
 
 
 def read_figures(row: Row) -> dict[str, float]:
-    """Figures of a row without an error, by name."""
+    """Return the measured values of a row without an error, by name."""
     return {name: float(row[name]) for name in COLUMNS[7:14]}
 
 
@@ -82,15 +82,15 @@ def add_warning(row: Row, warning: str, asked: Container[str]) -> Row:
 
 
 def describe_remarks(count: int, example: str) -> str:
-    """Say in a line how many photographs were read with a remark, with one of them."""
+    """Describe in a line how many photographs were read with a remark, with an example."""
     return f"read with a remark: {count} (column remark), e.g. {example}"
 
 
 def find_warnings(masks: Iterable[Path]) -> dict[Path, str]:
-    """Look up what `crackseg predict` warned of where it wrote these masks, ``masks/NAME.png`` beside its table.
+    """Look up the warnings of `crackseg predict` for these masks, ``masks/NAME.png`` next to its table.
 
     Returns:
-        The column ``warning`` of each mask that has something in it.
+        By mask, the column ``warning`` if it is not empty.
     """
     tables: dict[Path, dict[Path, str]] = {}
     found = {}

@@ -13,12 +13,12 @@ from crackseg.errors import CracksegError
 from crackseg.inference import autotune
 from crackseg.inference.autotune import (
     CACHE_VARIABLE,
-    Calibration,
-    Trial,
+    Candidate,
+    Timings,
     agrees,
-    calibrate,
     eager_plan,
     find_plan,
+    measure_plans,
     settle,
 )
 from crackseg.inference.engines import Engine, Plan, build_engine
@@ -40,14 +40,14 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """One entry for each calibration, which finds nothing but eager float32 and takes no time."""
+    """One entry for each measurement, which finds nothing but eager float32 and takes no time."""
     made: list[int] = []
 
-    def measure(*_: object, **__: object) -> Calibration:
+    def measure(*_: object, **__: object) -> Timings:
         made.append(1)
-        return Calibration((Trial(EAGER, 1.0, 0.0),))
+        return Timings((Candidate(EAGER, 1.0, 0.0),))
 
-    monkeypatch.setattr(autotune, "calibrate", measure)
+    monkeypatch.setattr(autotune, "measure_plans", measure)
     return made
 
 
@@ -57,14 +57,14 @@ def make_predictor(engine: str = "auto", precision: str = "auto") -> Predictor:
 
 
 def test_setup_time_is_weighed_against_the_length_of_the_run() -> None:
-    measured = Calibration((Trial(EAGER, 1.0, 0.0), Trial(FAST, 0.5, 10.0)))
+    measured = Timings((Candidate(EAGER, 1.0, 0.0), Candidate(FAST, 0.5, 10.0)))
     assert measured.choose(5) == EAGER
     assert measured.choose(1000) == FAST
 
 
 def test_never_slower_than_eager_float32() -> None:
-    slower = [Trial(Plan("openvino", "float32", False, n, 1), 1.0 + n / 10, 0.0) for n in range(4)]
-    assert Calibration((Trial(EAGER, 1.0, 0.0), *slower)).choose(10**6) == EAGER
+    slower = [Candidate(Plan("openvino", "float32", False, n, 1), 1.0 + n / 10, 0.0) for n in range(4)]
+    assert Timings((Candidate(EAGER, 1.0, 0.0), *slower)).choose(10**6) == EAGER
 
 
 def test_agreement_is_asked_of_every_pixel_in_float32_and_on_average_in_halves() -> None:
@@ -98,8 +98,8 @@ def test_a_way_that_fails_or_answers_otherwise_is_left_out(monkeypatch: pytest.M
         return (lambda tiles: engine(tiles) + 1) if plan.channels_last else engine
 
     monkeypatch.setattr(autotune, "build_engine", build)
-    measured = calibrate(make_network(3).eval(), CPU, TILE, batch_size=1, compiles=False)
-    assert {(t.plan.engine, t.plan.channels_last) for t in measured.trials} == {("torch", False)}
+    measured = measure_plans(make_network(3).eval(), CPU, TILE, batch_size=1, compiles=False)
+    assert {(t.plan.engine, t.plan.channels_last) for t in measured.candidates} == {("torch", False)}
 
 
 def test_short_runs_measure_nothing_and_long_ones_once(own_cache: Path, calls: list[int]) -> None:
@@ -121,7 +121,7 @@ def test_processes_that_start_together_measure_once(own_cache: Path, calls: list
     assert len(list(own_cache.glob("*.json"))) == 1
 
 
-def test_a_damaged_file_is_measured_anew(own_cache: Path, calls: list[int]) -> None:
+def test_a_damaged_file_is_measured_again(own_cache: Path, calls: list[int]) -> None:
     network = make_network(3).eval()
     find_plan(network, CPU, TILE, num_tiles=10**9, batch_size=1)
     path = next(own_cache.glob("*.json"))
@@ -132,9 +132,9 @@ def test_a_damaged_file_is_measured_anew(own_cache: Path, calls: list[int]) -> N
 
 
 def test_eager_float32_is_always_among_what_is_measured() -> None:
-    measured = calibrate(make_network(3).eval(), CPU, TILE, batch_size=2, compiles=False)
-    assert measured.trials[0].plan == eager_plan(CPU)
-    assert {trial.plan.engine for trial in measured.trials} == {"torch", "openvino"}
+    measured = measure_plans(make_network(3).eval(), CPU, TILE, batch_size=2, compiles=False)
+    assert measured.candidates[0].plan == eager_plan(CPU)
+    assert {candidate.plan.engine for candidate in measured.candidates} == {"torch", "openvino"}
 
 
 def test_a_network_that_takes_seconds_is_timed_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,8 +156,8 @@ def test_a_network_that_takes_seconds_is_timed_less_often(monkeypatch: pytest.Mo
     counts = {}
     for pass_s in (0.1, 10.0):
         passes.clear()
-        found = calibrate(network, CPU, TILE, batch_size=2, compiles=False)
-        assert found.trials[0].tile_s == pytest.approx(pass_s)
+        found = measure_plans(network, CPU, TILE, batch_size=2, compiles=False)
+        assert found.candidates[0].tile_s == pytest.approx(pass_s)
         counts[pass_s] = len(passes)
     assert counts[10.0] < counts[0.1] * 0.7
 
