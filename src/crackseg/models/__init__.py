@@ -1,4 +1,4 @@
-"""The networks: a file for each architecture, the table of them (registry), initial weights, weights files."""
+"""Networks: a module for each architecture, the table of architectures (registry), initial weights, weights files."""
 
 from crackseg.models.registry import ARCHITECTURES, CrackNetwork, build_model
 

@@ -71,7 +71,7 @@ class DeepCrack(NetworkBody):
             x_BChw = self.decoder[level](_unpool(x_BChw, pool_indices[level], encoded[level]))
             fused_BChw = self.fusion[level](torch.cat([encoded[level], x_BChw], dim=1))
             # The paper upsamples all channels and then reduces them. Both steps are linear and bilinear weights
-            # add up to one, so this order gives the same map at a 64th of the memory.
+            # sum to one, so this order gives the same map with a 64th of the memory.
             side_BKhw = self.side_output[level](fused_BChw)
             side_maps.insert(0, F.interpolate(side_BKhw, size=size, mode="bilinear", align_corners=False))
         return (self.output(torch.cat(side_maps, dim=1)), *side_maps)
@@ -81,14 +81,14 @@ class DeepCrack(NetworkBody):
 
 
 def name_vgg16_weights(body: DeepCrack) -> str:
-    """Name torchvision's VGG-16 that is the body's encoder."""
+    """Return the name of torchvision's weights for the body's encoder, a VGG-16."""
     return f"{'VGG16_BN' if body.batch_norm else 'VGG16'}_Weights.IMAGENET1K_V1"
 
 
 def vgg16_as_encoder(state: StateDict) -> dict[str, Tensor]:
     """Rename torchvision's VGG-16 (``features.N.*``, in order) to DeepCrack's encoder (stage, block, layer).
 
-    With batch normalisation our convolutions have no bias and torchvision's have one: it is taken off the
+    With batch normalisation our convolutions have no bias, but torchvision's have one: it is subtracted from the
     running mean, which gives the same function.
     """
     features = keys_below(state, "features.")
@@ -115,8 +115,8 @@ def _stage(channels: list[int], batch_norm: bool) -> nn.Sequential:
 def _unpool(pooled_BChw: Tensor, indices_BChw: Tensor, before_pooling: Tensor) -> Tensor:
     """Put each maximum back where it was before pooling; zeros elsewhere.
 
-    A scatter instead of ``max_unpool2d``: torch refuses that under deterministic algorithms, although windows
-    that do not overlap never write to one place twice, and ONNX exporters know scatter.
+    It scatters instead of calling ``max_unpool2d``, which torch refuses under deterministic algorithms, although
+    windows that do not overlap never write to one place twice. ONNX exporters support scatter.
     """
     flat = pooled_BChw.new_zeros(before_pooling.shape).flatten(2)
     return flat.scatter(2, indices_BChw.flatten(2), pooled_BChw.flatten(2)).view(before_pooling.shape)

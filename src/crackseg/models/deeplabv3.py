@@ -15,8 +15,8 @@ from crackseg.models.state_dicts import StateDict, keys_below, keys_without
 class DeepLabV3(NetworkBody):
     """DeepLabV3 (Chen et al., arXiv 1706.05587) on a dilated torchvision backbone.
 
-    Any size is taken as it is. The classifier's map, at 1/8 (ResNet) or 1/16 (MobileNetV3) of the input's
-    size, is brought to full size bilinearly, as torchvision does. Keys of the state dict are torchvision's.
+    Inputs of any size are taken. The classifier's map, at 1/8 (ResNet) or 1/16 (MobileNetV3) of the input's
+    size, is upsampled bilinearly, as torchvision does. Keys of the state dict are torchvision's.
 
     Args:
         builder: name of the function in ``torchvision.models.segmentation``.
@@ -28,7 +28,7 @@ class DeepLabV3(NetworkBody):
         from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 
         super().__init__()
-        # With num_classes given, the builder ends in the very DeepLabHead that the paper puts in afterwards.
+        # With num_classes, the builder adds the same DeepLabHead that the paper puts in afterwards.
         build = getattr(segmentation, builder)
         model = build(weights=None, weights_backbone=None, num_classes=num_classes, aux_loss=False)
         self.backbone: nn.Module = model.backbone
@@ -47,11 +47,11 @@ class DeepLabV3(NetworkBody):
 
 
 class PooledBatchNorm2d(nn.BatchNorm2d):
-    """Batch normalisation after global pooling that also trains with a batch of one.
+    """Batch normalisation after global pooling that can also be trained with a batch of one.
 
-    The head's pooling branch leaves one value per channel and image. In a batch of one its variance is 0 and
-    torch refuses it. Such a batch is normalised by the running statistics, as in evaluation, and leaves them
-    as they are; larger batches are normalised as usual.
+    The head's pooling branch has one value per channel and image. In a batch of one its variance is 0 and
+    torch raises an error. Such a batch is normalised by the running statistics, as in evaluation, and does not
+    change them; larger batches are normalised as usual.
     """
 
     def forward(self, pooled_BC11: Tensor) -> Tensor:
@@ -63,17 +63,17 @@ class PooledBatchNorm2d(nn.BatchNorm2d):
 
 
 def deeplabv3_resnet101(num_classes: int) -> DeepLabV3:
-    """The paper's base model."""
+    """Build the paper's base model."""
     return DeepLabV3("deeplabv3_resnet101", num_classes)
 
 
 def deeplabv3_resnet50(num_classes: int) -> DeepLabV3:
-    """The same with half of the backbone."""
+    """Build DeepLabV3 with half of that backbone."""
     return DeepLabV3("deeplabv3_resnet50", num_classes)
 
 
 def deeplabv3_mobilenet_v3_large(num_classes: int) -> DeepLabV3:
-    """The same head on a small, fast backbone, at output stride 16."""
+    """Build DeepLabV3 on a small, fast backbone, at output stride 16."""
     return DeepLabV3("deeplabv3_mobilenet_v3_large", num_classes)
 
 

@@ -20,8 +20,8 @@ NUM_CODEWORDS = 32
 class EncNet(EncoderBody):
     """A backbone of output stride 8, 512 channels weighted by an encoding of the whole image, a 1×1 convolution.
 
-    Without the two further losses of the paper (presence of each class in the image, and an auxiliary
-    classifier): every system here is trained by its maps alone.
+    The two further losses of the paper (presence of each class in the image, and an auxiliary classifier) are left
+    out: every system here is trained by its maps only.
 
     Args:
         num_classes: maps to return.
@@ -52,12 +52,12 @@ class EncNet(EncoderBody):
 class ContextEncoding(nn.Module):
     """Describe the image by its features' residuals to learned codewords, and weight the channels by that.
 
-    Each feature vector belongs softly to each codeword, by a softmax over ``smoothing`` times the squared
+    Each feature vector is softly assigned to each codeword, by a softmax over ``smoothing`` times the squared
     distance; the residuals are averaged with these weights, normalised, passed through ReLU and averaged over
-    the codewords; a linear layer and a sigmoid make a weight between 0 and 1 of each channel.
+    the codewords; a linear layer and a sigmoid give a weight between 0 and 1 for each channel.
 
-    The authors add up residuals over the image. We take the mean, so that the encoding does not grow with the
-    image: its batch normalisation was trained on crops of one size and also serves larger images.
+    The authors sum residuals over the image. We take the mean, so that the encoding does not grow with the
+    image: its batch normalisation is trained on crops of one size and also used for larger images.
 
     Args:
         channels: C.

@@ -1,6 +1,6 @@
 """Encoders by name, from segmentation-models-pytorch (smp) and timm, for the systems of the paper's Table 1.
 
-Both libraries are an optional extra and take seconds to import, so each import waits until an encoder is built.
+Both libraries are an optional extra and take seconds to import, so they are imported when an encoder is built.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ _UNFIT_ENCODER_ERRORS = (
 
 @dataclass(frozen=True, slots=True)
 class PyramidEncoder:
-    """An encoder that returns its input and features at halved sizes, ever coarser; in smp's interface.
+    """Encoder with smp's interface: returns its input, and features with the size halved at each level.
 
     Attributes:
-        name: smp's name, or timm's; where both have it, smp's is taken, and ``tu-NAME`` is timm's (so in smp).
+        name: smp's name, or timm's; if both have it, it is smp's, and ``tu-NAME`` is timm's (as in smp).
         output_stride: 32, or less: then the last levels are dilated instead of halved.
     """
 
@@ -61,7 +61,7 @@ class PyramidEncoder:
         return f"tu-{timm_name}"
 
     def options(self) -> dict[str, Any]:
-        """Return what this encoder's constructor must be told beside its depth and stride."""
+        """Return further arguments of this encoder's constructor, besides its depth and stride."""
         if self.name.removeprefix("tu-").startswith(("swin_", "swinv2_")):
             # timm builds them for images of one size, and without shifted windows where one window spans the
             # image. Any size, and windows shifted whatever it is: as in Swin's own code for segmentation.
@@ -69,10 +69,10 @@ class PyramidEncoder:
         return {}
 
     def build(self, *, pretrained: bool) -> Any:
-        """Make the encoder: images in, a list of features out, ``out_channels`` says of how many channels.
+        """Build the encoder: from images to a list of features, with ``out_channels`` channels.
 
         Raises:
-            CracksegError: there is no such encoder, or its pretrained weights cannot be had.
+            CracksegError: there is no such encoder, or its pretrained weights are not available.
             ImportError, or any error of smp's and timm's: see :func:`explained_errors`.
         """
         from segmentation_models_pytorch.encoders import encoders, get_encoder
@@ -99,18 +99,18 @@ class PyramidEncoder:
 
 @dataclass(frozen=True, slots=True)
 class VisionTransformer:
-    """A plain vision transformer of timm's: one feature map, of the last block, before the last norm.
+    """Plain vision transformer of timm: one feature map, of the last block, before the last norm.
 
     Attributes:
         name: timm's.
-        drop_path_rate: share of the residual branches that training leaves out, in the last block; rising to it.
+        drop_path_rate: fraction of the residual branches dropped in training, in the last block; rising up to it.
     """
 
     name: str
     drop_path_rate: float = 0.0
 
     def build(self, *, pretrained: bool) -> Any:
-        """Make the encoder: images in, a list of one (B, C, h, w) out; ``feature_info`` has C and the patch's side.
+        """Build the encoder: from images to a list of one (B, C, h, w); ``feature_info`` has C and the patch's side.
 
         Raises:
             CracksegError: there is no such encoder, it is none of this kind, or its pretrained weights cannot be
@@ -152,19 +152,19 @@ EncoderSource = PyramidEncoder | VisionTransformer
 
 
 class EncoderBody(NetworkBody):
-    """A body on an encoder by name.
+    """Body on an encoder by name.
 
     Args:
-        source: what made the encoder, and can make a pretrained one.
+        source: builds the encoder, also with pretrained weights.
         encoder: with random weights.
-        stride: pixels of the image per cell of the encoder's coarsest features.
+        stride: pixels of the image per position of the encoder's coarsest features.
     """
 
     def __init__(self, source: EncoderSource, encoder: nn.Module, *, stride: int) -> None:
         super().__init__()
         self.source = source
         self.encoder = encoder
-        # At least 2 x 2 cells: a batch of one would leave batch normalisation a single value otherwise.
+        # At least 2 x 2 positions: otherwise a batch of one leaves batch normalisation a single value.
         self.size_multiple = stride if stride < MIN_SIDE_PX else 2 * stride
 
     def load_pretrained_encoder(self) -> None:
@@ -178,7 +178,7 @@ class EncoderBody(NetworkBody):
 
 @contextlib.contextmanager
 def explained_errors(architecture: str, encoder: str, *, usual: str) -> Iterator[None]:
-    """Turn what goes wrong inside the two libraries into a CracksegError that names the setting to change.
+    """Turn errors of the two libraries into a CracksegError that names the setting to change.
 
     Args:
         architecture, encoder: names; the encoder chosen.
@@ -201,13 +201,13 @@ def explained_errors(architecture: str, encoder: str, *, usual: str) -> Iterator
 
 
 def try_out(body: EncoderBody) -> None:
-    """Pass one image without content through the new body, so that an unfit encoder shows when it is chosen.
+    """Pass an empty image through the new body, so that an unsuitable encoder is found when it is chosen.
 
-    All tensors are on torch's meta device: shapes are computed, values are not. In training mode, because some
-    encoders cannot be trained with a batch of one, as the last of an epoch may be.
+    All tensors are on torch's meta device: only shapes are computed. In training mode, because some encoders cannot be
+    trained with a batch of one, which the last batch of an epoch may be.
 
     Raises:
-        RuntimeError: the encoder does not take an image of any size, or does not return what the decoder needs.
+        RuntimeError: the encoder does not take images of any size, or its features do not fit the decoder.
     """
     height, width = (-(-side // body.size_multiple) * body.size_multiple for side in (96, 64))
     tensors = itertools.chain(body.named_parameters(), body.named_buffers())
@@ -226,7 +226,7 @@ def try_out(body: EncoderBody) -> None:
 
 
 def _native_size(name: str) -> str:
-    """Say for which size timm builds an encoder; nothing if the encoder is smp's."""
+    """Return the size for which timm builds an encoder; nothing if the encoder is smp's."""
     from segmentation_models_pytorch.encoders import encoders
     from timm.models import get_pretrained_cfg
 

@@ -1,7 +1,7 @@
-"""Pretrained encoders from the Hugging Face hub, where smp and timm keep them: from its cache or downloaded.
+"""Pretrained weights of smp and timm from the Hugging Face hub: from its cache or downloaded.
 
-Both libraries could fetch for themselves. But without a network they ask again for a minute or two, also for
-files that are in the cache, and then say neither which file was wanted nor where to put it.
+Both libraries can download by themselves. But without a network they retry for a minute or two, even for files in the
+cache, and then name neither the file nor the place where to put it.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ def fetch_from_hub(repository: str, *, revision: str | None = None) -> Path:
 
 @contextlib.contextmanager
 def loading(encoder: str) -> Iterator[None]:
-    """Turn what a damaged or foreign weights file raises into a CracksegError."""
+    """Turn the errors of a damaged or foreign weights file into a CracksegError."""
     from huggingface_hub import constants
 
     try:
         yield
     except CracksegError:
         raise
-    except Exception as error:  # safetensors, torch, smp and timm have no common base for it either
+    except Exception as error:  # the errors of safetensors, torch, smp and timm have no common base either
         raise CracksegError(
             f"model.encoder = {encoder!r}: its pretrained weights are damaged or do not fit it ({error}); delete "
             f"the encoder's folder in {constants.HF_HUB_CACHE}, and they are downloaded again"

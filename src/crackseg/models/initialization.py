@@ -25,7 +25,7 @@ from crackseg.models.network import NetworkBody
 from crackseg.models.state_dicts import DAMAGED_FILE_ERRORS, StateDict, keys_without, load_state, read_weights
 from crackseg.progress import is_quiet
 
-DOWNLOAD_TIMEOUT_S = 30  # of silence on the line; torch.hub itself would wait for ever
+DOWNLOAD_TIMEOUT_S = 30  # without receiving data; torch.hub itself would wait for ever
 
 Loader = Callable[[Any, str], None]
 """Gives a body (or a part of it) pretrained weights; the second argument is the architecture's name, for messages."""
@@ -66,14 +66,14 @@ def initialize(
 
 
 def load_encoder(body: EncoderBody, _architecture: str) -> None:
-    """Take an encoder by name from smp's or timm's weights; a Loader."""
+    """Load a pretrained encoder by name from smp or timm; a Loader."""
     body.load_pretrained_encoder()
 
 
 def from_torchvision(
     weights: str | Callable[[Any], str], *, part: str, convert: Callable[[StateDict], dict[str, Tensor]]
 ) -> Loader:
-    """Make a Loader of weights that torchvision publishes.
+    """Return a Loader of torchvision's published weights.
 
     Args:
         weights: torchvision's name of them, e.g. ``ResNet50_Weights.IMAGENET1K_V1``; or what gives it for a body.
@@ -82,7 +82,7 @@ def from_torchvision(
     """
 
     def load(body: NetworkBody, architecture: str) -> None:
-        from torchvision.models import get_weight  # takes seconds to import, and most networks need none of it
+        from torchvision.models import get_weight  # takes seconds to import, and most networks do not need it
 
         found = get_weight(weights if isinstance(weights, str) else weights(body))
         state = convert(fetch(found))
@@ -92,10 +92,9 @@ def from_torchvision(
 
 
 def fetch(weights: Any) -> dict[str, Tensor]:
-    """Take torchvision weights from torch.hub's cache, or download them into it.
+    """Return torchvision weights from torch.hub's cache, or download them into it.
 
-    The content is checked against the hash in the file's name when it is downloaded, not when it was in the
-    cache already.
+    A downloaded file is checked against the hash in its name, a file that was in the cache is not.
 
     Raises:
         CracksegError: not in the cache and cannot be downloaded, or the cached file is damaged.
@@ -108,7 +107,7 @@ def fetch(weights: Any) -> dict[str, Tensor]:
             )
     except (http.client.HTTPException, *DAMAGED_FILE_ERRORS) as error:
         reason = getattr(error, "reason", None) or first_line(error)
-        if cached.exists():  # torch.hub keeps only what arrived whole, so this file was cut or put there
+        if cached.exists():  # torch.hub keeps only complete files, so this one was damaged or copied there
             raise CracksegError(
                 f"{cached}: the weights in the cache are damaged or cannot be read ({reason}); delete this file, "
                 f"and it is downloaded again from {weights.url}"
@@ -154,7 +153,7 @@ def _initialize_from_file(
             f"{path}: holds weights of a model with num_classes {stored.model.get('num_classes', 1)}, but "
             f"model.num_classes is {num_classes}; set the one or the other"
         )
-    # torchvision's own files bring an auxiliary classifier, which no model here has.
+    # torchvision's own files have an auxiliary classifier, which no model here has.
     state = keys_without(stored.state_dict, "aux_classifier.")
     load_state(body, state, source=str(path), target=f"{architecture} as model: describes it")
 

@@ -15,13 +15,13 @@ from crackseg.errors import CracksegError
 from crackseg.types import ModelOutput
 
 MIN_SIDE_PX = 32
-IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of RGB in [0, 1]; the figures that torchvision's weights were trained with
+IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of RGB in [0, 1]; the values that torchvision's weights were trained with
 IMAGENET_STD = (0.229, 0.224, 0.225)
 TRAIN_LAYERS = ("all", "classifier")
 
 
 class NetworkBody(nn.Module, ABC):
-    """An architecture without the wrapper: what a new one has to provide.
+    """Interface that each architecture provides to the wrapper.
 
     Attributes:
         size_multiple: height and width that ``forward`` gets are multiples of this.
@@ -35,13 +35,13 @@ class NetworkBody(nn.Module, ABC):
 
     @abstractmethod
     def head_modules(self) -> list[nn.Module]:
-        """The modules that ``train_layers: classifier`` trains."""
+        """Return the modules that ``train_layers: classifier`` trains."""
 
 
 class CrackNetwork(nn.Module):
-    """Images in, log-odds of crack out, at the same size, whatever the architecture.
+    """Network of any architecture, from images to log-odds of crack at the same size.
 
-    Two classes are brought to one map here: with maps ``b`` (background) and ``c`` (crack),
+    Two classes are reduced to one map here: with maps ``b`` (background) and ``c`` (crack),
     softmax(b, c)[crack] = sigmoid(c - b), and the cross-entropy of the pair is the binary cross-entropy of
     c - b. So losses, metrics, export and serving know a single kind of output.
 
@@ -58,7 +58,7 @@ class CrackNetwork(nn.Module):
         normalize: subtract ImageNet's mean and divide by its standard deviation, inside the model, so that
             training, serving and export cannot differ in it.
         train_layers: ``all`` or ``classifier``.
-        pretrained: whether the body's weights were trained before.
+        pretrained: True if the body's weights are pretrained.
     """
 
     mean: Tensor
@@ -94,9 +94,9 @@ class CrackNetwork(nn.Module):
     def forward(self, images_B3HW: Tensor) -> ModelOutput:
         """Predict the log-odds of crack at every pixel.
 
-        Images whose sides are no multiple of what the architecture needs are padded at the bottom and the right
-        by repeating their edge, and the result is cropped: zeros would put a dark step there, which looks like
-        a crack, and reflection needs an image larger than its padding.
+        Images whose sides are no multiple of the architecture's are padded at the bottom and the right by repeating
+        their edge, and the result is cropped: zeros would add a dark step, which looks like a crack, and reflection
+        needs an image larger than its padding.
 
         Args:
             images_B3HW: float (B, 3, H, W) in [0, 1], RGB, H and W at least 32.

@@ -1,4 +1,4 @@
-"""The 3×3 or 1×1 convolution block that our own architectures are built of, and its initialisation."""
+"""Convolution block of our own architectures, 3×3 or 1×1, and its initialisation."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import nn
 
 
 def conv_block(in_channels: int, out_channels: int, *, kernel_size: int = 3, batch_norm: bool) -> nn.Sequential:
-    """Convolution that keeps the size, batch normalisation (or a bias instead), ReLU."""
+    """Build a convolution that keeps the size, batch normalisation (or a bias instead), ReLU."""
     layers: list[nn.Module] = [
         # A bias before batch normalisation would be subtracted with the mean at once.
         nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=not batch_norm)

@@ -1,4 +1,4 @@
-"""The table of architectures, and `build_model`, which turns the `model` section of params.yaml into a network."""
+"""Table of architectures, and `build_model`, which builds a network from the `model` section of params.yaml."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ENCODER_PACKAGES = ("segmentation-models-pytorch", "timm")
 
 @dataclass(frozen=True, slots=True)
 class BodyOptions:
-    """Options of `build_model` that a body is built with; an architecture reads those that its row names."""
+    """Options of `build_model` for a body; an architecture reads those that its row names."""
 
     num_classes: int
     width: int
@@ -33,17 +33,17 @@ class BodyOptions:
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """Everything that the program has to know about an architecture, beyond its own module.
+    """Properties of an architecture that other modules need.
 
     Attributes:
-        build: makes the body, with random weights.
-        width: channels of the first level if none are chosen; None: there is no width to choose.
-        encoder: the encoder by name if none is chosen; empty: there is none to choose.
+        build: builds the body, with random weights.
+        width: default number of channels of the first level; None: the width cannot be chosen.
+        encoder: default encoder by name; empty: the encoder cannot be chosen.
         optional_batch_norm: it can be built without batch normalisation.
-        pretrained: values of ``model.init`` with weights for it, and what loads them; see ``initialization``.
-        num_side_outputs: maps besides the output, which the loss is taken on too.
-        exports_one_size: its pooling, to a fixed grid, is exported for the size of the example; measured, the file
-            fails or answers wrongly at any other.
+        pretrained: by value of ``model.init``, the loader of its weights; see ``initialization``.
+        num_side_outputs: maps besides the output, for which the loss is also computed.
+        exports_one_size: its pooling to a fixed grid is exported for the size of the example only; measured, the file
+            fails or gives wrong results at any other size.
     """
 
     build: Callable[[BodyOptions], NetworkBody]
@@ -56,7 +56,7 @@ class Architecture:
 
     @property
     def extra_packages(self) -> tuple[str, ...]:
-        """Packages of the extra ``crackseg[models]`` that it needs."""
+        """Packages of the extra ``crackseg[models]`` that this architecture needs."""
         return _ENCODER_PACKAGES if self.encoder else ()
 
 
@@ -175,8 +175,8 @@ def build_model(
         normalize: subtract ImageNet's mean and divide by its deviation, inside the model.
         train_layers: ``all``, or ``classifier``: only the head is trained, i.e. all but the backbone or encoder;
             of U-Net the last 1×1 convolution, of DeepCrack the side outputs and their fusion.
-        width: channels of the first level, for the architectures that have one; None takes the architecture's own.
-        batch_norm: normalise after each convolution; few can do without.
+        width: channels of the first level, for architectures with a width; None is the architecture's default.
+        batch_norm: normalise after each convolution; optional for a few architectures only.
         encoder: name of an encoder in smp or timm, for the architectures that have one; "" takes the
             architecture's own.
     Returns:

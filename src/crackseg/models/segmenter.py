@@ -17,7 +17,7 @@ DROPOUT = 0.1
 
 
 class Segmenter(EncoderBody):
-    """The transformer's patches and one learned token a map, through two more blocks; maps by their products.
+    """Segmenter: patch features and one learned token per map pass two more blocks; maps are their products.
 
     Args:
         num_classes: maps to return.
@@ -40,11 +40,11 @@ class Segmenter(EncoderBody):
 
 
 class MaskTransformer(nn.Module):
-    """Each map is the cosine between the patches and a token of its own, with a learned scale and offset.
+    """Decoder in which each map is the cosine between the patches and its own token, with a learned scale and offset.
 
-    The authors normalise the K cosines of a patch instead (``LayerNorm(K)``). That suits their 150 classes; of
-    one map it would leave a constant, and of two no more than which is the larger. The scale begins at the
-    square root of C: random vectors' cosines then spread by 1, as after their normalisation.
+    The authors normalise the K cosines of a patch instead (``LayerNorm(K)``). That suits their 150 classes; with one
+    map the result would be constant, with two it would only tell which is larger. The scale is initialised to the
+    square root of C: cosines of random vectors then have standard deviation 1, as after their normalisation.
 
     Args:
         channels: C, the transformer's; the decoder's blocks have as many.
@@ -90,7 +90,7 @@ class MaskTransformer(nn.Module):
         return maps_BNK.transpose(1, 2).unflatten(2, (height, width))
 
     def _initialize(self, channels: int) -> None:
-        """Draw weights as the authors do, from torch's global generator."""
+        """Initialise weights as the authors do, from torch's global generator."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)

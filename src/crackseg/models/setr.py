@@ -16,9 +16,9 @@ NUM_CONVS = 4
 
 
 class SETR(EncoderBody):
-    """The transformer's last features, through four 3×3 convolutions, each doubling the size, to the maps.
+    """SETR: the transformer's last features pass four 3×3 convolutions that each double the size.
 
-    Without the paper's three auxiliary heads on earlier layers: every system here is trained by its maps alone.
+    The paper's three auxiliary heads on earlier layers are left out: every system here is trained by its maps only.
 
     Args:
         num_classes: maps to return.
@@ -33,7 +33,7 @@ class SETR(EncoderBody):
 
     def forward(self, images_B3HW: Tensor) -> tuple[Tensor, ...]:
         maps_BKhw = self.classifier(self.encoder(images_B3HW)[-1])
-        # The last doubling, with patches of 16 pixels; with others whatever is missing to full size.
+        # With patches of 16 pixels this is the last doubling; with others the remaining factor.
         size = images_B3HW.shape[-2:]
         return (F.interpolate(maps_BKhw, size=size, mode="bilinear", align_corners=False),)
 
@@ -42,7 +42,7 @@ class SETR(EncoderBody):
 
 
 class PupHead(nn.Module):
-    """Layer normalisation, four convolution blocks with a doubling between each two, a 1×1 convolution.
+    """Head of layer normalisation, four convolution blocks with a doubling between each two, a 1×1 convolution.
 
     Args:
         in_channels: the transformer's.

@@ -1,7 +1,7 @@
 """PSPNet, DeepLabV3+, SegFormer and UPerNet from segmentation-models-pytorch (smp), on any encoder by name.
 
-Where smp's defaults differ from the systems' papers, the papers' choices are set here; docs/models.md lists
-what remains different.
+If smp's defaults differ from the systems' papers, the papers' choices are set here; docs/models.md lists
+the remaining differences.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from crackseg.models.encoders import PYRAMID_DEPTH, EncoderBody, PyramidEncoder
 
 
 class SmpModel(EncoderBody):
-    """One of smp's models. Keys of the state dict are smp's own.
+    """Model of smp. Keys of the state dict are smp's.
 
     Args:
         source: its encoder.
@@ -33,9 +33,9 @@ class SmpModel(EncoderBody):
 
 
 def pspnet(num_classes: int, encoder: str) -> SmpModel:
-    """Zhao et al., CVPR 2017: features pooled to 1, 2, 3 and 6 cells a side, on a backbone of output stride 8.
+    """Build PSPNet (Zhao et al., CVPR 2017): features pooled to grids of side 1, 2, 3 and 6, at output stride 8.
 
-    smp's default encoder ends at its third level, with a tenth of ResNet's weights; here it is whole and
+    smp's default encoder ends at its third level, with a tenth of ResNet's weights; here it is complete and
     dilated, as in the paper.
     """
     import segmentation_models_pytorch as smp
@@ -55,7 +55,7 @@ def pspnet(num_classes: int, encoder: str) -> SmpModel:
 
 
 def deeplabv3plus(num_classes: int, encoder: str) -> SmpModel:
-    """Chen et al., ECCV 2018: DeepLabV3 with a decoder that brings in features of stride 4; output stride 16.
+    """Build DeepLabV3+ (Chen et al., ECCV 2018): DeepLabV3 with a decoder of features at stride 4; output stride 16.
 
     At this stride the paper dilates by 6, 12 and 18; smp's default rates are those for stride 8.
     """
@@ -76,7 +76,7 @@ def deeplabv3plus(num_classes: int, encoder: str) -> SmpModel:
 
 
 def segformer(num_classes: int, encoder: str) -> SmpModel:
-    """Xie et al., NeurIPS 2021: Mix Transformer and a decoder of linear layers, of the paper's two widths."""
+    """Build SegFormer (Xie et al., NeurIPS 2021): Mix Transformer and a decoder of linear layers, in two widths."""
     import segmentation_models_pytorch as smp
 
     source = PyramidEncoder(encoder)
@@ -92,7 +92,7 @@ def segformer(num_classes: int, encoder: str) -> SmpModel:
 
 
 def upernet(num_classes: int, encoder: str) -> SmpModel:
-    """Xiao et al., ECCV 2018, in the form in which Swin Transformer is used for segmentation (512 channels)."""
+    """Build UPerNet (Xiao et al., ECCV 2018) as used for segmentation with Swin Transformer (512 channels)."""
     import segmentation_models_pytorch as smp
 
     source = PyramidEncoder(encoder)

@@ -1,7 +1,7 @@
-"""Reading weights from a file that anybody may have written, and copying them into a network.
+"""Read weights from a file of unknown origin, and copy them into a network.
 
-Two kinds of file are understood: crackseg's own (see weights_file.py), which also says what its network is,
-and a bare state dict, ``torch.save(model.state_dict(), path)``. Nothing in a file is ever executed.
+Two kinds of file are supported: crackseg's own (see weights_file.py), which also describes its network,
+and a plain state dict, ``torch.save(model.state_dict(), path)``. No code in a file is ever executed.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class StoredWeights:
     Attributes:
         state_dict: tensors by key, in the layout of a network's body (torchvision's for DeepLabV3).
         model: the arguments of ``build_model``; None for a bare state dict.
-        extra: what was saved beside them.
+        extra: further plain values of the file.
     """
 
     state_dict: dict[str, Tensor]
@@ -101,14 +101,14 @@ def _read_own_format(path: Path, content: dict[str, Any]) -> StoredWeights:
 
 
 def load_state(module: nn.Module, state_dict: Mapping[str, Tensor], *, source: str, target: str) -> None:
-    """Copy a state dict into a module, all of it or nothing.
+    """Copy a state dict into a module, completely or not at all.
 
-    Counters of batches may be missing: torchvision's older files have none, and nothing here reads them.
+    Counters of batches may be missing: torchvision's older files have none, and they are not used here.
 
     Args:
         module: whose ``state_dict()`` gives the expected keys and shapes.
         state_dict: tensors by key.
-        source, target: what errors call the two, e.g. a path and an architecture.
+        source, target: names for error messages, e.g. a path and an architecture.
     Raises:
         CracksegError: a key is missing or unknown, or a shape differs; the first few are named.
     """

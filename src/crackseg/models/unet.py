@@ -1,4 +1,4 @@
-"""A plain U-Net (Ronneberger et al., MICCAI 2015): the CPU-friendly model, and at width 64 ``modified_unet``.
+"""Plain U-Net (Ronneberger et al., MICCAI 2015): the model for CPUs, and at width 64 ``modified_unet``.
 
 Shape legend: B images, C channels, h and w the rows and columns of a level.
 """
@@ -16,7 +16,7 @@ NUM_DOWNSAMPLINGS = 4
 
 
 class UNet(NetworkBody):
-    """Symmetric encoder and decoder, joined by concatenation between equal levels; one output at the end.
+    """U-Net: symmetric encoder and decoder, joined by concatenation between equal levels; one output at the end.
 
     Ronneberger's layout: two 3×3 convolutions a level, 2×2 max-pooling, transposed 2×2 convolutions up, a 1×1
     convolution last. Unlike his, the convolutions are padded (the map has the image's size) and batch

@@ -1,4 +1,4 @@
-"""A trained network as one file that says what it is: written by training, read by prediction and serving.
+"""Save and load a trained network as one file with its architecture; written by training, read by prediction.
 
 The file is torch's zip format with ``{"format", "version", "model", "state_dict", "extra"}``, tensors and plain
 values only, so it loads with ``weights_only=True``. The state dict is the body's: for DeepLabV3 torchvision's
@@ -23,7 +23,7 @@ from crackseg.models.state_dicts import FORMAT, VERSION, load_state, read_weight
 
 
 def save_weights(path: Path, network: CrackNetwork, *, spec: dict[str, Any], extra: dict[str, Any]) -> None:
-    """Write a network's weights beside their place and rename them.
+    """Write a network's weights next to their final path and rename the file.
 
     Args:
         path: the file.
@@ -33,7 +33,7 @@ def save_weights(path: Path, network: CrackNetwork, *, spec: dict[str, Any], ext
     Raises:
         TypeError: a value in ``spec`` or ``extra`` is not plain.
     """
-    # Through JSON, because a NumPy number would be saved without a word and then refused by every reader.
+    # Through JSON, because a NumPy number would be saved without an error and then refused by every reader.
     spec, extra = json.loads(json.dumps([spec, extra]))
     state_dict = {key: value.detach().cpu().contiguous() for key, value in network.body.state_dict().items()}
     content = {"format": FORMAT, "version": VERSION, "model": spec, "state_dict": state_dict, "extra": extra}
