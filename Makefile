@@ -20,7 +20,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: setup ## the whole pipeline on the sample data, in minutes on a CPU
 	$(BIN)/crackseg demo
 
-study: setup ## the paper's claims, asked of small models; about an hour on 2 cores (DATA=photographs, CRACK_VALUE=255)
+study: setup ## test the paper's claims with small models; about an hour on 2 cores (DATA=photographs, CRACK_VALUE=255)
 	$(BIN)/crackseg study $(if $(DATA),--photographs '$(DATA)' --out docs $(if $(CRACK_VALUE),--crack-value $(CRACK_VALUE)))
 
 bench: setup $(VENV)/.bench-installed ## speed and scale against what a user would use instead (docs/performance.md)
@@ -33,10 +33,10 @@ $(VENV)/.bench-installed: pyproject.toml constraints.txt $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	@touch $@
 
-test: setup lint ## lint, then all tests but the slow ones
+test: setup lint ## lint, then all tests except the slow ones
 	$(BIN)/python -m pytest -m 'not slow' -n 2 --dist loadfile
 
-test-slow: setup ## the slow tests; those that lack Java 17 or PostgreSQL are skipped, and say so at the end
+test-slow: setup ## the slow tests; those that need Java 17 or PostgreSQL are skipped without it, and named at the end
 	$(BIN)/python -c 'import pyspark' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,spark]'
 	$(BIN)/python -m pytest -m slow -rs
 
@@ -45,7 +45,7 @@ lint: setup ## ruff, ruff format, mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: setup ## write the code as ruff likes it
+format: setup ## format the code with ruff
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
@@ -56,5 +56,5 @@ docs: setup ## the documentation site, into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "site/index.html"
 
-screenshots: setup ## the pictures of docs/images again, from small trainings; needs Chromium
+screenshots: setup ## make the pictures of docs/images again, with small models; needs Chromium
 	$(BIN)/python tools/screenshots.py

@@ -121,7 +121,7 @@ def _judge_losses(table: pd.DataFrame) -> list[str]:
 
 def _judge_inits(table: pd.DataFrame) -> list[str]:
     if table.empty:
-        return ["- **Random beats pretrained?** Not asked: the study ran with `--no-pretrained`."]
+        return ["- **Random beats pretrained?** Not tested: the study ran with `--no-pretrained`."]
     ods = table.pivot_table(index=["loss", "seed"], columns="init", values="ods", sort=False)
     wins = (ods["random"] > ods["imagenet"]).sum()
     difference = (ods["imagenet"] - ods["random"]).groupby(level="loss", sort=False).mean()
@@ -163,25 +163,28 @@ def _write_page(
     unfinished = (
         ""
         if seeds.min() == seeds.max()
-        else f"**Not finished: the cells have {seeds.min()} to {seeds.max()} seeds so far (last column); the "
+        else f"**Not finished: the rows have {seeds.min()} to {seeds.max()} seeds so far (last column); the "
         "same command trains the others.**\n\n"
     )
     warning = "" if source == IMPORTED_SOURCE else "**These are synthetic scenes, not photographs.**\n\n"
     of_inits = (
-        f"## ImageNet's weights against random ones\n\n{_format_table(inits, 'init', ['system', 'init', 'loss'])}\n\n"
+        "## ImageNet weights compared with random weights\n\n"
+        f"{_format_table(inits, 'init', ['system', 'init', 'loss'])}\n\n"
         "![ODS by initial weights](images/study_init.png)\n"
         if len(inits)
         else ""
     )
     return f"""# A study of the paper's claims on two cores
 
-Made by `crackseg study`. {warning}The paper's cells are DeepLabV3-ResNet101 for 300 epochs, which takes a GPU; here are
-small models on {dataset} ({counts.get("train", 0)} training and {counts.get("val", 0)} validation images), each trained
-for about {NUM_STEPS} steps ({NUM_EPOCHS} epochs) with one budget for all and several seeds. So this says what shows
-early, in small networks. It neither confirms nor refutes the paper's figures, which are of another size and of other
-data. The figures are of the validation images, on which the best of {NUM_EPOCHS // int(BUDGET["train.validate_every"])}
-looks was chosen: the study takes no test images, and the same holds for every cell. A system at 0.03 has learnt nothing
-in this budget (that is the score of calling every pixel a crack), so the order of its losses says nothing.
+Made by `crackseg study`. {warning}The paper trains DeepLabV3-ResNet101 for 300 epochs, which needs a GPU. This study
+trains small models on {dataset} ({counts.get("train", 0)} training and {counts.get("val", 0)} validation images), each
+for about {NUM_STEPS} steps ({NUM_EPOCHS} epochs), with the same budget for all and several seeds. It shows
+early effects in small networks; it neither confirms nor refutes the paper's scores, which come
+from larger models and other data.
+
+All scores are of the validation images, and the best of {NUM_EPOCHS // int(BUDGET["train.validate_every"])} validations
+was chosen for every model; no test images are used. A system at 0.03 has learnt nothing (0.03 is the score of
+calling every pixel a crack), so the order of its losses has no meaning.
 
 {unfinished}## What held
 
@@ -203,8 +206,8 @@ operating threshold. Bold: a system's best mean ODS.
 
 {systems}
 
-All else is params.yaml as committed. {len(table)} trainings, {minutes:.0f} minutes of training time added up. Every
-figure by seed: [study.csv](study.csv). In MLflow: the run `study-{dataset}` and its children.
+All other settings are those of params.yaml as committed. {len(table)} training runs, {minutes:.0f} minutes of training
+time in total. Scores by seed: [study.csv](study.csv). In MLflow: the run `study-{dataset}` and its children.
 """
 
 
