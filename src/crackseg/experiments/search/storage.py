@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 import time
 import warnings
 from collections.abc import Callable
@@ -175,7 +177,7 @@ def _make_absolute(address: str) -> str:
     scheme = address.partition("://")[0]
     if "://" not in address:
         path = folder / address
-        if path.is_file() and path.stat().st_size and not path.read_bytes()[:16].startswith(b"SQLite format 3"):
+        if path.is_file() and not _is_sqlite(path):
             import_journal(path, path := path.with_suffix(".db"))
         return f"sqlite:///{path}"
     if scheme in ("redis", "rediss", "grpc"):
@@ -186,6 +188,16 @@ def _make_absolute(address: str) -> str:
     if scheme in ("postgresql", "postgres"):
         return address.replace(scheme, "postgresql+psycopg", 1)
     return resolve_uri(address, folder, said_by="--storage") if scheme.startswith("sqlite") else address
+
+
+def _is_sqlite(path: Path) -> bool:
+    """Ask SQLite itself: to read the file and close it would drop the locks of this process's open connections."""
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        try:
+            connection.execute("PRAGMA schema_version")
+        except sqlite3.DatabaseError as error:
+            return error.sqlite_errorcode != sqlite3.SQLITE_NOTADB
+    return True
 
 
 def _open(address: str) -> Storage:
