@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
@@ -47,6 +49,20 @@ class Project:
         )  # fmt: skip
         assert (result.returncode != 0) == fails, f"{' '.join(command)}: {result.returncode}\n{result.stdout}"
         return result.stdout
+
+    def run_json(self, *command: str) -> Any:
+        """Run a command that prints JSON, and nothing else, to standard output; messages go to standard error."""
+        result = subprocess.run(
+            command,
+            cwd=self.folder,
+            env=self.environment,
+            text=True,
+            check=False,
+            timeout=250,
+            capture_output=True,
+        )
+        assert result.returncode == 0, f"{' '.join(command)}: {result.returncode}\n{result.stderr}"
+        return json.loads(result.stdout)
 
     def set_params(self, changes: Mapping[str, Mapping[str, object]]) -> None:
         """Change keys of params.yaml."""

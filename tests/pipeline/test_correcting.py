@@ -49,7 +49,7 @@ def test_corrected_predictions_train_models_that_are_judged_on_them(tmp_path: Pa
     assert "Remarks" not in said  # nothing stands in the way of comparing them
     said = run_in_bash(project, promote, may_fail=True)
     assert f"images of {BRIDGE}" in said  # champion and challenger, both on the corrected photographs
-    versions = json.loads(project.run("crackseg", "models", "--json"))["versions"]
+    versions = project.run_json("crackseg", "models", "--json")["versions"]
     assert [version["datasets"].keys() == {BRIDGE} for version in versions] == [False, True, True]
     in_production = [version["version"] for version in versions if "production" in version["aliases"]]
     assert (in_production == ["1"]) == ("gate FAILED" in said)

@@ -1,6 +1,5 @@
 """Experiments beside each other: every run lands in the one store of the project folder, with its artifacts."""
 
-import json
 import os
 import subprocess
 import sys
@@ -72,7 +71,7 @@ def test_the_queue_with_two_workers(fresh: Project) -> None:
     assert {run.data.params["loss.gamma"] for run in finished_runs(fresh)} == {"1.0", "4.0"}
     assert "CRKWH100.ods" in fresh.run("dvc", "exp", "show", "--csv")
     assert not [name for name in os.listdir(fresh.folder) if name.endswith(".db")]
-    content = json.loads(fresh.run("crackseg", "-q", "compare", "gamma1", "gamma4", "--out", "compared", "--json"))
+    content = fresh.run_json("crackseg", "-q", "compare", "gamma1", "gamma4", "--out", "compared", "--json")
     assert content["differing"]["loss.gamma"] == ["1.0", "4.0"]
     assert content["remarks"] == []  # counts, curves, photographs, truth and maps of both are there
     assert all(row["differences"][1] for row in content["scores"])

@@ -135,7 +135,7 @@ def test_pipeline_and_registry_work_on_the_teams_store(
     assert str(client.get_model_version_by_alias("crackseg", "production").version) == "2"
     project.run("crackseg", "rollback", "--reason", "no better")
     assert str(client.get_model_version_by_alias("crackseg", "production").version) == "1"
-    history = json.loads(project.run("crackseg", "history", "--json"))
+    history = project.run_json("crackseg", "history", "--json")
     assert "no better" in json.dumps(history)
     project.run("crackseg", "predict", photos, "--out", "found")
     assert (project.folder / "found" / "predictions.csv").stat().st_size > 0
