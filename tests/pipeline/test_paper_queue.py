@@ -8,12 +8,12 @@ from tests.pipeline.conftest import Project
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-# The baselines are real cells that a narrow network makes affordable; the project's params.yaml has width 4.
-CELLS = ("--cell", "table3-modified-unet", "--cell", "table3-deepcrack")
+# The baselines are real configurations that a narrow network makes affordable; the project's params.yaml has width 4.
+CONFIGURATIONS = ("--cell", "table3-modified-unet", "--cell", "table3-deepcrack")
 QUICK = ("-S", "train.epochs=1", "-S", "data.test_datasets=[CRKWH100]")
 
 
-def queue_cells(project: Project, *arguments: str, fails: bool = False) -> str:
+def queue_configurations(project: Project, *arguments: str, fails: bool = False) -> str:
     return project.run("crackseg", "paper", "queue", *arguments, fails=fails)
 
 
@@ -45,15 +45,15 @@ def test_cells_are_queued_and_run_once(fresh: Project) -> None:
     fresh.run("git", "add", "dvc.yaml")
     before = workspace_of(fresh)
 
-    first = queue_cells(fresh, *CELLS, *QUICK)
+    first = queue_configurations(fresh, *CONFIGURATIONS, *QUICK)
     assert "0 finished, 0 waiting or running in the queue, 2 to queue" in first
     assert "train.epochs 1 (paper: 300)" in first
     assert "RTX 2080" in first
     assert workspace_of(fresh) == before
 
-    assert "2 waiting or running in the queue, 0 to queue" in queue_cells(fresh, *CELLS, *QUICK)
-    # Other settings are other experiments, also of the same cell.
-    other = queue_cells(fresh, *CELLS[:2], "-S", "train.epochs=2", "--dry-run")
+    assert "2 waiting or running in the queue, 0 to queue" in queue_configurations(fresh, *CONFIGURATIONS, *QUICK)
+    # Other settings are other experiments, also of the same configuration.
+    other = queue_configurations(fresh, *CONFIGURATIONS[:2], "-S", "train.epochs=2", "--dry-run")
     assert "table3-modified-unet-2" in other
 
     status = run_queue(fresh, 2)
@@ -62,20 +62,24 @@ def test_cells_are_queued_and_run_once(fresh: Project) -> None:
         fresh.run("dvc", "exp", "list", "--name-only").split()
     )
 
-    after = queue_cells(fresh, *CELLS, *QUICK)
+    after = queue_configurations(fresh, *CONFIGURATIONS, *QUICK)
     assert "2 finished, 0 waiting or running in the queue, 0 to queue" in after
-    assert "Table 4" not in queue_cells(fresh, *CELLS, *QUICK[2:], "-S", "train.epochs=2", "--dry-run")
-    assert "2 finished" in queue_cells(fresh, *CELLS, *QUICK, "-S", "train.num_workers=1", "--dry-run")
+    assert "Table 4" not in queue_configurations(
+        fresh, *CONFIGURATIONS, *QUICK[2:], "-S", "train.epochs=2", "--dry-run"
+    )
+    assert "2 finished" in queue_configurations(
+        fresh, *CONFIGURATIONS, *QUICK, "-S", "train.num_workers=1", "--dry-run"
+    )
     assert workspace_of(fresh) == before
 
 
 def test_nothing_is_queued_by_mistake(fresh: Project) -> None:
     before = workspace_of(fresh)
-    assert "unknown key train.epoch; did you mean train.epochs?" in queue_cells(
-        fresh, *CELLS, "-S", "train.epoch=1", fails=True
+    assert "unknown key train.epoch; did you mean train.epochs?" in queue_configurations(
+        fresh, *CONFIGURATIONS, "-S", "train.epoch=1", fails=True
     )
-    assert "say --yes" in queue_cells(fresh, "--grid", "-S", "model.width=null", fails=True)
-    assert "0 finished, 0 waiting or running in the queue, 10 to queue" in queue_cells(
+    assert "say --yes" in queue_configurations(fresh, "--grid", "-S", "model.width=null", fails=True)
+    assert "0 finished, 0 waiting or running in the queue, 10 to queue" in queue_configurations(
         fresh, "--table3", "-S", "model.width=null", "--dry-run"
     )
     assert "table3-" not in fresh.run("dvc", "queue", "status")

@@ -1,4 +1,4 @@
-"""`crackseg paper report` on a project in which one cell was trained for real."""
+"""`crackseg paper report` on a project in which one configuration was trained for real."""
 
 from pathlib import Path
 
@@ -14,13 +14,13 @@ from crackseg.experiments.paper.examples import predict_examples
 from crackseg.tracking.store import Store
 from tests.pipeline.conftest import Project
 
-CELL = {"model": {"architecture": "modified_unet", "width": 4}, "optimizer": {"lr": 0.0001}}
+CONFIGURATION = {"model": {"architecture": "modified_unet", "width": 4}, "optimizer": {"lr": 0.0001}}
 
 
 @pytest.mark.slow
 def test_a_report_of_a_trained_cell(fresh: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    fresh.set_params(CELL)
+    fresh.set_params(CONFIGURATION)
     fresh.commit("A cell of Table 3, small")
     fresh.run("dvc", "repro")
     fresh.commit("Results")
@@ -55,7 +55,7 @@ def test_a_report_of_a_trained_cell(fresh: Project, tmp_path: Path, monkeypatch:
     assert fresh.run("git", "status", "--porcelain") == ""
     fresh.run("dvc", "plots", "diff", "HEAD", "-o", str(tmp_path / "diff"))
 
-    # Each report is a run of its own, and none is taken for a cell.
+    # Each report is a run of its own, and none is taken for a configuration.
     assert "1 of 10 cells" in fresh.run("crackseg", "paper", "report", "--no-timing")
     store = Store(fresh.folder)
     reports = [run for run in store.finished_runs() if run.name == "paper-report"]

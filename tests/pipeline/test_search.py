@@ -307,5 +307,5 @@ def test_four_workers_on_postgresql_lose_and_double_nothing(
     assert [trial.user_attrs["error"] for trial in trials if trial.state.name == "FAIL"] == []
     check_agreement(fresh, "team", trials)
     assert max(trial.user_attrs["attempts"] for trial in trials) == 2
-    cells = [trial.user_attrs["cell"] for trial in trials if "cell" in trial.user_attrs]
-    assert len(cells) == len(set(cells)) == 4
+    configurations = [trial.user_attrs["cell"] for trial in trials if "cell" in trial.user_attrs]
+    assert len(configurations) == len(set(configurations)) == 4

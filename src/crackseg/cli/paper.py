@@ -43,7 +43,7 @@ def paper_queue(
     dry_run: bool,
     yes: bool,
 ) -> None:
-    """Put cells of the paper into DVC's queue; finished ones and those that wait already are left out.
+    """Put configurations of the paper into DVC's queue; finished ones and those that wait already are left out.
 
     \b
     crackseg paper queue --table3                        then: dvc queue start
@@ -51,21 +51,21 @@ def paper_queue(
     crackseg paper queue --table3 -S train.epochs=2      a trial of the machinery
     """
     from crackseg.errors import CracksegError
-    from crackseg.experiments.paper.configurations import choose_cells
-    from crackseg.experiments.paper.queue import describe_plan, make_plan, queue_cells
+    from crackseg.experiments.paper.configurations import choose_configurations
+    from crackseg.experiments.paper.queue import describe_plan, make_plan, queue_configurations
     from crackseg.params import parse_setting
 
-    cells = choose_cells(table3=table3, grid=grid, names=names)
+    configurations = choose_configurations(table3=table3, grid=grid, names=names)
     overrides = dict(parse_setting(text) for text in settings)
-    plan = make_plan(project.root, project.store, cells, overrides)
-    click.echo(describe_plan(plan, list_cells=dry_run or not grid))
+    plan = make_plan(project.root, project.store, configurations, overrides)
+    click.echo(describe_plan(plan, list_configurations=dry_run or not grid))
     if dry_run or not plan.to_queue:
         return
     if grid and not yes:
         if not sys.stdin.isatty():
             raise CracksegError(f"nobody to ask whether to queue {len(plan.to_queue)} experiments; say --yes")
         click.confirm(f"Queue {len(plan.to_queue)} experiments?", abort=True)
-    for name in queue_cells(project.root, plan):
+    for name in queue_configurations(project.root, plan):
         click.echo(f"queued {name}")
     click.echo("Start with `dvc queue start`, look with `dvc queue status`, compare with `crackseg ui`.")
 
@@ -80,7 +80,7 @@ def paper_queue(
 @click.option("--repeats", default=5, show_default=True, type=click.IntRange(1), help="Measurements of each.")
 @with_project
 def paper_report(project: Project, architectures: str | None, no_timing: bool, repeats: int) -> None:
-    """Put the finished cells beside the paper's figures: Tables 3 and 4, Figures 3 and 4.
+    """Put the finished configurations beside the paper's figures: Tables 3 and 4, Figures 3 and 4.
 
     Writes outputs/paper, which `dvc plots show` shows too, and makes a new run `paper-report` on each call.
 

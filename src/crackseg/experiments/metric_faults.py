@@ -1,6 +1,6 @@
-"""What each score is blind to, measured: made-up predictions of known faults, scored; and what resizing does to truth.
+"""Score artificial predictions with known faults under each protocol, and measure how resizing changes ground truth.
 
-Stands beside the evaluation; `crackseg explain-scores` makes docs/why-three-protocols.md's figures and tables with it.
+`crackseg explain-scores` makes the figures and tables of docs/why-three-protocols.md with it.
 
 Shape legend: H rows, W columns.
 """
@@ -42,14 +42,14 @@ _NO_LINES = LineCounts(0, 0, 0, 0, 0, 0)
 
 
 class Overlay(NamedTuple):
-    """A prediction over its truth; bool (H, W) each."""
+    """A prediction and its ground truth; bool (H, W) each."""
 
     crack_mask: np.ndarray
     mask: np.ndarray
 
 
 def draw_procedural_masks() -> Iterator[np.ndarray]:
-    """Draw the truth of twenty procedural scenes in the look of CrackTree260; uint8 (600, 800) of {0, 1}."""
+    """Draw the ground truth of twenty procedural scenes in the look of CrackTree260; uint8 (600, 800) of {0, 1}."""
     for seed in range(NUM_SCENES):
         yield render_scene("CrackTree260", seed, size=SCENE_SIZE_PX).mask
 
@@ -58,8 +58,8 @@ def read_masks(folders: Sequence[Path], *, crack_values: tuple[CrackValue, ...] 
     """Read all ground truth in these folders, in any format that can be imported.
 
     Args:
-        folders: each holds masks; other files in it are passed over.
-        crack_values: mask values that mean crack, where that is not plain.
+        folders: each holds masks; other files in it are skipped.
+        crack_values: mask values that mean crack, if they are ambiguous.
     Returns:
         uint8 (H, W) of {0, 1} each.
     Raises:
@@ -91,7 +91,7 @@ def make_cases(mask_HW: np.ndarray, *, seed: int = 0) -> dict[str, np.ndarray]:
     """Make predictions whose faults are known.
 
     Args:
-        mask_HW: truth, uint8 (H, W) of {0, 1}, lines of one pixel.
+        mask_HW: ground truth, uint8 (H, W) of {0, 1}, lines of one pixel.
         seed: of the places of gaps and specks.
     Returns:
         bool (H, W) by name, the same names for every mask: ``exact``; ``shifted N px`` (downwards); ``N px thick``;
@@ -121,12 +121,12 @@ def score_cases(masks: Iterable[np.ndarray], *, tolerance_px: int = 2, line_tole
     """Score every case of :func:`make_cases` over all masks, pixels pooled.
 
     Args:
-        masks: truth, uint8 (H, W) of {0, 1} each; sizes may differ.
+        masks: ground truth, uint8 (H, W) of {0, 1} each; sizes may differ.
         tolerance_px: of the three protocols.
         line_tolerance_px: of centre-line IoU.
     Returns:
         A row for each case: ``case``; F under ``paper``, ``symmetric`` and ``strict``; ``centerline_iou``;
-        ``continuity``, pieces for each piece of the truth.
+        ``continuity``, connected components for each component of the ground truth.
     Raises:
         CracksegError: no masks, or a mask that is none.
     """
@@ -148,19 +148,19 @@ def score_cases(masks: Iterable[np.ndarray], *, tolerance_px: int = 2, line_tole
 def measure_resizing(
     masks: Iterable[np.ndarray], *, size_px: int = 512, tolerance_px: int = 2, line_tolerance_px: int = 4
 ) -> pd.DataFrame:
-    """Measure what resizing does to truth that shrinks to a square, and how a perfect prediction fares.
+    """Measure how shrinking to a square changes ground truth, and the scores of a perfect prediction.
 
-    The perfect prediction is the full-size truth itself, every pixel moved to its place in the square (which is what
+    The perfect prediction is the full-size ground truth, every pixel moved to its place in the square (which is what
     ``line`` does): an unbroken line where the crack is.
 
     Args:
-        masks: truth at full size, uint8 (H, W) of {0, 1}; those that are no larger than the square are left out.
+        masks: ground truth at full size, uint8 (H, W) of {0, 1}; those that are no larger than the square are left out.
         size_px: side of the square.
         tolerance_px, line_tolerance_px: as for :func:`score_cases`.
     Returns:
         A row for each of ``RESIZINGS`` (:func:`shrink`), none if no mask shrinks: ``masks``; ``pixels_before``,
-        ``pixels_after``; ``kept``, pixels for each pixel of the moved line (where several at full size may share
-        one); ``pieces_before``, ``pieces_after``; and of the perfect prediction against this truth F under the
+        ``pixels_after``; ``kept``, pixels for each pixel of the moved line (where several at full size may become
+        one); ``pieces_before``, ``pieces_after``; and of the perfect prediction against this ground truth F under the
         three protocols, ``centerline_iou`` and ``continuity``.
     """
     shrinking = [mask for mask in masks if _shrinks(mask, size_px)]
@@ -190,7 +190,7 @@ def measure_resizing(
 
 
 def shrink(mask_HW: np.ndarray, size_px: int, method: str) -> np.ndarray:
-    """Resize truth to a square, as the pipeline does for ``data.resize: square``; uint8 of {0, 1}.
+    """Resize ground truth to a square, as the pipeline does for ``data.resize: square``; uint8 of {0, 1}.
 
     Args:
         mask_HW: uint8 (H, W) of {0, 1}.
@@ -233,16 +233,16 @@ def format_weak_points(
     """Write both tables as Markdown."""
     said = ", ".join(f"{name} {value}" for name, value in settings.items())
     tables = [format_markdown(table) for table in (cases, resizing) if len(table)]
-    return "\n".join([f"Truth: {source}. Settings: {said}.\n", *tables])
+    return "\n".join([f"Ground truth: {source}. Settings: {said}.\n", *tables])
 
 
 def describe_masks(masks: Sequence[np.ndarray]) -> str:
-    """Say how many masks, how much of them is crack, and how wide their lines are, since the cases suppose 1 px."""
+    """Say how many masks, the fraction of crack pixels, and the width of their lines, since the cases assume 1 px."""
     num_pixels = sum(int(mask.sum()) for mask in masks)
     lines = sum((count_lines(mask, mask) for mask in masks), _NO_LINES)
     share = num_pixels / sum(mask.size for mask in masks)
     width_px = num_pixels / (lines.truth or 1)
-    pieces = f"in {lines.truth_pieces} pieces {width_px:.2f} px wide"
+    pieces = f"in {lines.truth_pieces} connected components {width_px:.2f} px wide"
     return f"{count_of(len(masks), 'mask')}, {share:.2%} of the pixels crack, {pieces}"
 
 
@@ -253,7 +253,7 @@ def _count_mask(crack_mask_HW: np.ndarray, mask_HW: np.ndarray, tolerance_px: in
 
 
 def _f_scores(scores: ScoreAccumulator) -> dict[str, float]:
-    """F of the masks themselves: at threshold 1, since at 0 every pixel is predicted, which may have the better F."""
+    """Return F of the masks, at threshold 1: at 0 every pixel is predicted, which may have a higher F."""
     result = scores.result()
     return {protocol: float(getattr(result, protocol).curve.f[1]) for protocol in PROTOCOLS}
 
@@ -284,7 +284,7 @@ def _choose_detail(masks: Sequence[np.ndarray], side_px: int) -> tuple[np.ndarra
 
 
 def _frame_middle(mask_HW: np.ndarray, side_px: int) -> tuple[slice, slice]:
-    """The rows and columns around the crack pixel that has half of all crack pixels on its left."""
+    """Return the rows and columns around the crack pixel that has half of all crack pixels on its left."""
     pixels = np.argwhere(mask_HW)
     middle = pixels[np.argsort(pixels[:, 1], kind="stable")][len(pixels) // 2]
     top, left = np.clip(middle - side_px // 2, 0, np.maximum(np.array(mask_HW.shape) - side_px, 0)).tolist()

@@ -1,6 +1,6 @@
-"""All post-processing methods on the same saved maps: scores, pieces, time, and a detail to look at.
+"""Compare all post-processing methods on the same saved maps: scores, connected components, time and examples.
 
-Stands beside the evaluation; `crackseg compare-postprocessing` makes docs/post-processing.md's figures with it.
+`crackseg compare-postprocessing` makes the figures of docs/post-processing.md with it.
 
 Shape legend: H rows, W columns.
 """
@@ -30,11 +30,11 @@ from crackseg.params import EvaluateParams, PostprocessParams
 from crackseg.progress import progress
 
 _DETAIL_PX = 128
-PIECE_THRESHOLDS = np.arange(1, 20) / 20  # where continuity is followed, on stretched maps
+PIECE_THRESHOLDS = np.arange(1, 20) / 20  # at which continuity is measured, on stretched maps
 
 
 class MapFiles(NamedTuple):
-    """A saved map with its truth, and the region of interest where there is one."""
+    """A saved map with its ground truth, and the region of interest if there is one."""
 
     map_path: Path
     mask_path: Path
@@ -42,16 +42,16 @@ class MapFiles(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """What :func:`compare_methods` found.
+    """Result of :func:`compare_methods`.
 
     Attributes:
         table: a row for each variant: ``method``, ``min_length_px``; ODS under ``paper``, ``symmetric`` (with
             precision, recall and ``threshold``) and ``strict``; at that threshold ``centerline_iou``, ``pieces``,
-            of these ``pieces_on_cracks``, ``truth_pieces`` and ``continuity``, pieces for each true one; and
-            ``ms``, the median processor time for 512 x 512 pixels.
+            of these ``pieces_on_cracks``, ``truth_pieces`` and ``continuity``, predicted components for each true one;
+            and ``ms``, the median processor time for 512 x 512 pixels.
         continuity: ``method``, ``min_length_px``, ``threshold``, ``continuity`` and ``continuity_on_cracks``, of
             pieces with a pixel within the tolerance of the true line, at each of ``PIECE_THRESHOLDS``.
-        examples: a detail: ``map``, float (H, W) in [0, 1]; at its threshold each variant that keeps all pieces;
+        examples: a detail: ``map``, float (H, W) in [0, 1]; at its threshold each variant that keeps all components;
             ``truth``; and the others, as ``METHOD, from N px``; bool (H, W).
     """
 
@@ -61,10 +61,10 @@ class Comparison(NamedTuple):
 
 
 def find_maps(predictions_dir: Path, masks_dir: Path, rois_dir: Path | None = None) -> list[MapFiles]:
-    """Pair each map with its truth, and its region of interest, by stem; truth without a map is left out.
+    """Pair each map with its ground truth and region of interest, by stem; ground truth without a map is left out.
 
     Raises:
-        CracksegError: a folder holds none of the kind, a map has no truth, or two files one stem.
+        CracksegError: a folder holds none of the kind, a map has no ground truth, or two files one stem.
     """
     maps = list_by_stem(predictions_dir, MAP_EXTENSIONS)
     masks = list_by_stem(masks_dir, (*IMAGE_EXTENSIONS, ".mat"))
@@ -82,7 +82,7 @@ def find_maps(predictions_dir: Path, masks_dir: Path, rois_dir: Path | None = No
 def make_variants(
     *, min_length_px: int, low_ratio: float = 0.6, max_gap_px: int = 10, floor: float = 0.25
 ) -> list[PostprocessParams]:
-    """Each method with all pieces kept, then each with short ones dropped (not if ``min_length_px`` drops none)."""
+    """Make each method with all components, then each without short ones (not if ``min_length_px`` drops none)."""
     settings = {"low_ratio": low_ratio, "max_gap_px": max_gap_px, "floor": floor}
     lengths = (0, min_length_px) if min_length_px > 1 else (0,)
     return [
@@ -101,16 +101,16 @@ def compare_methods(
 ) -> Comparison:
     """Post-process every map in every way and score it.
 
-    Lines and pieces are counted at each variant's threshold of the symmetric ODS, an oracle like ODS itself, so that
-    all variants are looked at where they are best.
+    Lines and connected components are counted at each variant's threshold of the symmetric ODS, an oracle like
+    ODS itself, so that each variant is measured at its best.
 
     Args:
-        maps: what to read, at least one.
-        variants: post-processing settings; the detail to look at is where the first breaks cracks most.
+        maps: at least one.
+        variants: post-processing settings; the detail shown is where the first breaks cracks most.
         evaluate: tolerances, thresholds, and whether regions of interest count.
-        crack_values: mask values that mean crack, where that is not plain.
+        crack_values: mask values that mean crack, if they are ambiguous.
     Raises:
-        CracksegError: a file that cannot be read, a map of another size than its truth, or no crack at all.
+        CracksegError: a file that cannot be read, a map of another size than its ground truth, or no crack at all.
     """
     reader = MaskReader(crack_values)
     levels = np.arange(evaluate.num_thresholds) / (evaluate.num_thresholds - 1)
@@ -205,7 +205,7 @@ def _name(variant: PostprocessParams) -> dict[str, object]:
 
 
 def _count_pieces_near(crack_mask_HW: np.ndarray, near_truth_HW: np.ndarray) -> tuple[int, int]:
-    """Number of 8-connected pieces, and of those with a pixel near the truth."""
+    """Count the 8-connected components, and those with a pixel near the ground truth."""
     num_labels, piece_HW = cv2.connectedComponents(crack_mask_HW.astype(np.uint8), connectivity=8)
     return num_labels - 1, len(np.unique(piece_HW[crack_mask_HW & near_truth_HW]))
 
@@ -218,7 +218,7 @@ def _decode_levels(png: bytes) -> np.ndarray:
 
 
 def _find_most_broken(crack_mask_HW: np.ndarray, truth_HW: np.ndarray) -> tuple[float, tuple[slice, slice]]:
-    """The window in which most pieces of the prediction lie on the truth, and how many."""
+    """Find the window with most components of the prediction on the ground truth, and their number."""
     near_HW = cv2.dilate(truth_HW.astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
     found_HW = (crack_mask_HW & near_HW).astype(np.uint8)
     _, _, _, centres = cv2.connectedComponentsWithStats(found_HW, connectivity=8)

@@ -183,7 +183,7 @@ def test_command_writes_tables_and_pictures_of_all_folders(tmp_path: Path) -> No
         assert min(read_image(tmp_path / "out" / name).shape[:2]) > 400
     table = pd.read_csv(tmp_path / "out" / "weak_points.csv")
     assert table["case"].tolist() == list(make_cases(draw_truth(200, 160)))
-    assert "Truth: 2 masks" in (tmp_path / "out" / "weak_points.md").read_text()
+    assert "Ground truth: 2 masks" in (tmp_path / "out" / "weak_points.md").read_text()
     assert "| half missing, 5 px thick | 0." in output
 
 

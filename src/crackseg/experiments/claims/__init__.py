@@ -1,1 +1,1 @@
-"""Small models at equal budgets: which of the paper's claims hold."""
+"""Study of the paper's claims with small models at equal budgets."""

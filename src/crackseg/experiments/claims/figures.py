@@ -1,4 +1,4 @@
-"""Figures of a study: every seed a dot, since a mean of three hides more than it shows."""
+"""Figures of the study: one dot for each seed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def draw_losses(table: pd.DataFrame, path: Path, *, losses: Sequence[str], sourc
     """Draw ODS over the losses, a panel for each system.
 
     Args:
-        table: columns system, loss, ods; a row for each training.
+        table: columns system, loss, ods; a row for each training run.
         losses: in the order to show.
     """
     systems = list(dict.fromkeys(table["system"]))

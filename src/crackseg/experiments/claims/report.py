@@ -1,4 +1,4 @@
-"""What a study found, as a page: tables, figures, and which of the paper's claims held how often."""
+"""Write the page of the study: tables, figures, and how often each of the paper's claims held."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ _FIGURES = {
 def import_photographs(
     root: Path, photographs: Path | None, name: str, crack_values: tuple[CrackValue, ...] | None
 ) -> tuple[Path, str]:
-    """Say where the study's images are: the user's, imported beside ``data/``, or the training dataset.
+    """Return where the study's images are: the user's, imported next to ``data/``, or the training dataset.
 
     Returns:
-        (data_dir, dataset), as the rest of the code takes them.
+        (data_dir, dataset).
     Raises:
         CracksegError: the photographs cannot be imported; see ``crackseg data import``.
     """
@@ -59,9 +59,9 @@ def write_study(root: Path, table: pd.DataFrame, data_dir: Path, dataset: str, o
     """Write ``study.md``, ``study.csv`` and the figures into ``out_dir``, and log them to the study's run.
 
     Args:
-        table: what ``run_study`` returned.
+        table: from ``run_study``.
     Returns:
-        What to tell the user.
+        Text for the user.
     """
     images_dir = out_dir / "images"
     source = data_source(data_dir, dataset)
@@ -83,7 +83,7 @@ def write_study(root: Path, table: pd.DataFrame, data_dir: Path, dataset: str, o
 
 
 def summarise(table: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
-    """Mean and population standard deviation over the seeds, in the table's order.
+    """Compute mean and population standard deviation over the seeds, in the table's order.
 
     Returns:
         Indexed by ``keys``; columns (figure, ``mean`` or ``std``), and (``seeds``, ``count``).
@@ -98,7 +98,7 @@ def summarise(table: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
 
 
 def _judge_losses(table: pd.DataFrame) -> list[str]:
-    """The claims about losses, counted over systems and over seeds."""
+    """Judge the claims about losses, counted over systems and over seeds."""
     ods = table.pivot_table(index=["system", "seed"], columns="loss", values="ods", sort=False)
     focal = [loss for loss in LOSSES if loss != "bce"]
     means = ods.groupby(level="system", sort=False).mean()
@@ -134,7 +134,7 @@ def _judge_inits(table: pd.DataFrame) -> list[str]:
 
 
 def _format_table(table: pd.DataFrame, key: str, names: Sequence[str]) -> str:
-    """Markdown: a row for each system and ``key``, the best mean ODS of a system in bold."""
+    """Write a Markdown table: a row for each system and ``key``, the best mean ODS of a system in bold."""
     summary = summarise(table, ["system", key, *(["loss"] if key == "init" else [])])
     best = summary[("ods", "mean")].groupby(level="system").transform("max")
     head = [*names, *_FIGURES.values(), "seeds"]

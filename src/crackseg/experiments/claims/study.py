@@ -1,7 +1,7 @@
-"""What holds of the paper's claims with small models on a CPU: every cell on the same budget, with several seeds.
+"""Study of the paper's claims with small models on a CPU: same budget for every configuration, several seeds.
 
-The paper's own cells need a GPU for days. This grid asks the same questions of small networks, in about an hour on
-two cores: does cross-entropy fail, is γ = 2 the best, do random weights beat pretrained ones?
+The paper's own configurations need a GPU for days. This grid asks the same questions of small networks, in about an
+hour on two cores: does cross-entropy fail, is γ = 2 the best, do random weights beat pretrained ones?
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from crackseg.params import Params, change_params, load_params
 from crackseg.progress import progress
 from crackseg.tracking.store import Store
 
-# Small enough that sixty trainings fit into an hour on two cores, also without bfloat16. U-Net and Modified U-Net are
-# one architecture in two widths (docs/models.md), DeepCrack is an eighth as wide as published.
+# Small enough that sixty training runs fit into an hour on two cores, also without bfloat16. U-Net and Modified U-Net
+# are one architecture in two widths (docs/models.md), DeepCrack is an eighth as wide as published.
 SYSTEMS: dict[str, dict[str, Any]] = {
     "unet": {"model.architecture": "unet", "model.width": 8},
     "modified_unet": {"model.architecture": "modified_unet", "model.width": 16},
@@ -42,7 +42,7 @@ SYSTEMS: dict[str, dict[str, Any]] = {
     },
 }
 PRETRAINED_SYSTEM = (
-    "deeplabv3plus"  # trained from random and from ImageNet's weights, and compared with itself alone
+    "deeplabv3plus"  # trained from random and from ImageNet's weights, and compared only with itself
 )
 LOSSES: dict[str, dict[str, Any]] = {
     "bce": {"loss.name": "bce"},
@@ -50,7 +50,7 @@ LOSSES: dict[str, dict[str, Any]] = {
     "focal γ=2": {"loss.name": "focal", "loss.gamma": 2.0},
     "focal γ=4": {"loss.name": "focal", "loss.gamma": 4.0},
 }
-# One for all, so that no system and no loss was given a learning rate of its own.
+# The same for all: no system and no loss has its own learning rate.
 BUDGET: dict[str, Any] = {
     "optimizer.name": "adamw",
     "optimizer.lr": 0.003,
@@ -70,8 +70,8 @@ NUM_EPOCHS = 6
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
-    """One training of the study.
+class Configuration:
+    """One training run of the study.
 
     Attributes:
         system: a key of ``SYSTEMS``.
@@ -87,50 +87,52 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """E.g. ``unet-random-focal γ=2-0``, the run's name in MLflow."""
+        """Name of the run in MLflow, e.g. ``unet-random-focal γ=2-0``."""
         return f"{self.system}-{self.init}-{self.loss}-{self.seed}"
 
     def params(self, base: Params, dataset: str, patches_per_image: int) -> Params:
-        """The settings of this cell."""
+        """Return the settings of this configuration."""
         changes = {"data.train_dataset": dataset, "model.init": self.init, "train.seed": self.seed}
         changes |= {"train.epochs": NUM_EPOCHS, "train.patches_per_image": patches_per_image}
         return change_params(base, BUDGET | SYSTEMS[self.system] | LOSSES[self.loss] | changes, source="study")
 
 
-def list_cells(*, num_seeds: int, pretrained: bool) -> list[Cell]:
-    """All cells, seed by seed, so that a study that is stopped early is complete for its first seeds.
+def list_configurations(*, num_seeds: int, pretrained: bool) -> list[Configuration]:
+    """List all configurations, seed by seed, so that a study that is stopped early is complete for its first seeds.
 
     Args:
-        num_seeds: 0, 1, … of each cell.
+        num_seeds: 0, 1, … of each configuration.
         pretrained: with the comparison of ImageNet's weights against random ones.
     """
-    cells = []
+    configurations = []
     for seed in range(num_seeds):
-        cells += [
-            Cell(system, "random", loss, seed)
+        configurations += [
+            Configuration(system, "random", loss, seed)
             for system in SYSTEMS
             if system != PRETRAINED_SYSTEM
             for loss in LOSSES
         ]
         inits = ("random", "imagenet") if pretrained else ()
-        cells += [Cell(PRETRAINED_SYSTEM, init, loss, seed) for init in inits for loss in ("bce", "focal γ=2")]
-    return cells
+        configurations += [
+            Configuration(PRETRAINED_SYSTEM, init, loss, seed) for init in inits for loss in ("bce", "focal γ=2")
+        ]
+    return configurations
 
 
 def run_study(
     root: Path, data_dir: Path, dataset: str, *, num_seeds: int, pretrained: bool, jobs: int
 ) -> pd.DataFrame:
-    """Train all cells that are not finished, several at a time.
+    """Train all configurations that are not finished, several at a time.
 
     Args:
         root: the project folder.
         data_dir: holds ``dataset`` in the canonical layout.
-        num_seeds, pretrained: see :func:`list_cells`.
-        jobs: trainings at a time, each on its share of the processor's cores.
+        num_seeds, pretrained: see :func:`list_configurations`.
+        jobs: training runs at a time, each on its part of the processor's cores.
     Returns:
-        A row for each cell: its fields and its figures (see ``run_trial``).
+        A row for each configuration: its fields and its values (see ``run_trial``).
     Raises:
-        CracksegError: the dataset lacks training or validation images, or a training failed.
+        CracksegError: the dataset lacks training or validation images, or a training run failed.
     """
     store = Store(root)
     folder = store.home / "studies" / dataset
@@ -143,20 +145,20 @@ def run_study(
     patches = max(1, round(NUM_STEPS * BUDGET["train.batch_size"] / NUM_EPOCHS / counts["train"]))
     folders = {}
     waiting = []
-    cells = list_cells(num_seeds=num_seeds, pretrained=pretrained)
-    _check_pretrained_weights(cells, base, dataset)
-    for cell in cells:
-        params = cell.params(base, dataset, patches)
-        folders[cell] = folder / "trials" / trial_key(params, prepared_dir)
-        if read_result(folders[cell]) is None:
-            waiting.append((cell, params))
+    configurations = list_configurations(num_seeds=num_seeds, pretrained=pretrained)
+    _check_pretrained_weights(configurations, base, dataset)
+    for configuration in configurations:
+        params = configuration.params(base, dataset, patches)
+        folders[configuration] = folder / "trials" / trial_key(params, prepared_dir)
+        if read_result(folders[configuration]) is None:
+            waiting.append((configuration, params))
     parent, _ = store.continue_run(folder / "run.json", name=f"study-{dataset}")
     with store.record(parent) as recorder:
         recorder.set_tags({"study": dataset, "data.source": data_source(prepared_dir, dataset)})
         recorder.resume()
         tasks = [
-            (root, params, prepared_dir, folders[cell], cell.name, parent, _threads(jobs))
-            for cell, params in waiting
+            (root, params, prepared_dir, folders[configuration], configuration.name, parent, _threads(jobs))
+            for configuration, params in waiting
         ]
         with progress(None, "study", "run", total=len(folders), initial=len(folders) - len(tasks)) as bar:
             for _ in _run_all(tasks, jobs):
@@ -170,7 +172,7 @@ def run_study(
 
 
 def record_study(root: Path, dataset: str, paths: Sequence[Path]) -> None:
-    """Log the study's figures to its run."""
+    """Log the study's page and figures to its run."""
     store = Store(root)
     run_id, _ = store.continue_run(store.home / "studies" / dataset / "run.json")
     with store.record(run_id) as recorder:
@@ -178,13 +180,15 @@ def record_study(root: Path, dataset: str, paths: Sequence[Path]) -> None:
             recorder.log_file(path, "study")
 
 
-def _check_pretrained_weights(cells: Sequence[Cell], base: Params, dataset: str) -> None:
-    """Find out before the first hour of training, rather than after it, that they cannot be had."""
-    cell = next((cell for cell in cells if cell.init != "random"), None)
-    if cell is None:
+def _check_pretrained_weights(configurations: Sequence[Configuration], base: Params, dataset: str) -> None:
+    """Check before the first hour of training that pretrained weights can be loaded."""
+    configuration = next(
+        (configuration for configuration in configurations if configuration.init != "random"), None
+    )
+    if configuration is None:
         return
     try:
-        build_model(**dict(cell.params(base, dataset, 1).model))
+        build_model(**dict(configuration.params(base, dataset, 1).model))
     except CracksegError as error:
         raise CracksegError(f"{error}\n  or leave the comparison out: --no-pretrained") from error
 
@@ -207,8 +211,8 @@ def _run_all(tasks: list[tuple], jobs: int) -> Iterator[None]:
                 yield
         except BrokenProcessPool as error:
             raise CracksegError(
-                "a process of the study was killed; most likely the machine ran out of memory. The same command goes "
-                "on with what is left; fewer --jobs need less"
+                "a process of the study was killed; most likely the machine ran out of memory. The same command "
+                "resumes; fewer --jobs need less"
             ) from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)

@@ -1,1 +1,1 @@
-"""`crackseg compare`: what differs between runs, and whether the difference in score is more than chance."""
+"""`crackseg compare`: differences of settings and scores between runs, with confidence intervals."""

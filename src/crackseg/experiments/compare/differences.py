@@ -1,4 +1,4 @@
-"""What differs between runs: settings, scores with paired intervals, single images. The first run is the reference."""
+"""Differences between runs: settings, scores with paired intervals, single images. The first run is the reference."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pandas as pd
 
 from crackseg.evaluation.bootstrap import Difference, Metric, compare_ois, compare_paired
 from crackseg.experiments.compare.resolve_runs import ComparedRun
-from crackseg.experiments.compare.run_artifacts import Evidence
+from crackseg.experiments.compare.run_artifacts import RunArtifacts
 from crackseg.lineage import keys_behind
 from crackseg.params.effects import COUNTING
 from crackseg.progress import progress
@@ -26,7 +26,7 @@ class ScoreRow:
     Attributes:
         metric: as MLflow names it, e.g. ``CRKWH100/strict/ods``.
         values: of each run; None where it was not recorded.
-        differences: of each run to the first, with interval; None for the first, and where there is none.
+        differences: of each run to the first, with interval; None for the first, and if there is none.
     """
 
     metric: str
@@ -35,7 +35,7 @@ class ScoreRow:
 
 
 def find_differing(runs: Sequence[ComparedRun]) -> dict[str, tuple[str, ...]]:
-    """Parameters, then tags, that are not the same in all runs; ``–`` where a run has not recorded one."""
+    """Find parameters, then tags, that are not the same in all runs; ``–`` where a run has not recorded one."""
     rows: dict[str, tuple[str, ...]] = {}
     keys = sorted({key for run in runs for key in run.params})
     for key, values in [(key, tuple(run.params.get(key, "–") for run in runs)) for key in keys] + [
@@ -47,14 +47,14 @@ def find_differing(runs: Sequence[ComparedRun]) -> dict[str, tuple[str, ...]]:
 
 
 def explain_incomparable(reference: ComparedRun, other: ComparedRun, dataset: str) -> str | None:
-    """Why two runs' scores on a dataset must not be set against each other; None if they may be."""
+    """Return the reason why two runs' scores on a dataset cannot be compared; None if they can."""
     former, new = (run.images.get(dataset) for run in (reference, other))
     if former is None or new is None:
         silent = " and ".join(run.label for run in (reference, other) if dataset not in run.images)
         return f"which images and data version were scored is not recorded of {silent}"
     if former != new:
         return f"scored on other images or another data version ({_shorten(former)} / {_shorten(new)})"
-    # What a model did to its maps (postprocess, predict) is what is compared.
+    # Settings of postprocess and predict belong to what is compared.
     changed = [key for key in sorted(keys_behind(COUNTING)) if reference.params.get(key) != other.params.get(key)]
     if changed:
         values = (f"{key} {reference.params.get(key, '–')} / {other.params.get(key, '–')}" for key in changed)
@@ -63,19 +63,19 @@ def explain_incomparable(reference: ComparedRun, other: ComparedRun, dataset: st
 
 
 def compare_scores(
-    runs: Sequence[ComparedRun], evidence: Sequence[Evidence], *, num_resamples: int
+    runs: Sequence[ComparedRun], artifacts: Sequence[RunArtifacts], *, num_resamples: int
 ) -> tuple[list[ScoreRow], list[str]]:
     """Compare each run with the first, dataset by dataset, by a paired bootstrap over the images.
 
     Returns:
-        Rows for every dataset that any run was scored on, then for their mean; and why intervals are missing.
+        Rows for every dataset that any run was scored on, then for their mean; and the reasons for missing intervals.
     """
     datasets = list(dict.fromkeys(name for run in runs for name in run.datasets))
     remarks: list[str] = []
     found: dict[tuple[str, int], Difference] = {}  # by metric and run
     with progress(None, "bootstrap", "run", total=len(runs) - 1) as bar:
         for i, other in enumerate(runs[1:], start=1):
-            pair = _Pair(runs[0], other, evidence[0], evidence[i])
+            pair = _Pair(runs[0], other, artifacts[0], artifacts[i])
             compared, reasons = pair.split(datasets)
             remarks += reasons
             differences = pair.bootstrap_tables(datasets, num_resamples) | pair.bootstrap(compared, num_resamples)
@@ -93,8 +93,8 @@ def compare_scores(
     return rows, remarks
 
 
-def rank_images(runs: Sequence[ComparedRun], evidence: Sequence[Evidence], dataset: str) -> pd.DataFrame:
-    """The images of a dataset by how much the runs differ on them, most first.
+def rank_images(runs: Sequence[ComparedRun], artifacts: Sequence[RunArtifacts], dataset: str) -> pd.DataFrame:
+    """Rank the images of a dataset by how much the runs differ on them, largest difference first.
 
     Each image counts by its best F under the paper's protocol; images without a crack have none and are left out.
 
@@ -104,7 +104,7 @@ def rank_images(runs: Sequence[ComparedRun], evidence: Sequence[Evidence], datas
     """
     columns: dict[str, pd.Series] = {}
     first: ComparedRun | None = None
-    for run, of_run in zip(runs, evidence, strict=True):
+    for run, of_run in zip(runs, artifacts, strict=True):
         if dataset not in of_run.images or (first and explain_incomparable(first, run, dataset)):
             continue
         first = first or run
@@ -121,11 +121,11 @@ def rank_images(runs: Sequence[ComparedRun], evidence: Sequence[Evidence], datas
 class _Pair:
     reference: ComparedRun
     other: ComparedRun
-    of_reference: Evidence
-    of_other: Evidence
+    of_reference: RunArtifacts
+    of_other: RunArtifacts
 
     def split(self, datasets: Sequence[str]) -> tuple[list[str], list[str]]:
-        """The datasets to bootstrap, and why the others are not."""
+        """Return the datasets to bootstrap, and the reasons why the others are left out."""
         compared, reasons = [], []
         who = f"{self.other.label} against {self.reference.label}"
         for dataset in datasets:
@@ -143,12 +143,12 @@ class _Pair:
                     compared.append(dataset)
                 else:
                     reasons.append(
-                        f"{who}, {dataset}: no interval, the counts are of other images or another truth"
+                        f"{who}, {dataset}: no interval, the counts are of other images or another ground truth"
                     )
         return compared, reasons
 
     def bootstrap(self, datasets: Sequence[str], num_resamples: int) -> dict[str, Difference]:
-        """Differences by metric, ``mean`` over these datasets among them."""
+        """Compute differences by metric, also of the ``mean`` over these datasets."""
         found: dict[str, Difference] = {}
         if not datasets:
             return found
@@ -167,7 +167,7 @@ class _Pair:
         return found
 
     def bootstrap_tables(self, datasets: Sequence[str], num_resamples: int) -> dict[str, Difference]:
-        """What the tables of images alone allow: OIS under the paper's protocol."""
+        """Compute the differences that the tables of images allow: OIS under the paper's protocol."""
         found: dict[str, Difference] = {}
         for dataset in datasets:
             if explain_incomparable(self.reference, self.other, dataset):
@@ -185,7 +185,7 @@ class _Pair:
 
 
 def _value(run: ComparedRun, key: str, dataset: str, datasets: Sequence[str]) -> float | None:
-    """A run's score; a mean is over the same datasets for all runs or it is none."""
+    """Return a run's score; a mean only if it is over the same datasets for all runs."""
     if dataset != "mean":
         return run.metrics.get(key, run.metrics.get(_name_in_trials(key)))
     if set(run.datasets) != set(datasets) or len(datasets) < 2:
@@ -196,7 +196,7 @@ def _value(run: ComparedRun, key: str, dataset: str, datasets: Sequence[str]) ->
 
 
 def _name_in_trials(key: str) -> str:
-    """Trials of a search record ``DATASET/strict_ods`` for ``DATASET/strict/ods``."""
+    """Return the name in trials of a search: ``DATASET/strict_ods`` for ``DATASET/strict/ods``."""
     dataset, _, figure = key.partition("/")
     return f"{dataset}/{figure.replace('/', '_')}"
 
@@ -207,7 +207,7 @@ def _shorten(images: str) -> str:
 
 
 def check_consistent(rows: Sequence[ScoreRow], runs: Sequence[ComparedRun]) -> list[str]:
-    """Say where a recorded score is not what its counts give: recorded by other code, or changed since."""
+    """List recorded scores that differ from their counts: recorded by other code, or changed since."""
     remarks = []
     for row in rows:
         for i, difference in enumerate(row.differences):

@@ -15,13 +15,13 @@ from crackseg.evaluation.plots import draw_pr_curves, thicken
 
 @dataclass(frozen=True, slots=True)
 class ImageRow:
-    """One image as every run sees it.
+    """One image with the maps of all runs.
 
     Attributes:
         stem: its name.
         photograph: uint8 (H, W, 3), RGB.
         mask: uint8 (H, W) of {0, 1}.
-        maps: of each run, float (H, W) stretched to [0, 1]; None where there is none to be had.
+        maps: of each run, float (H, W) stretched to [0, 1]; None where there is none.
         f: of each run, its best F on this image.
     """
 
@@ -39,7 +39,7 @@ def draw_curves(curves: Mapping[str, pd.DataFrame | None], path: Path, *, datase
 
 
 def draw_images(rows: Sequence[ImageRow], labels: Sequence[str], path: Path, *, title: str) -> None:
-    """Draw photograph, truth and each run's map side by side, a row for each image.
+    """Draw photograph, ground truth and each run's map side by side, a row for each image.
 
     Args:
         rows: at least one.
@@ -58,7 +58,7 @@ def draw_images(rows: Sequence[ImageRow], labels: Sequence[str], path: Path, *, 
         for axes, crack_map, f in zip(axes_of_row[2:], row.maps, row.f, strict=True):
             if crack_map is None:
                 axes.set_facecolor("0.92")
-                axes.text(0.5, 0.5, "no map to be had", transform=axes.transAxes, ha="center", color="0.4")
+                axes.text(0.5, 0.5, "no map", transform=axes.transAxes, ha="center", color="0.4")
                 axes.set_aspect(row.mask.shape[0] / row.mask.shape[1])
             else:
                 axes.imshow(crack_map, cmap="jet", vmin=0, vmax=1)

@@ -1,4 +1,4 @@
-"""A comparison as text: Markdown that reads well in a terminal too, and JSON."""
+"""Write a comparison as Markdown, also readable in a terminal, and as JSON."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LONGEST = 40  # characters of a parameter's value
 _SHOWN_IMAGES = 5
 
 
-def format_page(
+def format_comparison(
     runs: Sequence[ComparedRun],
     differing: Mapping[str, tuple[str, ...]],
     rows: Sequence[ScoreRow],
@@ -32,21 +32,21 @@ def format_page(
         differing: settings that differ, each run's value.
         rows: scores.
         images: by dataset, images by how much the runs differ on them.
-        remarks: what is missing, and why.
-        figures: file names of pictures beside the page.
+        remarks: what is missing, with the reason.
+        figures: file names of pictures next to the page.
     """
     labels = [run.label for run in runs]
     parts = [f"# {' · '.join(labels)}", _table(["run", "run id"], [[run.label, run.run_id] for run in runs])]
     parts.append("## What differs")
-    # Of keys that another version had nothing is known, and tags are no settings.
+    # Keys of another version are unknown, and tags are no settings.
     idle = differing.keys() & ANSWERS.keys() - keys_behind(RESULTS)
     rows_of = {key: [key, *(_cut(value) for value in values)] for key, values in differing.items()}
     if counting := [row for key, row in rows_of.items() if key not in idle]:
         parts.append(_table(["setting", *labels], counting))
     else:
-        parts.append("No recorded setting that scores follow from." if idle else "No recorded setting.")
+        parts.append("No recorded setting that scores depend on." if idle else "No recorded setting.")
     if idle:
-        parts.append("Also, but no score follows from it, up to rounding:")
+        parts.append("Also, without effect on scores except for rounding:")
         parts.append(_table(["setting", *labels], [row for key, row in rows_of.items() if key in idle]))
     parts.append("## Scores")
     scores = [
@@ -83,7 +83,7 @@ def to_json(
     images: Mapping[str, pd.DataFrame],
     remarks: Sequence[str],
 ) -> dict[str, Any]:
-    """The same for programs; lists are in the order of the runs."""
+    """Return the comparison for programs; lists are in the order of the runs."""
     return {
         "runs": [{"label": run.label, "run_id": run.run_id} for run in runs],
         "differing": {key: list(values) for key, values in differing.items()},
@@ -117,7 +117,7 @@ def _cut(value: str) -> str:
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table whose columns stand below each other."""
+    """Write a Markdown table with aligned columns."""
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
     lines = [header, ["-" * width for width in widths], *rows]
     return "\n".join(

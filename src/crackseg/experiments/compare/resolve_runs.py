@@ -1,4 +1,4 @@
-"""Which runs are meant: run ids, versions of a registered model, names of DVC experiments or of runs."""
+"""Resolve run ids, versions of a registered model, and names of DVC experiments or runs to runs."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class ComparedRun:
     """A run with scores.
 
     Attributes:
-        label: what figures and tables call it.
+        label: its name in figures and tables.
         run_id: in MLflow.
         params: flat, as recorded.
         tags: as recorded.
         metrics: the last value of each.
-        images: by dataset, which images were scored: ``SPLIT DIGEST``; without those of which that was not recorded.
+        images: by dataset, the images that were scored: ``SPLIT DIGEST``; without datasets where that was not recorded.
     """
 
     label: str
@@ -51,20 +51,20 @@ class ComparedRun:
 
 
 def find_runs(store: Store, words: Sequence[str], model_name: str) -> tuple[list[ComparedRun], list[str]]:
-    """Find what the words mean.
+    """Find the runs that the words name.
 
     Args:
-        store: where to look.
+        store: is searched.
         words: of the user; digits alone are a version, 32 hexadecimal digits a run, anything else that is no
             ``models:/`` or ``runs:/`` address is a name.
         model_name: the registered model of bare version numbers.
     Returns:
-        The runs in the order of the words, each with a label of its own, and remarks.
+        The runs in the order of the words, each with its own label, and remarks.
     Raises:
         CracksegError: fewer than two runs, one twice, one that is not there, or one without scores.
     """
     if len(words) < 2:
-        raise CracksegError(f"{' '.join(words) or 'no run'}: one compares at least two runs; {_HOW}")
+        raise CracksegError(f"{' '.join(words) or 'no run'}: a comparison needs at least two runs; {_HOW}")
     remarks: list[str] = []
     found = [_find(store, word, model_name, remarks) for word in words]
     by_id: dict[str, str] = {}
@@ -82,14 +82,14 @@ def find_runs(store: Store, words: Sequence[str], model_name: str) -> tuple[list
         if not described.datasets:
             raise CracksegError(
                 f"run {described.label} ({described.run_id}) has no scores: expected metrics such as "
-                "CRKWH100/ods. It was not evaluated, or not to the end; finish it with "
+                "CRKWH100/ods. It was not evaluated completely; finish it with "
                 "`dvc repro`, or look at it in `crackseg ui`"
             )
     return runs, remarks
 
 
 def _find(store: Store, word: str, model_name: str, remarks: list[str]) -> tuple[str, Run]:
-    """What one word means, and what to call it."""
+    """Find the run that a word names, and its label."""
     if version := re.fullmatch(r"v?(\d+)", word):
         return _find_version(store, model_name, version[1], word, f"version {version[1]}")
     if address := re.fullmatch(r"(?:models:/([^/@]+))?(?:/(\d+)|@(.+))", word):
@@ -122,9 +122,9 @@ def _find_version(store: Store, name: str, number: str, word: str, label: str) -
 
 
 def _find_named(store: Store, name: str, remarks: list[str]) -> Run:
-    """The newest run of a name, of those with scores if there are any."""
+    """Find the newest run of a name, of those with scores if there are any."""
     named: dict[str, Run] = {}
-    if "'" not in name and '"' not in name:  # no name that crackseg or DVC gives
+    if "'" not in name and '"' not in name:  # names from crackseg or DVC have no quotes
         for key in ("tags.`dvc.exp_name`", "attributes.run_name"):
             for run in store.client.search_runs([store.experiment_id], f"{key} = '{name}'"):
                 named.setdefault(run.info.run_id, run)

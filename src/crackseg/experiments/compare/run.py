@@ -1,4 +1,4 @@
-"""Compare runs: find them, gather what is kept of them, write the page and its figures, log them."""
+"""Compare runs: find them, fetch their artifacts, write the comparison and its figures, log them."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from crackseg.experiments.compare.differences import (
     rank_images,
 )
 from crackseg.experiments.compare.figures import ImageRow, draw_curves, draw_images
-from crackseg.experiments.compare.markdown import format_page, to_json
+from crackseg.experiments.compare.markdown import format_comparison, to_json
 from crackseg.experiments.compare.resolve_runs import ComparedRun, find_runs
-from crackseg.experiments.compare.run_artifacts import Evidence, gather, restore_samples
+from crackseg.experiments.compare.run_artifacts import RunArtifacts, gather, restore_samples
 from crackseg.files import write_bytes
 from crackseg.params import load_params
 from crackseg.project import find_real_root
@@ -43,13 +43,13 @@ _PAGE, _JSON = "comparison.md", "comparison.json"
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What came out.
+    """Result of a comparison.
 
     Attributes:
         text: Markdown.
         content: the same for JSON.
         files: written files.
-        logged_run: id of the run that has them, if that was asked for.
+        logged_run: id of the run that has them, if it was requested.
     """
 
     text: str
@@ -73,7 +73,7 @@ def compare_runs(
         root: the project.
         words: run ids, versions or names (:func:`crackseg.experiments.compare.resolve_runs.find_runs`).
         out_dir: where page, JSON and figures go; None writes no files.
-        log: keep them in a new run of MLflow, too.
+        log: also log them to a new run in MLflow.
         num_images: of each dataset, how many images are drawn.
         num_resamples: of the bootstrap.
     Raises:
@@ -86,25 +86,25 @@ def compare_runs(
     with tempfile.TemporaryDirectory(prefix="crackseg-compare-") as folder:
         scratch = Path(folder)
         cache = _find_cache(root)
-        evidence = []
+        artifacts = []
         for i, run in enumerate(runs):
             (scratch / f"run-{i}").mkdir()
-            evidence.append(gather(store, run, cache, scratch / f"run-{i}"))
-        remarks += [said for of_run in evidence for said in of_run.missing]
-        rows, reasons = compare_scores(runs, evidence, num_resamples=num_resamples)
+            artifacts.append(gather(store, run, cache, scratch / f"run-{i}"))
+        remarks += [said for of_run in artifacts for said in of_run.missing]
+        rows, reasons = compare_scores(runs, artifacts, num_resamples=num_resamples)
         remarks += reasons + check_consistent(rows, runs)
         datasets = list(dict.fromkeys(name for run in runs for name in run.datasets))
-        ranked = {name: table for name in datasets if len(table := rank_images(runs, evidence, name))}
+        ranked = {name: table for name in datasets if len(table := rank_images(runs, artifacts, name))}
         differing = find_differing(runs)
         if out_dir is None and not log:
-            text = format_page(runs, differing, rows, ranked, remarks)
+            text = format_comparison(runs, differing, rows, ranked, remarks)
             return Comparison(text, to_json(runs, differing, rows, ranked, remarks), (), None)
         target = out_dir or scratch / "out"
-        figures = _draw_all_curves(runs, evidence, datasets, target)
+        figures = _draw_all_curves(runs, artifacts, datasets, target)
         for name, table in ranked.items():
-            if path := _draw_images(runs, evidence, name, table.head(num_images), target, scratch, remarks):
+            if path := _draw_images(runs, artifacts, name, table.head(num_images), target, scratch, remarks):
                 figures.append(path)
-        text = format_page(runs, differing, rows, ranked, remarks, [path.name for path in figures])
+        text = format_comparison(runs, differing, rows, ranked, remarks, [path.name for path in figures])
         content = to_json(runs, differing, rows, ranked, remarks)
         write_bytes(target / _PAGE, text.encode())
         write_bytes(target / _JSON, (json.dumps(content, indent=2) + "\n").encode())
@@ -116,19 +116,19 @@ def compare_runs(
 def _find_cache(root: Path) -> HashFileDB | None:
     try:
         return open_cache(find_real_root(root))
-    except CracksegError as error:  # no DVC project: there are scores and curves all the same
+    except CracksegError as error:  # no DVC project: scores and curves are still available
         _log.debug("no DVC cache: %s", error)
         return None
 
 
 def _draw_all_curves(
-    runs: Sequence[ComparedRun], evidence: Sequence[Evidence], datasets: Sequence[str], out_dir: Path
+    runs: Sequence[ComparedRun], artifacts: Sequence[RunArtifacts], datasets: Sequence[str], out_dir: Path
 ) -> list[Path]:
     paths = []
     for dataset in datasets:
         curves: dict[str, pd.DataFrame | None] = {}
         first = next(run for run in runs if dataset in run.datasets)
-        for run, of_run in zip(runs, evidence, strict=True):
+        for run, of_run in zip(runs, artifacts, strict=True):
             if dataset in run.datasets:
                 other = run is not first and explain_incomparable(first, run, dataset) is not None
                 label = f"{run.label} (scored otherwise)" if other else run.label
@@ -143,19 +143,19 @@ def _draw_all_curves(
 
 def _draw_images(
     runs: Sequence[ComparedRun],
-    evidence: Sequence[Evidence],
+    artifacts: Sequence[RunArtifacts],
     dataset: str,
     table: pd.DataFrame,
     out_dir: Path,
     scratch: Path,
     remarks: list[str],
 ) -> Path | None:
-    """Draw the images of the table; those whose photograph the cache has not got are left out, with a remark."""
+    """Draw the images of the table; those whose photograph is not in the cache are left out, with a remark."""
     shown = [i for i, run in enumerate(runs) if run.label in table]
     stems = list(table["stem"])
     samples: dict[str, Any] = {}
     for i in shown:  # any of them: they have scored the same images
-        samples = restore_samples(evidence[i], dataset, stems, scratch / f"run-{i}" / "prepared") | samples
+        samples = restore_samples(artifacts[i], dataset, stems, scratch / f"run-{i}" / "prepared") | samples
     if not samples:
         remarks.append(
             f"{dataset}: no pictures, since DVC's cache on this machine has none of the photographs that were scored; "
@@ -167,7 +167,7 @@ def _draw_images(
         stem = str(scores["stem"])
         if stem not in samples:
             continue
-        paths = [evidence[i].find_map(dataset, stem) for i in shown]
+        paths = [artifacts[i].find_map(dataset, stem) for i in shown]
         mask = read_mask(samples[stem].mask_path)
         rows.append(
             ImageRow(

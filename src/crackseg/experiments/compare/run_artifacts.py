@@ -1,4 +1,4 @@
-"""What is kept of a run's scoring: in MLflow counts, tables and curves, in DVC's cache photographs, truth and maps."""
+"""Fetch a run's results: counts, tables and curves from MLflow; photographs, ground truth and maps from DVC's cache."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ _LOCK = "dvc.lock"
 
 
 @dataclass
-class Evidence:
-    """What was found of one run.
+class RunArtifacts:
+    """Results of one run.
 
     Attributes:
         counts: by dataset, the counts of each image by stem.
         images: by dataset, the table of images: ``stem``, ``crack_pixels``, ``paper_f``, ….
         curves: by dataset, the PR curve: ``precision``, ``recall``, ``f``, ….
         outputs: files of the pipeline in DVC's cache, by their path in the project.
-        missing: what is not there, and why.
+        missing: what is missing, with the reason.
     """
 
     counts: dict[str, dict[str, ImageCounts]] = field(default_factory=dict)
@@ -45,12 +45,12 @@ class Evidence:
     missing: list[str] = field(default_factory=list)
 
     def find_map(self, dataset: str, stem: str) -> Path | None:
-        """The probability map of an image, if the cache has it."""
+        """Find the probability map of an image in the cache; None if it is not there."""
         return self.outputs.get(f"outputs/predictions/{dataset}/{stem}.png")
 
 
-def gather(store: Store, run: ComparedRun, cache: HashFileDB | None, scratch: Path) -> Evidence:
-    """Fetch what MLflow has of a run, and find what DVC's cache has.
+def gather(store: Store, run: ComparedRun, cache: HashFileDB | None, scratch: Path) -> RunArtifacts:
+    """Fetch a run's artifacts from MLflow, and find its files in DVC's cache.
 
     Args:
         store: where the run is.
@@ -58,43 +58,43 @@ def gather(store: Store, run: ComparedRun, cache: HashFileDB | None, scratch: Pa
         cache: DVC's; None where there is no DVC project.
         scratch: an empty folder for what is fetched.
     """
-    evidence = Evidence()
+    artifacts = RunArtifacts()
     try:
         names = {artifact.path for artifact in store.client.list_artifacts(run.run_id)}
         for name in names & {"per_image", "pr_curves", _LOCK}:
             store.client.download_artifacts(run.run_id, name, str(scratch))
-    except Exception as error:  # MLflow, requests and the file system all have their own here
-        evidence.missing.append(f"{run.label}: its artifacts cannot be fetched ({first_line(error)})")
+    except Exception as error:  # MLflow, requests and the file system raise different classes
+        artifacts.missing.append(f"{run.label}: its artifacts cannot be fetched ({first_line(error)})")
     for dataset in run.datasets:
-        _read(evidence, scratch, run, dataset)
+        _read(artifacts, scratch, run, dataset)
     if cache is not None and (scratch / _LOCK).is_file():
         try:
-            evidence.outputs = find_outputs(scratch / _LOCK, cache)
+            artifacts.outputs = find_outputs(scratch / _LOCK, cache)
         except (YAMLError, LookupError, TypeError, AttributeError, ValueError) as error:
-            evidence.missing.append(f"{run.label}: its dvc.lock cannot be read ({error})")
-    return evidence
+            artifacts.missing.append(f"{run.label}: its dvc.lock cannot be read ({error})")
+    return artifacts
 
 
-def _read(evidence: Evidence, folder: Path, run: ComparedRun, dataset: str) -> None:
+def _read(artifacts: RunArtifacts, folder: Path, run: ComparedRun, dataset: str) -> None:
     counts, images = (folder / "per_image" / f"{dataset}_{name}" for name in ("counts.npz", "images.csv"))
     curve = folder / "pr_curves" / f"{dataset}_pr.csv"
     try:
         if counts.is_file():
-            evidence.counts[dataset] = read_counts(counts)
+            artifacts.counts[dataset] = read_counts(counts)
         if images.is_file():
-            evidence.images[dataset] = pd.read_csv(images, dtype={"stem": str})
+            artifacts.images[dataset] = pd.read_csv(images, dtype={"stem": str})
         if curve.is_file():
-            evidence.curves[dataset] = pd.read_csv(curve)
+            artifacts.curves[dataset] = pd.read_csv(curve)
     except (CracksegError, ValueError) as error:
-        evidence.missing.append(f"{run.label}: {error}")
-    if dataset not in evidence.counts:
-        rest = "; from its table of images only OIS has an interval" if dataset in evidence.images else ""
-        evidence.missing.append(
+        artifacts.missing.append(f"{run.label}: {error}")
+    if dataset not in artifacts.counts:
+        rest = "; from its table of images only OIS has an interval" if dataset in artifacts.images else ""
+        artifacts.missing.append(
             f"{run.label}, {dataset}: no counts by image in MLflow (a trial of a search or study, or scored by an "
             f"older crackseg){rest}"
         )
-    if dataset not in evidence.curves:
-        evidence.missing.append(f"{run.label}, {dataset}: no PR curve in MLflow")
+    if dataset not in artifacts.curves:
+        artifacts.missing.append(f"{run.label}, {dataset}: no PR curve in MLflow")
 
 
 def find_outputs(lock_path: Path, cache: HashFileDB) -> dict[str, Path]:
@@ -118,25 +118,27 @@ def find_outputs(lock_path: Path, cache: HashFileDB) -> dict[str, Path]:
     return found
 
 
-def restore_samples(evidence: Evidence, dataset: str, stems: list[str], folder: Path) -> dict[str, CrackSample]:
-    """Bring photographs and truth, as they were prepared, from the cache into a folder; those that it has."""
+def restore_samples(
+    artifacts: RunArtifacts, dataset: str, stems: list[str], folder: Path
+) -> dict[str, CrackSample]:
+    """Copy the prepared photographs and ground truth that the cache holds into a folder."""
     prefix = f"outputs/prepared/{dataset}/"
-    if f"{prefix}manifest.csv" not in evidence.outputs:
+    if f"{prefix}manifest.csv" not in artifacts.outputs:
         return {}
-    _copy(evidence.outputs[f"{prefix}manifest.csv"], folder / dataset / "manifest.csv")
+    _copy(artifacts.outputs[f"{prefix}manifest.csv"], folder / dataset / "manifest.csv")
     samples: dict[str, CrackSample] = {}
     for sample in list_samples(folder, dataset):
         if sample.stem not in stems:
             continue
         wanted = [path.relative_to(folder / dataset).as_posix() for path in (sample.image_path, sample.mask_path)]
-        if all(prefix + name in evidence.outputs for name in wanted):
+        if all(prefix + name in artifacts.outputs for name in wanted):
             for name in wanted:
-                _copy(evidence.outputs[prefix + name], folder / dataset / name)
+                _copy(artifacts.outputs[prefix + name], folder / dataset / name)
             samples[sample.stem] = sample
     return samples
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Under its own name, since the cache has none and readers go by the extension."""
+    """Copy a file from the cache under its own name, since readers need the extension."""
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, target)

@@ -1,1 +1,1 @@
-"""The paper that is reproduced: its cells, and what stands in its tables."""
+"""Reproduction of the paper: its configurations, its tables and figures."""

@@ -1,4 +1,4 @@
-"""Our finished cells beside Table 3: which runs count, and what they say figure by figure."""
+"""Compare our finished configurations with Table 3, value by value."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 import pandas as pd
 
 from crackseg.data.catalog import KNOWN_DATASETS, SAMPLE_SOURCE
-from crackseg.experiments.paper.configurations import Cell, PaperRow, find_departures, matches
-from crackseg.experiments.paper.published import CELL_KEYS, FIGURES, read_table3
+from crackseg.experiments.paper.configurations import Configuration, PaperRow, find_departures, matches
+from crackseg.experiments.paper.published import CONFIGURATION_KEYS, METRICS, read_table3
 from crackseg.lineage import settings_behind
 from crackseg.params.effects import RESULTS
 from crackseg.tracking.store import FinishedRun, Store
@@ -20,7 +20,7 @@ from crackseg.tracking.store import FinishedRun, Store
 DATASETS = tuple(KNOWN_DATASETS)
 UNKNOWN_SOURCE = "unknown"
 
-# What goes without saying in the paper, so that the recipe of its cells leaves it out.
+# Assumed in the paper without being stated, so the recipe of its configurations leaves it out.
 _ALSO_EXPECTED = {
     "data.evaluate_split": "test",
     "model.width": "None",
@@ -30,18 +30,18 @@ _ALSO_EXPECTED = {
 
 
 @dataclass(frozen=True)
-class CellResult:
-    """What there is of a cell.
+class ConfigurationResult:
+    """Finished runs of a configuration.
 
     Attributes:
-        cell: the cell, one of Table 3.
+        configuration: the configuration, one of Table 3.
         runs: one for each seed, the newest first; empty: missing.
-        training_id: the run that trained the newest one's weights; another where results were scored anew.
-        departures: where they do not follow the paper: key, the paper's value, theirs.
+        training_id: the run that trained the newest run's weights; another run if results were scored again.
+        departures: settings that differ from the paper's: key, the paper's value, theirs.
         sources: by dataset and ``train``, ``sample`` or ``imported``.
     """
 
-    cell: Cell
+    configuration: Configuration
     runs: tuple[FinishedRun, ...] = ()
     training_id: str = ""
     departures: Mapping[str, tuple[str, str]] = field(default_factory=dict)
@@ -49,66 +49,68 @@ class CellResult:
 
     @property
     def row(self) -> PaperRow:
-        """The key of its figures in Table 3."""
-        assert self.cell.paper_row is not None, self.cell.name
-        return self.cell.paper_row
+        """Return the key of its values in Table 3."""
+        assert self.configuration.paper_row is not None, self.configuration.name
+        return self.configuration.paper_row
 
-    def figure(self, dataset: str, name: str) -> list[float]:
-        """A figure of each run that was scored on the dataset."""
+    def values_of(self, dataset: str, name: str) -> list[float]:
+        """Return a metric of each run that was scored on the dataset."""
         return [run.metrics[f"{dataset}/{name}"] for run in self.runs if f"{dataset}/{name}" in run.metrics]
 
 
-def gather_results(store: Store, cells: Sequence[Cell], runs: Sequence[FinishedRun]) -> list[CellResult]:
-    """Find the runs of each cell.
+def gather_results(
+    store: Store, configurations: Sequence[Configuration], runs: Sequence[FinishedRun]
+) -> list[ConfigurationResult]:
+    """Find the runs of each configuration.
 
-    Runs of one kind have equal settings but for the seed, and the same version of the data. Of a cell's kinds the one
-    counts that is on imported data rather than on the sample, then the one that departs from the paper in the fewest
-    settings, then that of the newest run; and of its runs the newest of each seed that was scored on most datasets.
+    Runs of one group have equal settings except for the seed, and the same version of the data. Of a configuration's
+    groups, one on imported data is preferred to one on the sample, then the one that departs from the paper in the
+    fewest settings, then that of the newest run; of its runs, the newest of each seed scored on the most datasets.
 
     Args:
         store: where the runs are.
-        cells: those of Table 3.
+        configurations: those of Table 3.
         runs: finished runs, the newest first.
     """
-    # Trials of studies and searches score validation images and say nothing of data.dvc.
+    # Trials of studies and searches score validation images and do not record data.dvc.
     scored = [run for run in runs if "data.md5" in run.tags and any(f"{d}/ods" in run.metrics for d in DATASETS)]
-    return [_gather_cell(store, cell, scored) for cell in cells]
+    return [_gather_one(store, configuration, scored) for configuration in configurations]
 
 
-def _gather_cell(store: Store, cell: Cell, runs: Sequence[FinishedRun]) -> CellResult:
+def _gather_one(store: Store, configuration: Configuration, runs: Sequence[FinishedRun]) -> ConfigurationResult:
     kinds: dict[object, list[FinishedRun]] = {}
     for run in runs:
-        if matches(cell, run.params):
+        if matches(configuration, run.params):
             settings = settings_behind(RESULTS, run.params)
             settings.pop("train.seed", None)
             kinds.setdefault((run.tags["data.md5"], *sorted(settings.items())), []).append(run)
     if not kinds:
-        return CellResult(cell)
+        return ConfigurationResult(configuration)
     sources = {id(of_kind): read_sources(store, of_kind[0]) for of_kind in kinds.values()}
     chosen = min(  # the first of equals, so of the newest run
         kinds.values(),
         key=lambda of_kind: (
             SAMPLE_SOURCE in sources[id(of_kind)].values(),
-            len(describe_departures(cell, of_kind[0])),
+            len(describe_departures(configuration, of_kind[0])),
         ),
     )
     by_seed: dict[str, FinishedRun] = {}
     for run in sorted(chosen, key=lambda run: -sum(f"{dataset}/ods" in run.metrics for dataset in DATASETS)):
         by_seed.setdefault(run.params.get("train.seed", ""), run)
-    runs_of_cell = tuple(run for run in chosen if run in by_seed.values())  # the newest first again
-    return CellResult(
-        cell,
-        runs_of_cell,
-        training_id=_training_id(runs_of_cell[0]),
-        departures=describe_departures(cell, chosen[0]),
+    chosen_runs = tuple(run for run in chosen if run in by_seed.values())  # the newest first again
+    return ConfigurationResult(
+        configuration,
+        chosen_runs,
+        training_id=_training_id(chosen_runs[0]),
+        departures=describe_departures(configuration, chosen[0]),
         sources=sources[id(chosen)],
     )
 
 
-def describe_departures(cell: Cell, run: FinishedRun) -> dict[str, tuple[str, str]]:
-    """Where a run does not follow the paper, or scores something else: key, the paper's value, the run's."""
+def describe_departures(configuration: Configuration, run: FinishedRun) -> dict[str, tuple[str, str]]:
+    """List settings of a run that differ from the paper, also in scoring: key, the paper's value, the run's."""
     departures = {
-        key: (str(theirs), str(ours)) for key, (theirs, ours) in find_departures(cell, run.params).items()
+        key: (str(theirs), str(ours)) for key, (theirs, ours) in find_departures(configuration, run.params).items()
     }
     return departures | {
         key: ("unset" if expected == "None" else expected, run.params[key])
@@ -118,7 +120,7 @@ def describe_departures(cell: Cell, run: FinishedRun) -> dict[str, tuple[str, st
 
 
 def read_sources(store: Store, run: FinishedRun) -> dict[str, str]:
-    """Where a run's images come from: by dataset, and as ``train`` those that it was trained on."""
+    """Read the source of a run's images: by dataset, and as ``train`` those that it was trained on."""
     sources = {"train": UNKNOWN_SOURCE}
     for run_id in dict.fromkeys((_training_id(run), run.run_id)):
         for given, profile in read_inputs(store, run_id):
@@ -131,33 +133,34 @@ def read_sources(store: Store, run: FinishedRun) -> dict[str, str]:
 
 
 def read_inputs(store: Store, run_id: str) -> list[tuple[str, dict[str, Any]]]:
-    """The images that a run says it used: ``DATASET-SPLIT``, and their number (``images``) and ``source``."""
+    """Read the images that a run recorded: ``DATASET-SPLIT``, and their number (``images``) and ``source``."""
     inputs = store.get_run(run_id).inputs
     given = [item.dataset for item in inputs.dataset_inputs] if inputs else []
     return [(dataset.name, json.loads(dataset.profile or "{}")) for dataset in given]
 
 
 def _training_id(run: FinishedRun) -> str:
-    """The run that holds the weights: of results under other settings, the parent (docs/adr/0002)."""
+    """Return the run that holds the weights: for results under other settings, the parent (docs/adr/0002)."""
     return run.tags["mlflow.parentRunId"] if "crackseg.settings" in run.tags else run.run_id
 
 
-def compare_with_paper(results: Sequence[CellResult]) -> pd.DataFrame:
-    """Put our figures beside the paper's.
+def compare_with_paper(results: Sequence[ConfigurationResult]) -> pd.DataFrame:
+    """Compare our values with the paper's.
 
     Returns:
-        A row for each dataset and cell: ``CELL_KEYS``, ``status`` (``finished`` or ``missing``), ``num_runs``, and for
-        each of ``FIGURES`` the mean over the runs, ``_spread`` (their standard deviation, NaN of one run), ``_paper``
-        and ``_difference``; then ``source`` (of the images), ``trained_on``, ``departures`` and ``run_ids``.
+        A row for each dataset and configuration: ``CONFIGURATION_KEYS``, ``status`` (``finished`` or ``missing``),
+        ``num_runs``, and for each of ``METRICS`` the mean over the runs, ``_spread`` (their standard deviation, NaN of
+        one run), ``_paper`` and ``_difference``; then ``source`` (of the images), ``trained_on``, ``departures`` and
+        ``run_ids``.
     """
     rows = []
     for dataset in DATASETS:
         for result in results:
             row: dict[str, object] = {"dataset": dataset, **result.row._asdict()}
-            ods = result.figure(dataset, "ods")
+            ods = result.values_of(dataset, "ods")
             row |= {"status": "finished" if ods else "missing", "num_runs": len(ods)}
-            for name in FIGURES:
-                values = result.figure(dataset, name)
+            for name in METRICS:
+                values = result.values_of(dataset, name)
                 row[name] = fmean(values) if values else float("nan")
                 row[f"{name}_spread"] = stdev(values) if len(values) > 1 else float("nan")
             row["source"] = result.sources.get(dataset, UNKNOWN_SOURCE) if ods else ""
@@ -168,18 +171,18 @@ def compare_with_paper(results: Sequence[CellResult]) -> pd.DataFrame:
             )
             row["run_ids"] = " ".join(run.run_id for run in result.runs if f"{dataset}/ods" in run.metrics)
             rows.append(row)
-    table = pd.DataFrame(rows).merge(read_table3(), on=CELL_KEYS, how="left", suffixes=("", "_paper"))
-    for name in FIGURES:
+    table = pd.DataFrame(rows).merge(read_table3(), on=CONFIGURATION_KEYS, how="left", suffixes=("", "_paper"))
+    for name in METRICS:
         table[f"{name}_difference"] = table[name] - table[f"{name}_paper"]
-    columns = [f"{name}{part}" for name in FIGURES for part in ("", "_spread", "_paper", "_difference")]
+    columns = [f"{name}{part}" for name in METRICS for part in ("", "_spread", "_paper", "_difference")]
     given = ["source", "trained_on", "departures", "run_ids"]
-    return table[[*CELL_KEYS, "status", "num_runs", *columns, *given]]
+    return table[[*CONFIGURATION_KEYS, "status", "num_runs", *columns, *given]]
 
 
 def mark_best(table: pd.DataFrame, column: str) -> pd.Series:
-    """Which figures the paper would print in bold: of each training strategy, the best of its four losses.
+    """Mark the values that the paper would print in bold: the best of the four losses of each training strategy.
 
-    Where there are not two to compare, none is. Modified U-Net and DeepCrack are compared with none.
+    None is marked unless there are two to compare. Modified U-Net and DeepCrack are not compared.
     """
     compared = table[table["init"] != ""]
     of_strategy = compared.groupby(["dataset", "init"])[column]
@@ -187,17 +190,17 @@ def mark_best(table: pd.DataFrame, column: str) -> pd.Series:
     return best.reindex(table.index, fill_value=False)
 
 
-def choose_best(results: Sequence[CellResult]) -> CellResult | None:
-    """The cell with figures of the most datasets, and among those with the highest mean ODS; None: all are missing."""
+def choose_best(results: Sequence[ConfigurationResult]) -> ConfigurationResult | None:
+    """Choose the configuration scored on the most datasets, then the highest mean ODS; None: all are missing."""
     finished = [result for result in results if result.runs]
 
-    def rank(result: CellResult) -> tuple[int, float]:
-        means = [fmean(ods) for dataset in DATASETS if (ods := result.figure(dataset, "ods"))]
+    def rank(result: ConfigurationResult) -> tuple[int, float]:
+        means = [fmean(ods) for dataset in DATASETS if (ods := result.values_of(dataset, "ods"))]
         return len(means), fmean(means)
 
     return max(finished, key=rank, default=None)
 
 
 def uses_sample(table: pd.DataFrame) -> bool:
-    """Whether a figure of ours is of the embedded synthetic sample, or of a model trained on it."""
+    """Return whether a value of ours is from the embedded synthetic sample, or from a model trained on it."""
     return bool((table[["source", "trained_on"]] == SAMPLE_SOURCE).any(axis=None))

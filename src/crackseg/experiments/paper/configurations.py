@@ -1,8 +1,8 @@
-"""The paper's experiments as cells: the ten columns of its Table 3 and the 256 combinations of its section 3.1.
+"""The paper's configurations: the ten columns of its Table 3 and the 256 combinations of its section 3.1.
 
-A cell is what to change in params.yaml. Everything that a cell does not name is the recipe that all of them share,
-and stays as params.yaml has it, but for options of the model that a cell's architecture does not have; :data:`RECIPE`
-is what the paper says of that.
+A configuration is a set of changes to params.yaml. All other keys are the recipe that the configurations share and stay
+as in params.yaml, except options that the configuration's architecture does not have; :data:`RECIPE` holds what the
+paper says about them.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ RECIPE: Mapping[str, Any] = {
     "evaluate.tolerance_px": 2,
     "postprocess.method": "none",
 }
-"""What sections 3.2 and 3.3 say of all cells; the committed params.yaml agrees with it."""
+"""Settings of all configurations, from sections 3.2 and 3.3; the committed params.yaml agrees with them."""
 
 
 class PaperRow(NamedTuple):
-    """The key of a cell's figures in Table 3, as text; empty where the paper names none."""
+    """The key of a configuration's values in Table 3, as text; empty where the paper names none."""
 
     system: str
     init: str = ""
@@ -59,7 +59,7 @@ class PaperRow(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Cell:
+class Configuration:
     """One experiment of the paper."""
 
     name: str
@@ -67,15 +67,15 @@ class Cell:
     system: str
     """The architecture, a key of ``crackseg.models.ARCHITECTURES``."""
     settings: tuple[tuple[str, Setting], ...]
-    """Keys of params.yaml and their values: what makes it this cell and no other."""
+    """Keys of params.yaml and their values that distinguish it from the other configurations."""
     paper_row: PaperRow | None = None
-    """Where Table 3 has its figures; None if it has none."""
+    """The row of its values in Table 3; None if it is not there."""
 
 
-def _deeplabv3_cell(
+def _make_deeplabv3(
     loss: str, gamma: int | None, lr: float, num_classes: int, normalize: bool, init: str, train_layers: str
-) -> Cell:
-    """One of the 256; the eight that Table 3 reports are named after it, the others after the grid."""
+) -> Configuration:
+    """Make one of the 256; the eight that Table 3 reports are named after it, the others after the grid."""
     settings: list[tuple[str, Setting]] = [("loss.name", loss)]
     if gamma is not None:
         settings.append(("loss.gamma", gamma))
@@ -94,10 +94,10 @@ def _deeplabv3_cell(
     if (lr, num_classes, normalize, train_layers) == (0.0001, 1, False, "all"):
         row = PaperRow(GRID_ARCHITECTURE, init, loss, "" if gamma is None else str(gamma))
         name = f"table3-{init}-{loss_name}"
-    return Cell(name, GRID_ARCHITECTURE, (*model.items(), *settings, ("optimizer.lr", lr)), row)
+    return Configuration(name, GRID_ARCHITECTURE, (*model.items(), *settings, ("optimizer.lr", lr)), row)
 
 
-def _baseline_cell(architecture: str, **settings: Setting) -> Cell:
+def _make_baseline(architecture: str, **settings: Setting) -> Configuration:
     model: dict[str, Setting] = {
         "model.architecture": architecture,
         "model.init": "random",
@@ -106,7 +106,7 @@ def _baseline_cell(architecture: str, **settings: Setting) -> Cell:
         "model.train_layers": "all",
     }
     own = {key.replace("_", ".", 1): value for key, value in settings.items()}
-    return Cell(
+    return Configuration(
         f"table3-{architecture.replace('_', '-')}",
         architecture,
         tuple((model | own).items()),
@@ -114,30 +114,37 @@ def _baseline_cell(architecture: str, **settings: Setting) -> Cell:
     )
 
 
-GRID: tuple[Cell, ...] = tuple(
-    _deeplabv3_cell(loss, gamma, lr, num_classes, normalize, init, train_layers)
+GRID: tuple[Configuration, ...] = tuple(
+    _make_deeplabv3(loss, gamma, lr, num_classes, normalize, init, train_layers)
     for (loss, gamma), lr, num_classes, normalize, init, train_layers in itertools.product(
         LOSSES, LEARNING_RATES, NUM_CLASSES, NORMALIZE, INITS, TRAIN_LAYERS
     )
 )
-"""Section 3.1: 4 losses × 4 learning rates × 2 outputs × 2 normalisations × 2 initialisations × 2 trainings."""
+"""Section 3.1: 4 losses × 4 learning rates × 2 outputs × 2 normalisations × 2 initialisations × 2 choices of layers."""
 
 # The recipe of the two baselines is our choice, see docs/adr/0006.
-TABLE3: tuple[Cell, ...] = (
-    _baseline_cell("modified_unet", loss_name="focal", loss_gamma=2, optimizer_lr=0.0001),
-    _baseline_cell("deepcrack", loss_name="bce", optimizer_lr=0.0001),
-    *(cell for init in INITS for cell in GRID if cell.paper_row and cell.paper_row.init == init),
+TABLE3: tuple[Configuration, ...] = (
+    _make_baseline("modified_unet", loss_name="focal", loss_gamma=2, optimizer_lr=0.0001),
+    _make_baseline("deepcrack", loss_name="bce", optimizer_lr=0.0001),
+    *(
+        configuration
+        for init in INITS
+        for configuration in GRID
+        if configuration.paper_row and configuration.paper_row.init == init
+    ),
 )
-"""The columns of Table 3, in its order; its eight DeepLabV3 cells are members of the grid."""
+"""The columns of Table 3, in its order; its eight DeepLabV3 configurations are members of the grid."""
 
 
-def choose_cells(*, table3: bool = False, grid: bool = False, names: Sequence[str] = ()) -> tuple[Cell, ...]:
-    """The cells of Table 3, of the grid, and those named, each once.
+def choose_configurations(
+    *, table3: bool = False, grid: bool = False, names: Sequence[str] = ()
+) -> tuple[Configuration, ...]:
+    """List the configurations of Table 3, of the grid, and those named, each once.
 
     Raises:
         CracksegError: nothing is chosen, or a name is unknown (the nearest are shown).
     """
-    known = {cell.name: cell for cell in (*TABLE3, *GRID)}
+    known = {configuration.name: configuration for configuration in (*TABLE3, *GRID)}
     for name in names:
         if name not in known:
             close = difflib.get_close_matches(name, known, n=3)
@@ -151,41 +158,45 @@ def choose_cells(*, table3: bool = False, grid: bool = False, names: Sequence[st
     return tuple(dict.fromkeys(chosen))
 
 
-def apply_cell(params: Params, cell: Cell, overrides: Mapping[str, Any] | None = None) -> Params:
-    """The settings that a cell runs with: params.yaml as it is, then ``overrides``, then the cell's own.
+def apply_configuration(
+    params: Params, configuration: Configuration, overrides: Mapping[str, Any] | None = None
+) -> Params:
+    """Return the settings of a configuration's run: params.yaml, then ``overrides``, then the configuration's own.
 
     Raises:
         CracksegError: an override that params.yaml cannot have.
     """
-    return change_params(params, settings_of(cell, overrides or {}), source="-S")
+    return change_params(params, settings_of(configuration, overrides or {}), source="-S")
 
 
-def settings_of(cell: Cell, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """The user's settings and the cell's own, and nothing that belongs to another architecture of params.yaml."""
+def settings_of(configuration: Configuration, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the user's and the configuration's settings, without those of another architecture in params.yaml."""
     left_over: dict[str, Any] = {}
-    architecture = ARCHITECTURES[cell.system]
+    architecture = ARCHITECTURES[configuration.system]
     if architecture.width is None:
         left_over["model.width"] = None
     if not architecture.encoder:
         left_over["model.encoder"] = ""
     if not architecture.optional_batch_norm:
         left_over["model.batch_norm"] = True
-    return {**left_over, **overrides, **dict(cell.settings)}
+    return {**left_over, **overrides, **dict(configuration.settings)}
 
 
-def matches(cell: Cell, run_params: Mapping[str, str]) -> bool:
-    """Whether a run is of this cell, under whatever recipe (see :func:`find_departures`).
+def matches(configuration: Configuration, run_params: Mapping[str, str]) -> bool:
+    """Return whether a run is of this configuration, under any recipe (see :func:`find_departures`).
 
     Args:
-        cell: the cell.
+        configuration: the configuration.
         run_params: flat params as MLflow recorded them, e.g. ``{"loss.gamma": "2.0", …}``.
     """
-    return all(_agree(value, run_params.get(key)) for key, value in cell.settings)
+    return all(_agree(value, run_params.get(key)) for key, value in configuration.settings)
 
 
-def find_departures(cell: Cell, run_params: Mapping[str, str]) -> dict[str, tuple[Any, str | None]]:
-    """Where a run of a cell does not follow the paper's recipe: key, the paper's value, the run's."""
-    recipe = {key: value for key, value in RECIPE.items() if key not in dict(cell.settings)}
+def find_departures(
+    configuration: Configuration, run_params: Mapping[str, str]
+) -> dict[str, tuple[Any, str | None]]:
+    """List settings of a run that differ from the paper's recipe: key, the paper's value, the run's."""
+    recipe = {key: value for key, value in RECIPE.items() if key not in dict(configuration.settings)}
     counts = keys_behind(RESULTS, settings=run_params)
     return {
         key: (value, run_params.get(key))
@@ -195,16 +206,16 @@ def find_departures(cell: Cell, run_params: Mapping[str, str]) -> dict[str, tupl
 
 
 def runs_alike(params: Params, run_params: Mapping[str, str]) -> bool:
-    """Tell if a run had these settings in everything that its results follow from, but for rounding.
+    """Return whether a run had these settings in every key that its results depend on, except for rounding.
 
-    The seed counts: a cell that is queued again with another seed is a repetition that somebody asked for.
+    The seed counts: a configuration that is queued again with another seed is an intended repetition.
     """
     settings = settings_behind(RESULTS, flatten_params(params))
     return all(_agree(value, run_params.get(key)) for key, value in settings.items())
 
 
 def _agree(value: Any, recorded: str | None) -> bool:
-    """Compare a value with what MLflow made text of: 2 is "2.0", 0.0001 is "1e-04", True is "True"."""
+    """Compare a value with MLflow's text of it: 2 is "2.0", 0.0001 is "1e-04", True is "True"."""
     if recorded is None or isinstance(value, bool) or not isinstance(value, int | float):
         return str(value) == recorded
     try:

@@ -1,4 +1,4 @@
-"""How long cells will train: measured on this machine where there are runs, else from the paper's Table 4."""
+"""Estimate training times: from runs on this machine if there are any, else from the paper's Table 4."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from crackseg.params.effects import PACE
 from crackseg.tracking.store import FinishedRun
 from crackseg.training.loop import format_duration
 
-# Table 4 is of 300 epochs over 200 images on one RTX 2080. It has no time for DeepCrack.
+# Table 4: 300 epochs over 200 images on one RTX 2080. It has no time for DeepCrack.
 _PAPER_EPOCHS, _PAPER_IMAGES = 300, 200
 
 
 @dataclass(frozen=True)
 class Duration:
-    """Seconds of training, and where they are known from: ``measured``, ``paper`` or (``seconds`` 0) ``unknown``."""
+    """Seconds of training and their source: ``measured``, ``paper`` or (``seconds`` 0) ``unknown``."""
 
     seconds: float
     source: str
 
 
 def describe_machine(params: Params) -> str:
-    """The hardware that would train here, as runs are tagged with it; "" if there is none as asked for."""
+    """Return the hardware that would train here, as in the tags of runs; "" if the requested device is missing."""
     try:
         return describe_device(choose_device(params.train.device))
     except CracksegError:  # queued here, trained elsewhere
@@ -38,11 +38,11 @@ def describe_machine(params: Params) -> str:
 def estimate_duration(
     params: Params, runs: Sequence[FinishedRun], *, machine: str, data_md5: str, num_images: int
 ) -> Duration:
-    """Estimate how long a training takes.
+    """Estimate how long a training run takes.
 
     Args:
         params: its settings.
-        runs: those of this architecture, size, data and machine say how long an epoch takes.
+        runs: the time of an epoch is taken from those of this architecture, size, data and machine.
         machine: see :func:`describe_machine`.
         data_md5: the version of ``data/``.
         num_images: training images in it.
@@ -57,7 +57,7 @@ def estimate_duration(
         and run.tags.get("data.md5") == data_md5
         and all(run.params.get(key) == str(flat[key]) for key in pace)
     ]
-    # Training the classifier alone is faster: such runs tell of each other, if there are any.
+    # Training only the classifier is faster: such runs are compared only with each other.
     closest = [run for run in alike if run.params["model.train_layers"] == params.model.train_layers] or alike
     if closest:
         epoch_s = median(run.metrics["training_seconds"] / int(run.params["train.epochs"]) for run in closest)
@@ -70,7 +70,7 @@ def estimate_duration(
 
 
 def describe_durations(durations: Sequence[Duration], *, machine: str) -> str:
-    """Say in a line or two how long trainings take one after the other, and how that is known."""
+    """Describe in a line or two how long the training runs take one after the other, and the source of the estimate."""
     measured = [d.seconds for d in durations if d.source == "measured"]
     paper = [d.seconds for d in durations if d.source == "paper"]
     parts = []

@@ -1,4 +1,4 @@
-"""What a cell's model sees, for Figure 4: an image of each dataset, predicted anew with the weights of its run."""
+"""Predict an image of each dataset with a configuration's weights, for Figure 4."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from crackseg.data.images.files import read_image, read_mask
 from crackseg.data.preprocessing import PreparedPair, prepare_pair
 from crackseg.errors import CracksegError
 from crackseg.evaluation.stored_maps import ScoredMap
-from crackseg.experiments.paper.comparison import DATASETS, CellResult
+from crackseg.experiments.paper.comparison import DATASETS, ConfigurationResult
 from crackseg.inference.predictor import Predictor, build_predictor
 from crackseg.lineage import keys_changing
 from crackseg.models.weights_file import load_network
@@ -30,7 +30,7 @@ class Example:
     """One row of Figure 4.
 
     Attributes:
-        dataset, stem: which image.
+        dataset, stem: identify the image.
         image: uint8 (H, W, 3), RGB, as the model gets it.
         mask: uint8 (H, W) of {0, 1}.
         stretched: the predicted map, stretched to its minimum and maximum; (H, W) in [0, 1].
@@ -48,24 +48,24 @@ class Example:
 
 
 def predict_examples(
-    store: Store, result: CellResult, root: Path, images: Mapping[str, pd.DataFrame]
+    store: Store, result: ConfigurationResult, root: Path, images: Mapping[str, pd.DataFrame]
 ) -> tuple[list[Example], list[str]]:
-    """Predict of each dataset the image in the middle of those that the run scored, by their F.
+    """Predict the image of median F of each dataset, among those that the run scored.
 
     Args:
         store: where the run's model is.
-        result: a cell that is not missing; its newest run is shown.
+        result: a configuration that is not missing; its newest run is shown.
         root: the project, whose ``data/`` has the images.
         images: by dataset, the run's table of scored images (``stem``, ``paper_f``).
     Returns:
-        The examples, and what is to be said of those that are not there.
+        The examples, and a note for each that is missing.
     """
     run = result.runs[0]
     params = _read_params(run, root)
     try:
         predictor = _load_predictor(result, params)
     except CracksegError as error:
-        return [], [f"no examples: the weights of run {run.run_id} cannot be had ({error})"]
+        return [], [f"no examples: the weights of run {run.run_id} cannot be fetched ({error})"]
     examples, problems = [], []
     for dataset in DATASETS:
         if f"{dataset}/threshold" not in run.metrics:
@@ -81,7 +81,7 @@ def predict_examples(
 
 
 def _read_params(run: FinishedRun, root: Path) -> Params:
-    """The settings that the run prepared, predicted and scored with; the rest is params.yaml's and plays no part."""
+    """Return the settings that the run prepared, predicted and scored with; the other keys have no effect."""
     used = keys_changing(IMAGES, MAPS, COUNTING, SCORES)
     recorded = [f"{key}={value}" for key, value in run.params.items() if key in used]
     return change_params(
@@ -89,15 +89,15 @@ def _read_params(run: FinishedRun, root: Path) -> Params:
     )
 
 
-def _load_predictor(result: CellResult, params: Params) -> Predictor:
+def _load_predictor(result: ConfigurationResult, params: Params) -> Predictor:
     with tempfile.TemporaryDirectory() as scratch:
         weights_path = fetch_weights(f"runs:/{result.training_id}/model", Path(scratch))
-        network, _ = load_network(weights_path, expected_architecture=result.cell.system)
+        network, _ = load_network(weights_path, expected_architecture=result.configuration.system)
     return build_predictor(network, params.predict, device="auto", precision=params.train.precision)
 
 
 def _find_sample(root: Path, dataset: str, images: pd.DataFrame | None) -> CrackSample | None:
-    """The image of median F, or None where ``data/`` has not got it."""
+    """Find the image of median F; None if ``data/`` does not hold it."""
     if images is None or images["paper_f"].isna().all():
         return None
     ranked = images.dropna(subset="paper_f").sort_values(["paper_f", "stem"])

@@ -1,4 +1,4 @@
-"""Tables 3 and 4 as pictures, and Figures 3 and 4, in the paper's layout."""
+"""Draw Tables 3 and 4 and Figures 3 and 4 in the paper's layout."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from crackseg.experiments.paper.table3 import (
     list_columns,
     make_notes,
     make_rows,
-    name_cell,
+    name_configuration,
     name_loss,
     write_deepcrack_table,
 )
@@ -47,7 +47,7 @@ def draw_table3(table: pd.DataFrame, path: Path) -> None:
     """
     columns = list_columns(table)
     marks, notes = make_notes(table)
-    names = [name_loss(row) if row.init else name_cell(row) for row in columns]
+    names = [name_loss(row) if row.init else name_configuration(row) for row in columns]
     heads = [f"{name} [{mark}]" if mark else name for name, mark in zip(names, marks, strict=True)]
     rows = {dataset: make_rows(table, dataset) for dataset in DATASETS}
     own = write_deepcrack_table()
@@ -115,28 +115,30 @@ def draw_figure3(curves: Mapping[tuple[str, PaperRow], pd.DataFrame], table: pd.
     """Draw Figure 3: precision over recall, each ODS point marked, for each dataset and training strategy.
 
     Args:
-        curves: by dataset and cell; a cell without one is shown as missing.
+        curves: by dataset and configuration; a configuration without one is shown as missing.
         table: from :func:`crackseg.experiments.paper.comparison.compare_with_paper`.
         path: PNG to write.
     """
     figure, grid = plt.subplots(2, len(DATASETS), figsize=(18, 9.4), layout="constrained")
     for axes_row, init, name in zip(grid, ("coco", "random"), ("pretrained", "random"), strict=True):
-        cells = [row for row in list_columns(table) if row.init == init]
+        configurations = [row for row in list_columns(table) if row.init == init]
         for axes, dataset in zip(axes_row, DATASETS, strict=True):
-            plot_pr_curves(axes, {name_loss(row): curves.get((dataset, row), pd.DataFrame()) for row in cells})
+            plot_pr_curves(
+                axes, {name_loss(row): curves.get((dataset, row), pd.DataFrame()) for row in configurations}
+            )
             axes.set_title(f"{describe_dataset(table, dataset)}\n{name} weights", fontsize=11)
     _write_suptitle(figure, "Figure 3: DeepLabV3-ResNet101, precision and recall; squares: ODS", table)
     save_figure(figure, path)
 
 
 def draw_figure4(examples: Sequence[Example], table: pd.DataFrame, path: Path, *, name: str) -> None:
-    """Draw Figure 4: image, truth, map in jet colours, and binary map at the ODS threshold.
+    """Draw Figure 4: image, ground truth, map in jet colours, and binary map at the ODS threshold.
 
     Args:
         examples: at least one.
         table: from :func:`crackseg.experiments.paper.comparison.compare_with_paper`.
         path: PNG to write.
-        name: of the cell that predicted them.
+        name: of the configuration that predicted them.
     """
     figure, grid = plt.subplots(
         len(examples), 4, figsize=(11, 2.8 * len(examples) + 0.9), squeeze=False, layout="constrained"
@@ -146,7 +148,7 @@ def draw_figure4(examples: Sequence[Example], table: pd.DataFrame, path: Path, *
         axes_row[0].set_ylabel(f"{example.dataset}\n{example.stem}", fontsize=9)
         axes_row[3].set_xlabel(f"at {example.threshold:.3f}", fontsize=9)
     for axes, title in zip(
-        grid[0], ("image", "truth", "map (stretched)", "binary at the ODS threshold"), strict=True
+        grid[0], ("image", "ground truth", "map (stretched)", "binary at the ODS threshold"), strict=True
     ):
         axes.set_title(title, fontsize=10)
     _write_suptitle(figure, f"Figure 4: {name}, each dataset's image of median F", table)
@@ -154,7 +156,7 @@ def draw_figure4(examples: Sequence[Example], table: pd.DataFrame, path: Path, *
 
 
 def _open_page(width_in: float, num_lines: float) -> tuple[Figure, Axes]:
-    """A page whose x is in inches and whose y is in lines from the top."""
+    """Open a page with x in inches and y in lines from the top."""
     margin_in = 0.15
     height_in = num_lines * _LINE_IN
     figure = plt.figure(figsize=(width_in + 2 * margin_in, height_in + 2 * margin_in))
@@ -172,7 +174,7 @@ def _open_page(width_in: float, num_lines: float) -> tuple[Figure, Axes]:
 
 
 def _write_title(axes: Axes, title: str, *, sample: bool) -> float:
-    """Write the title, and the warning below it; returns the line below."""
+    """Write the title and the warning below it; return the line below."""
     axes.text(0.05, 0.7, title, va="center", fontsize=12, weight="bold")
     if not sample:
         return 2.0
@@ -196,7 +198,7 @@ def _write_plain_table(
     line: float = 1.0,
     stack_heads: bool = False,
 ) -> float:
-    """Write a table of text, the first column to the left; returns the line below."""
+    """Write a table of text, the first column aligned left; return the line below."""
     starts = np.concatenate([[0.05], np.cumsum(widths)[:-1]])
     head_lines = 2.2 if stack_heads else 1.4
     for column, (name, x, width) in enumerate(zip(table, starts, widths, strict=True)):

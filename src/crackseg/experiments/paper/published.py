@@ -1,4 +1,4 @@
-"""What the papers report, as they print it; the figures stand in CSV files beside this module, with their source."""
+"""Values published in the papers, as printed; read from the CSV files next to this module, which name the source."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from importlib.resources import files
 
 import pandas as pd
 
-CELL_KEYS = ["dataset", "system", "init", "loss", "gamma"]
-FIGURES = ["ods", "precision", "recall", "ois", "ois_std", "ap"]
+CONFIGURATION_KEYS = ["dataset", "system", "init", "loss", "gamma"]
+METRICS = ["ods", "precision", "recall", "ois", "ois_std", "ap"]
 
 
 def read_table3() -> pd.DataFrame:
-    """Read Table 3: a row for each dataset and cell.
+    """Read Table 3: a row for each dataset and configuration.
 
     Returns:
-        ``CELL_KEYS`` as text, as ``PaperRow`` has them ("" where the paper names none), and
-        ``FIGURES`` in [0, 1], NaN where it reports none.
+        ``CONFIGURATION_KEYS`` as text, as ``PaperRow`` has them ("" where the paper names none), and
+        ``METRICS`` in [0, 1], NaN where it reports none.
     """
-    return _read("table3.csv", text=CELL_KEYS)
+    return _read("table3.csv", text=CONFIGURATION_KEYS)
 
 
 def read_table4() -> pd.DataFrame:

@@ -1,6 +1,6 @@
-"""Cells into the DVC queue: what is finished, what waits, how long the rest will take, and queueing it.
+"""Queue the paper's configurations in DVC: skip finished and waiting ones, estimate the time, queue the rest.
 
-DVC's Python API is used instead of its command: `dvc exp run --queue` starts Python and reads the project anew for
+DVC's Python API is used instead of its command: `dvc exp run --queue` starts Python and reads the project again for
 each experiment. Each takes the workspace as it is, uncommitted changes included, and leaves it so.
 """
 
@@ -24,49 +24,59 @@ from ruamel.yaml import YAML
 from crackseg.data.catalog import list_samples
 from crackseg.data.versioning import open_dvc
 from crackseg.errors import CracksegError
-from crackseg.experiments.paper.configurations import Cell, apply_cell, find_departures, runs_alike, settings_of
+from crackseg.experiments.paper.configurations import (
+    Configuration,
+    apply_configuration,
+    find_departures,
+    runs_alike,
+    settings_of,
+)
 from crackseg.experiments.paper.durations import Duration, describe_durations, describe_machine, estimate_duration
 from crackseg.models import build_model
 from crackseg.params import Params, flatten_params, load_params
 from crackseg.tracking.store import FinishedRun, Store
 
-logging.getLogger("kombu").setLevel(logging.ERROR)  # DVC's queue is files; it warns of a missing host name
+logging.getLogger("kombu").setLevel(logging.ERROR)  # DVC's queue uses files; it warns of a missing host name
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What queueing some cells would do."""
+    """Effect of queueing some configurations."""
 
-    cells: tuple[Cell, ...]
+    configurations: tuple[Configuration, ...]
     overrides: Mapping[str, Any]
     finished: Mapping[str, FinishedRun]
-    """By the cell's name: its newest finished run with figures for every test dataset."""
+    """By the configuration's name: its newest finished run with scores for every test dataset."""
     waiting: Mapping[str, str]
-    """By the cell's name: the experiment of DVC's queue that waits or runs."""
+    """By the configuration's name: the experiment in DVC's queue that waits or runs."""
     to_queue: Mapping[str, str]
-    """By the cell's name: the experiment to queue."""
+    """By the configuration's name: the experiment to queue."""
     durations: tuple[Duration, ...]
-    """Of those to queue."""
+    """Training times of those to queue."""
     machine: str
     departures: Mapping[str, tuple[Any, str | None]]
-    """Where the cells to queue will not follow the paper's recipe: key, the paper's value, theirs."""
+    """Settings of those to queue that differ from the paper's recipe: key, the paper's value, theirs."""
 
 
-def make_plan(root: Path, store: Store, cells: Sequence[Cell], overrides: Mapping[str, Any]) -> Plan:
-    """Find out which cells are finished, which wait and what to queue; changes nothing.
+def make_plan(
+    root: Path, store: Store, configurations: Sequence[Configuration], overrides: Mapping[str, Any]
+) -> Plan:
+    """Find the configurations that are finished, that wait and that are to be queued; change nothing.
 
     Args:
         root: the project folder.
-        store: where finished runs are looked for.
-        cells: which cells.
-        overrides: params.yaml keys and values, of all cells.
+        store: is searched for finished runs.
+        configurations: to queue.
+        overrides: params.yaml keys and values, of all configurations.
     Raises:
-        CracksegError: a setting is unknown, wrong, or one that tells cells apart; there is no data.dvc; or DVC cannot
-            tell what is in its queue.
+        CracksegError: a setting is unknown, wrong, or one that distinguishes configurations; there is no data.dvc; or
+            DVC's queue cannot be read.
     """
     base = load_params(root / "params.yaml")
-    _check_overrides(cells, overrides)
-    planned = {cell.name: apply_cell(base, cell, overrides) for cell in cells}
+    _check_overrides(configurations, overrides)
+    planned = {
+        configuration.name: apply_configuration(base, configuration, overrides) for configuration in configurations
+    }
     _check_buildable(planned)
     data_md5 = _read_data_md5((root / "data.dvc").read_text(encoding="utf-8"))
     runs = store.finished_runs()
@@ -81,7 +91,7 @@ def make_plan(root: Path, store: Store, cells: Sequence[Cell], overrides: Mappin
     for name in planned:
         if name not in finished and name not in waiting:
             to_queue[name] = _free_name(name, taken)
-    anyone = next(iter(planned.values()))  # cells differ neither in device nor in data
+    anyone = next(iter(planned.values()))  # configurations differ neither in device nor in data
     machine = describe_machine(anyone)
     num_images = len(list_samples(root / "data", anyone.data.train_dataset, "train"))
     durations = tuple(
@@ -89,20 +99,22 @@ def make_plan(root: Path, store: Store, cells: Sequence[Cell], overrides: Mappin
         for name in to_queue
     )
     departures: dict[str, tuple[Any, str | None]] = {}
-    for cell in cells:
-        if cell.name in to_queue:
-            recorded = {key: str(value) for key, value in flatten_params(planned[cell.name]).items()}
-            departures |= find_departures(cell, recorded)
-    return Plan(tuple(cells), dict(overrides), finished, waiting, to_queue, durations, machine, departures)
+    for configuration in configurations:
+        if configuration.name in to_queue:
+            recorded = {key: str(value) for key, value in flatten_params(planned[configuration.name]).items()}
+            departures |= find_departures(configuration, recorded)
+    return Plan(
+        tuple(configurations), dict(overrides), finished, waiting, to_queue, durations, machine, departures
+    )
 
 
 def find_finished(
     runs: Sequence[FinishedRun], planned: Mapping[str, Params], data_md5: str
 ) -> dict[str, FinishedRun]:
-    """The newest finished run of each planned training, by its name.
+    """Find the newest finished run of each planned training run, by its name.
 
-    A run is one of it when all params that results follow from are equal, it is of the same version of ``data/``, and
-    every test dataset has its final figures.
+    A run matches if all params that results depend on are equal, its version of ``data/`` is the same, and every test
+    dataset has its final scores.
 
     Args:
         runs: the newest first.
@@ -120,44 +132,44 @@ def find_finished(
     return found
 
 
-def queue_cells(root: Path, plan: Plan) -> Iterator[str]:
-    """Put the cells into DVC's queue, one after the other; yields the name of each when it is in.
+def queue_configurations(root: Path, plan: Plan) -> Iterator[str]:
+    """Put the configurations into DVC's queue, one after the other; yield the name of each when it is queued.
 
     Raises:
         CracksegError: DVC refuses; those already yielded stay in the queue.
     """
     with open_dvc(root) as repo:
-        for cell in plan.cells:
-            if cell.name not in plan.to_queue:
+        for configuration in plan.configurations:
+            if configuration.name not in plan.to_queue:
                 continue
-            name = plan.to_queue[cell.name]
-            settings = settings_of(cell, plan.overrides)
-            # JSON is what both YAML and Hydra, which DVC reads settings with, take for the value it is.
+            name = plan.to_queue[configuration.name]
+            settings = settings_of(configuration, plan.overrides)
+            # DVC reads settings with YAML and Hydra; both read JSON values correctly.
             params = [f"{key}={dumps(value, ensure_ascii=False)}" for key, value in settings.items()]
             with _interrupts_held_back(), redirect_stdout(StringIO()):
                 repo.experiments.run(queue=True, params=params, name=name)
             yield name
 
 
-def describe_plan(plan: Plan, *, list_cells: bool) -> str:
-    """Say what was found and what queueing will do.
+def describe_plan(plan: Plan, *, list_configurations: bool) -> str:
+    """Describe a plan: counts, expected time, and departures from the paper.
 
     Args:
         plan: the plan.
-        list_cells: name every cell, too.
+        list_configurations: also name every configuration.
     """
     lines = [
-        f"{len(plan.cells)} cells: {len(plan.finished)} finished, {len(plan.waiting)} waiting or running in the queue, "
-        f"{len(plan.to_queue)} to queue"
+        f"{len(plan.configurations)} cells: {len(plan.finished)} finished, "
+        f"{len(plan.waiting)} waiting or running in the queue, {len(plan.to_queue)} to queue"
     ]
-    if list_cells:
-        for cell in plan.cells:
-            if cell.name in plan.finished:
-                lines.append(f"  finished  {cell.name}: run {plan.finished[cell.name].run_id}")
-            elif cell.name in plan.waiting:
-                lines.append(f"  waiting   {cell.name}: experiment {plan.waiting[cell.name]}")
+    if list_configurations:
+        for configuration in plan.configurations:
+            if configuration.name in plan.finished:
+                lines.append(f"  finished  {configuration.name}: run {plan.finished[configuration.name].run_id}")
+            elif configuration.name in plan.waiting:
+                lines.append(f"  waiting   {configuration.name}: experiment {plan.waiting[configuration.name]}")
             else:
-                lines.append(f"  to queue  {plan.to_queue[cell.name]}")
+                lines.append(f"  to queue  {plan.to_queue[configuration.name]}")
     if plan.departures:
         ours = [f"{key} {value} (paper: {paper})" for key, (paper, value) in plan.departures.items()]
         lines.append(f"not the paper's recipe: {', '.join(ours)}")
@@ -166,18 +178,18 @@ def describe_plan(plan: Plan, *, list_cells: bool) -> str:
     return "\n".join(lines)
 
 
-def _check_overrides(cells: Sequence[Cell], overrides: Mapping[str, Any]) -> None:
-    for cell in cells:
-        for key, value in cell.settings:
+def _check_overrides(configurations: Sequence[Configuration], overrides: Mapping[str, Any]) -> None:
+    for configuration in configurations:
+        for key, value in configuration.settings:
             if key in overrides:
                 raise CracksegError(
-                    f"-S {key}={overrides[key]}: this is what tells the cells apart ({cell.name} has {value}); choose "
-                    f"other cells with --cell, or run it outside of the paper: dvc exp run --queue -S {key}=…"
+                    f"-S {key}={overrides[key]}: this key distinguishes the cells ({configuration.name} has {value}); "
+                    f"choose other cells with --cell, or run it outside of the paper: dvc exp run --queue -S {key}=…"
                 )
 
 
 def _check_buildable(planned: Mapping[str, Params]) -> None:
-    """Refuse settings that the architectures cannot have, now and not in each training."""
+    """Refuse settings that the architectures cannot have, before anything is queued."""
     seen = set()
     for name, params in planned.items():
         spec = dict(params.model) | {"init": "random", "train_layers": "all"}
@@ -185,7 +197,7 @@ def _check_buildable(planned: Mapping[str, Params]) -> None:
             continue
         seen.add(key)
         try:
-            with torch.device("meta"):  # shapes without numbers
+            with torch.device("meta"):  # shapes without memory for values
                 build_model(**spec)
         except CracksegError as error:
             raise CracksegError(f"cell {name}: {error}") from error
@@ -194,7 +206,7 @@ def _check_buildable(planned: Mapping[str, Params]) -> None:
 def _find_waiting(
     root: Path, entries: Sequence[Any], planned: Mapping[str, Params], data_md5: str
 ) -> dict[str, str]:
-    """The experiments of the queue that will do what is planned, by the planned one's name."""
+    """Find experiments in the queue with the planned settings, by the planned one's name."""
     waiting: dict[str, str] = {}
     for entry in entries:
         params = _read_queued_params(root, entry.stash_rev, data_md5)
@@ -208,7 +220,7 @@ def _find_waiting(
 
 
 def _read_queued_params(root: Path, revision: str, data_md5: str) -> Params | None:
-    """The settings of an experiment in the queue; None if it is of other data or of another version's params.yaml."""
+    """Read an experiment's settings in the queue; None if its data or its version of params.yaml is another."""
     try:
         if _read_data_md5(_git_show(root, revision, "data.dvc")) != data_md5:
             return None
@@ -233,7 +245,7 @@ def _read_data_md5(text: str) -> str:
 
 
 def _free_name(name: str, taken: set[str | None]) -> str:
-    """The cell's name, or with a number where this commit has an experiment of that name with other settings."""
+    """Return the name, with a number if this commit has an experiment of that name with other settings."""
     number, free = 1, name
     while free in taken:
         number += 1
@@ -243,7 +255,7 @@ def _free_name(name: str, taken: set[str | None]) -> str:
 
 @contextmanager
 def _interrupts_held_back() -> Iterator[None]:
-    """Answer Ctrl-C and SIGTERM at the end: until then the user's changes are in a git stash."""
+    """Delay Ctrl-C and SIGTERM to the end: until then the user's changes are in a git stash."""
     received: list[int] = []
     former = {
         number: signal.signal(number, lambda number, _frame: received.append(number))

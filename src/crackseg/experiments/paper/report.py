@@ -1,4 +1,4 @@
-"""The paper's tables and figures with ours beside them, from finished runs: outputs/paper and a run in MLflow."""
+"""Write the paper's tables and figures with ours, from finished runs, to outputs/paper and a run in MLflow."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from crackseg.devices import choose_device, describe_device
 from crackseg.errors import CracksegError
 from crackseg.experiments.paper.comparison import (
     DATASETS,
-    FIGURES,
-    CellResult,
+    METRICS,
+    ConfigurationResult,
     choose_best,
     compare_with_paper,
     gather_results,
@@ -24,14 +24,14 @@ from crackseg.experiments.paper.configurations import TABLE3, PaperRow
 from crackseg.experiments.paper.examples import Example, predict_examples
 from crackseg.experiments.paper.figures import draw_figure3, draw_figure4, draw_table3, draw_table4
 from crackseg.experiments.paper.published import read_deepcrack_table
-from crackseg.experiments.paper.table3 import SAMPLE_WARNING, format_table3, name_cell
+from crackseg.experiments.paper.table3 import SAMPLE_WARNING, format_table3, name_configuration
 from crackseg.experiments.paper.table4 import extrapolate_steps, format_table4, gather_training_times, make_table4
 from crackseg.experiments.paper.timing import InferenceTiming, time_architectures, time_training
 from crackseg.files import write_bytes, write_csv
 from crackseg.tracking.store import Store, describe_code
 
 RUN_NAME = "paper-report"
-# All that a report may consist of; an older one's are removed, whatever else lies beside them stays.
+# All files that a report may consist of; older ones are removed, other files in the folder stay.
 _NAMES = (
     "report.md", "table3.md", "table3.csv", "table3.png", "deepcrack_table1.csv", "figure3.png", "figure4.png",
     "table4.md", "table4.csv", "table4.png",
@@ -40,7 +40,7 @@ _NAMES = (
 
 @dataclass(frozen=True)
 class WrittenReport:
-    """What a report came to: its page, the run that has it, cells with and without figures, what is lacking."""
+    """A written report: its page, its run, the numbers of finished and missing configurations, and remarks."""
 
     page_path: Path
     run_id: str
@@ -54,11 +54,11 @@ def write_paper_report(root: Path, store: Store, *, architectures: Sequence[str]
 
     Args:
         root: the project folder.
-        store: where finished cells are looked for, and the report goes.
+        store: is searched for finished configurations, and records the report.
         architectures: whose inference is timed now, and a few steps of training where none is finished; may be empty.
         repeats: measurements of each.
     Raises:
-        CracksegError: no cell of Table 3 is finished; nothing is written then.
+        CracksegError: no configuration of Table 3 is finished; nothing is written then.
     """
     runs = store.finished_runs()
     results = gather_results(store, TABLE3, runs)
@@ -98,9 +98,9 @@ def write_paper_report(root: Path, store: Store, *, architectures: Sequence[str]
 
 
 def _read_curves(
-    store: Store, results: Sequence[CellResult], scratch: Path
+    store: Store, results: Sequence[ConfigurationResult], scratch: Path
 ) -> dict[tuple[str, PaperRow], pd.DataFrame]:
-    """The PR curve of each cell's newest run, where it has one."""
+    """Read the PR curve of each configuration's newest run, if it has one."""
     found = {}
     for result in results:
         for dataset in DATASETS:
@@ -111,17 +111,17 @@ def _read_curves(
     return found
 
 
-def _read_images(store: Store, result: CellResult, scratch: Path) -> dict[str, pd.DataFrame]:
+def _read_images(store: Store, result: ConfigurationResult, scratch: Path) -> dict[str, pd.DataFrame]:
     run_id = result.runs[0].run_id
     tables = {d: _read_artifact(store, run_id, f"per_image/{d}_images.csv", scratch) for d in DATASETS}
     return {dataset: table for dataset, table in tables.items() if table is not None}
 
 
 def _read_artifact(store: Store, run_id: str, path: str, scratch: Path) -> pd.DataFrame | None:
-    """A table among a run's artifacts, or None where the run has none or its store has lost it."""
+    """Read a table from a run's artifacts; None if the run has none or the file is lost."""
     try:
         return pd.read_csv(store.client.download_artifacts(run_id, path, str(scratch)), dtype={"stem": str})
-    except Exception:  # MLflow, requests and the file system all have their own here
+    except Exception:  # MLflow, requests and the file system raise different classes
         return None
 
 
@@ -131,7 +131,7 @@ def _write_files(
     table4: pd.DataFrame,
     curves: dict[tuple[str, PaperRow], pd.DataFrame],
     examples: Sequence[Example],
-    best: CellResult,
+    best: ConfigurationResult,
     remarks: Sequence[str],
 ) -> None:
     write_csv(table, folder / "table3.csv")
@@ -144,28 +144,28 @@ def _write_files(
     draw_figure3(curves, table, folder / "figure3.png")
     shown = "not drawn"
     if examples:
-        draw_figure4(examples, table, folder / "figure4.png", name=name_cell(best.row))
-        shown = "![image, truth, map, binary](figure4.png)"
-    lines = ["# The paper's experiments, and ours beside them", ""]
+        draw_figure4(examples, table, folder / "figure4.png", name=name_configuration(best.row))
+        shown = "![image, ground truth, map, binary](figure4.png)"
+    lines = ["# The paper's experiments compared with ours", ""]
     if uses_sample(table):
         lines += [f"> **{SAMPLE_WARNING}.**", ""]
     lines += [format_table3(table), "## Figure 3", "", "![precision and recall](figure3.png)", ""]
-    lines += [f"## Figure 4: {name_cell(best.row)}, the best finished cell", "", shown, ""]
+    lines += [f"## Figure 4: {name_configuration(best.row)}, the best finished cell", "", shown, ""]
     lines += [*(f"- {remark}" for remark in remarks), "", format_table4(table4)]
     write_bytes(folder / "report.md", "\n".join(lines).encode())
 
 
 def _record(
-    store: Store, folder: Path, table: pd.DataFrame, timings: Sequence[InferenceTiming], best: CellResult
+    store: Store, folder: Path, table: pd.DataFrame, timings: Sequence[InferenceTiming], best: ConfigurationResult
 ) -> str:
-    """Make the report's run; returns its id."""
+    """Create the report's run; return its id."""
     finished = table[table["status"] == "finished"]
     metrics: dict[str, float] = {
         "cells_finished": len(finished[["system", "init", "loss", "gamma"]].drop_duplicates())
     }
     for _, row in finished.iterrows():
         keys = [row[key] for key in ("system", "init", "loss", "gamma") if row[key]]
-        for name in FIGURES[:1] + FIGURES[3:4] + FIGURES[5:]:
+        for name in METRICS[:1] + METRICS[3:4] + METRICS[5:]:
             if row[f"{name}_difference"] == row[f"{name}_difference"]:
                 metrics["/".join([row["dataset"], f"{name}_difference", *keys])] = row[f"{name}_difference"]
     for timing in timings:
@@ -178,7 +178,7 @@ def _record(
             | {
                 "device": describe_device(choose_device("auto")),
                 "data.source": "sample" if uses_sample(table) else "imported",
-                "best_cell": best.cell.name,
+                "best_cell": best.configuration.name,
             }
         )
         recorder.log_metrics(metrics)

@@ -1,4 +1,4 @@
-"""Table 3 as rows of text, and as Markdown: ours, the paper's and the difference, in the paper's layout."""
+"""Write Table 3 as text and Markdown: ours, the paper's and the difference, in the paper's layout."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Literal
 import pandas as pd
 
 from crackseg.data.catalog import SAMPLE_SOURCE
-from crackseg.experiments.paper.comparison import CELL_KEYS, DATASETS, mark_best, uses_sample
+from crackseg.experiments.paper.comparison import CONFIGURATION_KEYS, DATASETS, mark_best, uses_sample
 from crackseg.experiments.paper.configurations import PaperRow
 from crackseg.experiments.paper.published import read_deepcrack_table
 from crackseg.files import format_markdown
 
 MISSING = "missing"
 SAMPLE_NOTE = "EMBEDDED SYNTHETIC SAMPLE, not the published datasets"
-SAMPLE_WARNING = f"{SAMPLE_NOTE}: the differences to the paper's figures mean nothing"
+SAMPLE_WARNING = f"{SAMPLE_NOTE}: the differences to the paper's values mean nothing"
 DEEPCRACK_TITLE = (
     "DeepCrack's own Table I: another training set (all 260 images of CrackTree260; ours: 200 of them)"
 )
@@ -28,7 +28,7 @@ _SYSTEMS = {
     "deepcrack": "DeepCrack",
     "deeplabv3_resnet101": "DeepLabV3-ResNet101",
 }
-_SYSTEM_NOTES = {"deepcrack": "the paper's figures are DeepCrack's own, of another training set (see below)"}
+_SYSTEM_NOTES = {"deepcrack": "the paper's values are DeepCrack's own, from another training set (see below)"}
 _NOTE_MARKS = "abcdefghijklmnopqrstuvwxyz"
 
 
@@ -37,9 +37,9 @@ class TableRow:
     """A line of Table 3.
 
     Attributes:
-        label: what stands at its left.
-        kind: whose figures.
-        texts: one for each cell, lines separated by ``\\n``.
+        label: the text in its first column.
+        kind: ``ours``, ``paper`` or ``difference``.
+        texts: one for each configuration, lines separated by ``\\n``.
         bold: whether each is the best.
     """
 
@@ -50,27 +50,27 @@ class TableRow:
 
 
 def name_loss(row: PaperRow) -> str:
-    """``BCE`` or ``focal γ=2``."""
+    """Name a loss: ``BCE`` or ``focal γ=2``."""
     return "BCE" if row.loss == "bce" else f"{row.loss} γ={row.gamma}"
 
 
-def name_cell(row: PaperRow) -> str:
-    """Name a cell as a column of Table 3: ``Modified U-Net``, ``random, focal γ=2``."""
+def name_configuration(row: PaperRow) -> str:
+    """Name a configuration as a column of Table 3: ``Modified U-Net``, ``random, focal γ=2``."""
     return f"{_STRATEGIES[row.init]}, {name_loss(row)}" if row.init else _SYSTEMS[row.system]
 
 
 def name_source(source: str) -> str:
-    """Say where images come from."""
+    """Name the source of images."""
     return "embedded synthetic sample" if source == SAMPLE_SOURCE else f"{source} data"
 
 
 def list_columns(table: pd.DataFrame) -> list[PaperRow]:
-    """The cells of a comparison, in its order."""
-    return [PaperRow(*keys) for keys in table[CELL_KEYS[1:]].drop_duplicates().itertuples(index=False)]
+    """List the configurations of a comparison, in its order."""
+    return [PaperRow(*keys) for keys in table[CONFIGURATION_KEYS[1:]].drop_duplicates().itertuples(index=False)]
 
 
 def make_rows(table: pd.DataFrame, dataset: str) -> list[TableRow]:
-    """Write one dataset's figures, three lines for each metric.
+    """Write one dataset's values, three lines for each metric.
 
     Args:
         table: from :func:`crackseg.experiments.paper.comparison.compare_with_paper`.
@@ -81,10 +81,12 @@ def make_rows(table: pd.DataFrame, dataset: str) -> list[TableRow]:
     for metric, (name, *beside) in _METRICS.items():
         best, paper_best = mark_best(part, name), mark_best(part, f"{name}_paper")
         ours, paper, difference = [], [], []
-        for _, cell in part.iterrows():
-            ours.append(_write_figure(cell, name, beside, "") if cell["status"] == "finished" else MISSING)
-            paper.append(_write_figure(cell, name, beside, "_paper"))
-            off = cell[f"{name}_difference"]
+        for _, configuration in part.iterrows():
+            ours.append(
+                _write_value(configuration, name, beside, "") if configuration["status"] == "finished" else MISSING
+            )
+            paper.append(_write_value(configuration, name, beside, "_paper"))
+            off = configuration[f"{name}_difference"]
             difference.append("–" if math.isnan(off) else f"{off:+.4f}".replace("-", "−"))
         rows += [
             TableRow(f"{metric}, ours", "ours", tuple(ours), tuple(best)),
@@ -94,25 +96,25 @@ def make_rows(table: pd.DataFrame, dataset: str) -> list[TableRow]:
     return rows
 
 
-def _write_figure(cell: pd.Series, name: str, beside: Sequence[str], whose: str) -> str:
-    """``0.8530``, and below it @P and @R of ODS, or ± of OIS."""
-    if math.isnan(cell[f"{name}{whose}"]):
+def _write_value(configuration: pd.Series, name: str, beside: Sequence[str], whose: str) -> str:
+    """Write a value, e.g. ``0.8530``, and below it @P and @R of ODS, or ± of OIS."""
+    if math.isnan(configuration[f"{name}{whose}"]):
         return "–"
-    lines = [f"{cell[f'{name}{whose}']:.4f}"]
-    lines += [f"@{other[0].upper()} {cell[f'{other}{whose}']:.4f}" for other in beside]
+    lines = [f"{configuration[f'{name}{whose}']:.4f}"]
+    lines += [f"@{other[0].upper()} {configuration[f'{other}{whose}']:.4f}" for other in beside]
     if name == "ois":
-        lines.append(f"± {cell[f'ois_std{whose}']:.4f}")
+        lines.append(f"± {configuration[f'ois_std{whose}']:.4f}")
     return "\n".join(line for line in lines if not line.endswith("nan"))
 
 
 def describe_dataset(table: pd.DataFrame, dataset: str) -> str:
-    """``CRKWH100 (imported data)``: the dataset and where the images that were scored come from."""
+    """Name the dataset and the source of its images, e.g. ``CRKWH100 (imported data)``."""
     sources = dict.fromkeys(name_source(s) for s in table.loc[table["dataset"] == dataset, "source"] if s)
     return f"{dataset} ({', '.join(sources)})" if sources else dataset
 
 
 def make_notes(table: pd.DataFrame) -> tuple[list[str], list[str]]:
-    """What is to be said of single cells.
+    """Write notes on single configurations.
 
     Returns:
         A mark for each column ("" for none), and the notes, each beginning with its mark.
@@ -120,18 +122,20 @@ def make_notes(table: pd.DataFrame) -> tuple[list[str], list[str]]:
     marks: list[str] = []
     notes: dict[str, str] = {}
     for row in list_columns(table):
-        cells = table[(table[CELL_KEYS[1:]] == list(row)).all(axis=1) & (table["status"] == "finished")]
+        configurations = table[
+            (table[CONFIGURATION_KEYS[1:]] == list(row)).all(axis=1) & (table["status"] == "finished")
+        ]
         said = []
         if row.system in _SYSTEM_NOTES:
             said.append(_SYSTEM_NOTES[row.system])
-        if len(cells):
-            if (count := int(cells["num_runs"].max())) > 1:
+        if len(configurations):
+            if (count := int(configurations["num_runs"].max())) > 1:
                 said.append(
                     f"ours is the mean of {count} runs that differ in their seed (table3.csv has their spread)"
                 )
-            if departures := cells["departures"].iloc[0]:
+            if departures := configurations["departures"].iloc[0]:
                 said.append(f"ours departs from the paper: {departures}")
-            if (trained_on := cells["trained_on"].iloc[0]) == SAMPLE_SOURCE:
+            if (trained_on := configurations["trained_on"].iloc[0]) == SAMPLE_SOURCE:
                 said.append(f"ours was trained on the {name_source(trained_on)}")
         note = "; ".join(said)
         if note:
@@ -141,23 +145,28 @@ def make_notes(table: pd.DataFrame) -> tuple[list[str], list[str]]:
 
 
 def format_table3(table: pd.DataFrame) -> str:
-    """Write Table 3 as Markdown, DeepCrack's own table below it."""
+    """Write Table 3 as Markdown, with DeepCrack's own table below it."""
     columns = list_columns(table)
     marks, notes = make_notes(table)
-    finished = table.groupby(CELL_KEYS[1:], sort=False)["status"].agg(lambda status: (status == "finished").any())
+    finished = table.groupby(CONFIGURATION_KEYS[1:], sort=False)["status"].agg(
+        lambda status: (status == "finished").any()
+    )
     lines = ["## Table 3", ""]
     if uses_sample(table):
         lines += [f"> **{SAMPLE_WARNING}.**", ""]
     lines += [
         f"{int(finished.sum())} of {len(columns)} cells are finished. *pretrained* and *random*: DeepLabV3-ResNet101 "
-        "trained from COCO's weights and from random ones. ODS stands over the precision (@P) and recall (@R) that it "
-        "is reached at, OIS over its standard deviation among the images (±). Bold: of each training strategy, the "
+        "trained from COCO's weights and from random ones. ODS is above the precision (@P) and recall (@R) that it "
+        "is reached at, OIS above its standard deviation among the images (±). Bold: of each training strategy, the "
         "best of its losses.",
         "",
     ]
     header = [
         "",
-        *(name_cell(row) + (f" [{mark}]" if mark else "") for row, mark in zip(columns, marks, strict=True)),
+        *(
+            name_configuration(row) + (f" [{mark}]" if mark else "")
+            for row, mark in zip(columns, marks, strict=True)
+        ),
     ]
     for dataset in DATASETS:
         lines += [
@@ -176,7 +185,7 @@ def format_table3(table: pd.DataFrame) -> str:
 
 
 def write_deepcrack_table() -> pd.DataFrame:
-    """DeepCrack's own table as text."""
+    """Write DeepCrack's own table as text."""
     table = read_deepcrack_table()
     shown = pd.DataFrame({"method": table["method"]})
     for dataset in DATASETS[1:]:
@@ -193,5 +202,5 @@ def _to_markdown(text: str, bold: bool) -> str:
     return "<br>".join([f"**{first}**" if bold else first, *rest])
 
 
-def _join(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+def _join(texts: Sequence[str]) -> str:
+    return f"| {' | '.join(texts)} |"

@@ -1,4 +1,4 @@
-"""Table 4: how long training takes, from finished runs, and inference, timed now, beside the paper's figures."""
+"""Table 4: times of training, from finished runs, and of inference, timed now, with the paper's times."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from crackseg.training.loop import format_duration
 EPOCHS = 300
 _STEPS_PER_EPOCH = 200 // BATCH_SIZE  # of the paper's 200 training images
 
-# Of what an epoch's time follows from, what the paper says or what goes without saying there.
+# Settings that an epoch's time depends on, as the paper states or assumes them.
 _PAPER_CONDITIONS = {
     "data.size_px": "512",
     "train.batch_size": "2",
@@ -37,15 +37,15 @@ _PAPER_CONDITIONS = {
 
 @dataclass(frozen=True, slots=True)
 class TrainingTime:
-    """How long 300 epochs of an architecture take.
+    """Time of 300 epochs of an architecture.
 
     Attributes:
         architecture: a key of ``crackseg.models.ARCHITECTURES``.
         seconds: of 300 epochs, one for each run.
-        epochs: that each run trained for; another number than 300 means that ``seconds`` are extrapolated.
+        epochs: of each run; if not 300, ``seconds`` are extrapolated.
         hardware: what trained, as the runs are tagged.
         conditions: image size, batch and so on.
-        num_steps: 0, or that no run is finished and ``seconds`` are extrapolated from so many steps, timed now.
+        num_steps: 0; or, if no run is finished, the number of timed steps from which ``seconds`` are extrapolated.
     """
 
     architecture: str
@@ -57,23 +57,23 @@ class TrainingTime:
 
     @property
     def basis(self) -> str:
-        """``measured``, or ``extrapolated from 2 epochs`` or ``from 3 steps``."""
+        """Return the basis of the time: ``measured``, ``extrapolated from 2 epochs`` or ``from 3 steps``."""
         if self.num_steps:
             return f"extrapolated from {self.num_steps} steps"
         return "measured" if self.epochs == EPOCHS else f"extrapolated from {self.epochs} epochs"
 
 
 def gather_training_times(store: Store, runs: Sequence[FinishedRun]) -> dict[str, TrainingTime]:
-    """Find how long each architecture trained.
+    """Collect the training times of each architecture.
 
-    Of an architecture's runs those count that were trained alike, on the same hardware, data and number of epochs; of
-    several such groups the one closest to the paper's conditions, then one of 300 epochs, then that of the newest run.
+    An architecture's runs are grouped by settings, hardware, data and number of epochs; of several groups the one
+    closest to the paper's conditions is used, then one of 300 epochs, then that of the newest run.
 
     Args:
         store: where the runs are.
         runs: finished runs, the newest first.
     Returns:
-        By architecture, for those that have a finished training.
+        By architecture, for those that have a finished run.
     """
     groups: dict[tuple[object, ...], list[FinishedRun]] = {}
     for run in runs:
@@ -97,7 +97,7 @@ def gather_training_times(store: Store, runs: Sequence[FinishedRun]) -> dict[str
 
 
 def extrapolate_steps(steps: Mapping[str, Sequence[float]], *, hardware: str) -> dict[str, TrainingTime]:
-    """What 300 epochs of the paper's 200 images would take at the median pace of some steps.
+    """Extrapolate the time of 300 epochs over the paper's 200 images from the median time of some steps.
 
     Args:
         steps: by architecture, from :func:`crackseg.experiments.paper.timing.time_training`.
@@ -141,7 +141,7 @@ def _describe_conditions(store: Store, run: FinishedRun) -> str:
 def make_table4(
     training: dict[str, TrainingTime], timings: Sequence[InferenceTiming], *, inference_hardware: str
 ) -> pd.DataFrame:
-    """Put our times beside the paper's.
+    """Compare our times with the paper's.
 
     Args:
         training: from :func:`gather_training_times` and :func:`extrapolate_steps`.
@@ -161,7 +161,7 @@ def make_table4(
         row |= _spread("training_s_300_epochs", time.seconds if time else ())
         row |= {
             "training_runs": len(time.seconds) if time and not time.num_steps else 0,
-            "training_basis": time.basis if time else "no finished training",
+            "training_basis": time.basis if time else "no finished training run",
             "training_hardware": time.hardware if time else "",
             "training_conditions": time.conditions if time else "",
         }
@@ -184,7 +184,7 @@ def _spread(name: str, values: Sequence[float]) -> dict[str, float]:
 
 
 def write_table4(table: pd.DataFrame) -> pd.DataFrame:
-    """Write Table 4 as text, for people: times with their spread and what they rest on."""
+    """Write Table 4 as text: times with their spread and their basis."""
     precisions = [c.removeprefix("inference_").removesuffix("_images_per_s") for c in table if "images_per_s" in c]
     shown = pd.DataFrame({"model": table["architecture"]})
     shown["training, 300 epochs"] = [_write_training(row) for _, row in table.iterrows()]
@@ -201,7 +201,7 @@ def write_table4(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def make_remarks(table: pd.DataFrame) -> list[str]:
-    """The hardware's names and what else is to be said of Table 4."""
+    """Write the remarks of Table 4: hardware, conditions and problems."""
     remarks = []
     timed = table[table["inference_hardware"] != ""]
     if len(timed):
@@ -249,7 +249,7 @@ def _write_number(value: float, style: str) -> str:
 
 
 def _write_hours(seconds: float) -> str:
-    """As the paper does: ``2 h 15 m``."""
+    """Write a time as the paper does: ``2 h 15 m``."""
     if math.isnan(seconds):
         return "–"
     if seconds < 5400:

@@ -1,4 +1,4 @@
-"""Times inference and training steps of every architecture on this machine, for Table 4."""
+"""Time inference and training steps of every architecture on this machine, for Table 4."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ SIZE_PX = 512
 CROP_PX, BATCH_SIZE = 448, 2  # of a training step: params.yaml's crop, the paper's batch
 TRAINING_STEPS = 3
 _WARM_UP_IMAGES = 2  # the first pass allocates, and on a GPU chooses its kernels
-_REPEAT_S = 0.2  # so long at least is a repeat: single passes of a few milliseconds are at the mercy of the clock
+_REPEAT_S = 0.2  # least length of a repeat: single passes of a few milliseconds are too short for the clock
 
 
 @dataclass(frozen=True, slots=True)
 class InferenceTiming:
-    """How long one image takes.
+    """Time of one image.
 
     Attributes:
         architecture: a key of ``crackseg.models.ARCHITECTURES``.
         precision: ``float32``, ``bfloat16`` or ``float16``; "" if nothing was timed.
         seconds: per image, one for each repeat; empty if the architecture cannot be built here.
-        problem: why it cannot.
+        problem: the reason why it cannot be built; "" if it can.
     """
 
     architecture: str
@@ -74,9 +74,9 @@ def choose_architectures(names: str | None) -> tuple[str, ...]:
 def time_architectures(
     architectures: Sequence[str], *, device: torch.device, repeats: int
 ) -> list[InferenceTiming]:
-    """Time each architecture in float32, and in what ``train.precision: auto`` takes here where that is another.
+    """Time each architecture in float32, and in the precision of ``train.precision: auto`` if that is another.
 
-    Weights are random: how long a pass takes does not depend on them.
+    Weights are random: the time of a pass does not depend on them.
 
     Args:
         architectures: keys of ``crackseg.models.ARCHITECTURES``.
@@ -110,10 +110,10 @@ def _time_architecture(
 
 
 def time_predictor(predictor: Predictor, *, size_px: int, repeats: int) -> tuple[float, ...]:
-    """Time the way from a decoded photograph to its probability map, copies to and from the device included.
+    """Time the steps from a decoded photograph to its probability map, including copies to and from the device.
 
     Args:
-        predictor: what to time.
+        predictor: to be timed.
         size_px: side of the photograph.
         repeats: measurements; each takes as many images as fill 0.2 s, one after the other.
     Returns:
@@ -129,7 +129,7 @@ def time_predictor(predictor: Predictor, *, size_px: int, repeats: int) -> tuple
     for _ in range(repeats):
         started = time.perf_counter()
         for _ in range(num_images):
-            predictor.predict_prob(image_HW3)  # a NumPy array on the host: whatever the device does is done then
+            predictor.predict_prob(image_HW3)  # returns a NumPy array on the host, so the device has finished
         seconds.append((time.perf_counter() - started) / num_images)
     return tuple(seconds)
 
@@ -151,7 +151,7 @@ def time_training(architectures: Sequence[str], *, device: torch.device) -> dict
                 with torch.random.fork_rng(devices=[]):
                     seconds[architecture] = _time_steps(architecture, device)
             except CracksegError:
-                continue  # its inference says why
+                continue  # the timing of inference gives the reason
     return seconds
 
 

@@ -1,1 +1,1 @@
-"""The search beyond the paper's grid: an Optuna study of trials, each a training beside the pipeline."""
+"""Hyperparameter search with Optuna: each trial is a training run outside the pipeline."""

@@ -1,4 +1,4 @@
-"""A trial's settings into params.yaml, with its comments and order as they are."""
+"""Write a trial's settings into params.yaml, keeping its comments and order."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from crackseg.params.effects import RESULTS, VERSION
 
 
 def settings_of_trial(search: Search, number: int | None, *, searched_only: bool) -> dict[str, Any]:
-    """What to change in params.yaml for a trial: what was searched, and what ``-S`` set for all trials.
+    """Return the changes to params.yaml for a trial: the searched settings, and those that ``-S`` set for all trials.
 
     Args:
         number: of the trial; None: the best.
-        searched_only: leave out what ``-S`` set, e.g. to train with params.yaml's own number of epochs.
+        searched_only: leave out those that ``-S`` set, e.g. to train with params.yaml's own number of epochs.
     """
     trial = choose_trial(search, number)
     overrides = {} if searched_only else search.overrides
-    # The others say how the search runs, and nothing of what it finds.
+    # The others control how the search runs and have no effect on results.
     kept = keys_behind(RESULTS, VERSION, settings=flatten_params(search.params) | trial.params)
     return {key: value for key, value in overrides.items() if key in kept} | trial.params
 
@@ -38,7 +38,7 @@ def apply_trial(
     """Write a trial's settings into params.yaml.
 
     Returns:
-        What changed: key, value before and after.
+        The changes: key, value before and after.
     Raises:
         CracksegError: the trial is not complete, or params.yaml cannot have a setting, e.g. a key that is gone.
     """
@@ -59,7 +59,7 @@ def apply_trial(
 
 
 def find_left_out(root: Path, search: Search, number: int | None) -> dict[str, tuple[Any, Any]]:
-    """Settings that ``-S`` set for all trials and that params.yaml has otherwise: its value, and the trial's."""
+    """Find settings that ``-S`` set for all trials and that differ in params.yaml: its value, and the trial's."""
     ours = flatten_params(load_params(root / "params.yaml"))
     theirs = settings_of_trial(search, number, searched_only=False)
     searched = settings_of_trial(search, number, searched_only=True)
@@ -67,7 +67,7 @@ def find_left_out(root: Path, search: Search, number: int | None) -> dict[str, t
 
 
 def replace_values(text: str, values: Mapping[str, Any]) -> str:
-    """Replace single values in the text of a YAML file; everything else stays as it is, to the letter.
+    """Replace single values in the text of a YAML file; everything else stays unchanged.
 
     Args:
         text: of the file.
@@ -84,7 +84,7 @@ def replace_values(text: str, values: Mapping[str, Any]) -> str:
         line = lines[line_number]
         old, comment = _split_comment(line[column:])
         new = _as_yaml(value)
-        # The comment stays in its column as long as there is room.
+        # The comment stays in its column if there is room.
         space = comment[: len(comment) - len(comment.lstrip())]
         width = max(len(old) + len(space) - len(new), 1) if comment else 0
         lines[line_number] = line[:column] + new + " " * width + comment.lstrip()
@@ -92,7 +92,7 @@ def replace_values(text: str, values: Mapping[str, Any]) -> str:
 
 
 def _split_comment(rest: str) -> tuple[str, str]:
-    """A value, and the blanks and the comment behind it."""
+    """Split off the blanks and the comment after a value."""
     quote = rest[0] if rest[:1] in ("'", '"') else ""
     end = rest.find(quote, 1) + 1 if quote else 0
     place = rest.find(" #", end)

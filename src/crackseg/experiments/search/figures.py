@@ -1,4 +1,4 @@
-"""The figures of a study, drawn by Optuna: history, importances, slices, contour, Pareto front."""
+"""Draw the figures of a study with Optuna: history, importances, slices, contour, Pareto front."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from optuna.visualization import matplotlib as draw
 
 from crackseg.errors import first_line
 from crackseg.experiments.search.results import rank
-from crackseg.experiments.search.study import CELL, Search
+from crackseg.experiments.search.study import CONFIGURATION, Search
 from crackseg.plotting import COLOURS, save_figure
 
 _log = logging.getLogger("crackseg")
@@ -32,7 +32,7 @@ _IMPORTANCE = PedAnovaImportanceEvaluator(target_quantile=0.1, region_quantile=1
 
 
 def draw_figures(search: Search, folder: Path) -> list[Path]:
-    """Draw what there is to draw; a figure that needs more trials than there are is left out.
+    """Draw all figures; one that needs more trials than there are is left out.
 
     Args:
         folder: for the PNG files.
@@ -65,9 +65,7 @@ def draw_figures(search: Search, folder: Path) -> list[Path]:
     for name, plot in wanted.items():
         path = folder / f"{name}.png"
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # Optuna calls its figures experimental; matplotlib grumbles on log axes
+            warnings.simplefilter("ignore")  # Optuna calls its figures experimental; matplotlib warns on log axes
             warnings.simplefilter("ignore", ExperimentalWarning)
             try:
                 _save_axes(plot(), path)
@@ -79,7 +77,7 @@ def draw_figures(search: Search, folder: Path) -> list[Path]:
 
 
 def _varied(trials: list[FrozenTrial]) -> list[str]:
-    """Keys that have several values among the trials that have them: γ is no part of a trial with BCE.
+    """List keys with several values among the trials that have them: a trial with BCE has no γ.
 
     Optuna cannot draw a choice that is null.
     """
@@ -115,14 +113,14 @@ def _ended(search: Search) -> list[FrozenTrial]:
 def _kind(trial: FrozenTrial) -> str:
     if trial.state == TrialState.PRUNED:
         return _PRUNED
-    return "the paper's cells" if CELL in trial.user_attrs else "the search"
+    return "the paper's cells" if CONFIGURATION in trial.user_attrs else "the search"
 
 
 def _draw_history(trials: pd.DataFrame, path: Path, *, title: str, ylabel: str) -> None:
-    """Draw what each trial of a search reached, and the best so far.
+    """Draw the score of each trial of a search, and the best so far.
 
     Args:
-        trials: columns ``trial`` (number), ``ods`` and ``kind``; what was pruned has the ODS of its last epoch.
+        trials: columns ``trial`` (number), ``ods`` and ``kind``; a pruned trial has the ODS of its last epoch.
         path: PNG to write.
     """
     figure, axes = plt.subplots(figsize=(8, 4.4), layout="constrained")
@@ -137,7 +135,7 @@ def _draw_history(trials: pd.DataFrame, path: Path, *, title: str, ylabel: str) 
 
 
 def _draw_curves(curves: pd.DataFrame, path: Path, *, title: str, ylabel: str) -> None:
-    """Draw what each trial of a search had reached after each epoch, so that one sees where trials were pruned.
+    """Draw the score of each trial of a search after each epoch, which shows where trials were pruned.
 
     Args:
         curves: columns ``trial``, ``epoch`` (from 1), ``ods`` and ``kind``.
@@ -157,7 +155,7 @@ def _draw_curves(curves: pd.DataFrame, path: Path, *, title: str, ylabel: str) -
 
 
 def _save_axes(axes: Axes | np.ndarray, path: Path) -> None:
-    """Write a figure that a library has drawn, by one or several of its axes, as PNG."""
+    """Write a figure drawn by a library, given one or several of its axes, as PNG."""
     drawn = np.ravel(np.asarray(axes, dtype=object))
     figure = drawn[0].figure
     for one in drawn:

@@ -1,4 +1,4 @@
-"""What to do with a study: list it, train its best trials fully, register the best weights."""
+"""Use a study: list it, train its best trials fully, register the best weights."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 from optuna.trial import TrialState
 
 from crackseg.errors import CracksegError
-from crackseg.experiments.paper.configurations import Cell
-from crackseg.experiments.paper.queue import make_plan, queue_cells
+from crackseg.experiments.paper.configurations import Configuration
+from crackseg.experiments.paper.queue import make_plan, queue_configurations
 from crackseg.experiments.search.apply import settings_of_trial
 from crackseg.experiments.search.results import (
     ERROR,
@@ -26,7 +26,7 @@ from crackseg.experiments.search.results import (
 )
 from crackseg.experiments.search.run import prepare_for
 from crackseg.experiments.search.storage import Storage
-from crackseg.experiments.search.study import CELL, Search, load_search
+from crackseg.experiments.search.study import CONFIGURATION, Search, load_search
 from crackseg.params import change_params
 from crackseg.registry.register import CANDIDATE_ALIAS, complete_and_register
 from crackseg.tracking.store import Store
@@ -35,7 +35,7 @@ _BUDGET = "train.epochs"  # of a trial; a full training takes params.yaml's
 
 
 def show(store: Store, storage: Storage, name: str | None) -> str:
-    """All studies of a storage, or one with its trials."""
+    """Describe all studies of a storage, or one with its trials."""
     studies = storage.get_all_studies()
     if name is not None or len(studies) == 1:
         search = load_search(store, storage, name)
@@ -59,7 +59,7 @@ def show(store: Store, storage: Storage, name: str | None) -> str:
 
 
 def list_studies(store: Store, storage: Storage, name: str | None) -> list[dict[str, Any]]:
-    """The same for programs: each study with its trials, in their order; of one study only if it is named."""
+    """Return the same for programs: each study, or the named one, with its trials in order."""
     if name is not None:
         return [_list_trials(load_search(store, storage, name))]
     studies: list[dict[str, Any]] = []
@@ -79,7 +79,7 @@ def _list_trials(search: Search) -> dict[str, Any]:
             "state": trial.state.name.lower(),
             "values": trial.values,
             "params": trial.params,
-            "cell": trial.user_attrs.get(CELL),
+            "cell": trial.user_attrs.get(CONFIGURATION),
             "seconds": trial.user_attrs.get(SECONDS),
             "run_id": trial.user_attrs.get(RUN_ID),
             "error": trial.user_attrs.get(ERROR),
@@ -98,7 +98,7 @@ def queue_best(
     num_seeds: int,
     settings: Mapping[str, Any],
 ) -> Iterator[str]:
-    """Put the best trials into DVC's queue for full training, each with several seeds; yields the experiments.
+    """Put the best trials into DVC's queue for full training, each with several seeds; yield the experiments.
 
     The number of epochs is params.yaml's, not the trial's; everything else is as in the trial.
 
@@ -109,8 +109,8 @@ def queue_best(
     Raises:
         CracksegError: there is no complete trial, or DVC refuses.
     """
-    choose_trial(search, None)  # says so if there is none
-    cells = []
+    choose_trial(search, None)  # raises if there is none
+    configurations = []
     for trial in rank(search)[:top]:
         of_trial = settings_of_trial(search, trial.number, searched_only=False)
         for seed in range(num_seeds):
@@ -118,16 +118,16 @@ def queue_best(
             if _BUDGET not in trial.params and _BUDGET not in settings:
                 values.pop(_BUDGET, None)
             name = f"{search.name}-{trial.number}-seed{seed}".lower().replace(".", "-").replace("_", "-")
-            cells.append(Cell(name, search.params.model.architecture, tuple(values.items())))
-    plan = make_plan(root, store, cells, {})
+            configurations.append(Configuration(name, search.params.model.architecture, tuple(values.items())))
+    plan = make_plan(root, store, configurations, {})
     for name in [*plan.finished, *plan.waiting]:
-        yield f"{name} is there already"
-    for name in queue_cells(root, plan):
+        yield f"{name} is already in the queue"
+    for name in queue_configurations(root, plan):
         yield f"queued {name}"
 
 
 def register_trial(root: Path, store: Store, search: Search, number: int | None) -> str:
-    """Register the weights of a trial, by default of the best, as a version of the model; returns its URI.
+    """Register the weights of a trial, by default of the best, as a version of the model; return its URI.
 
     Raises:
         CracksegError: the trial is not complete, or its weights are not on this machine.

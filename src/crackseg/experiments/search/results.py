@@ -1,4 +1,4 @@
-"""What a study has found: trials in order of merit, the best against the paper's cells, whose weights are kept."""
+"""Results of a study: trials ranked by score, the best compared with the paper's configurations, weights to keep."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from crackseg.errors import CracksegError
-from crackseg.experiments.search.study import CELL, Search
+from crackseg.experiments.search.study import CONFIGURATION, Search
 
 # User attributes of a trial.
 FIGURES, RUN_ID, SECONDS, ERROR = "figures", "run_id", "seconds", "error"
@@ -19,7 +19,7 @@ FIGURES, RUN_ID, SECONDS, ERROR = "figures", "run_id", "seconds", "error"
 
 @dataclass(frozen=True)
 class Contender:
-    """The best of some trials, and what they have cost."""
+    """The best of some trials, and their total time."""
 
     label: str
     trial: FrozenTrial | None
@@ -28,19 +28,19 @@ class Contender:
 
 
 def rank(search: Search) -> list[FrozenTrial]:
-    """Complete trials, the best first; with two objectives the Pareto front comes first."""
+    """Rank complete trials, the best first; with two objectives the Pareto front comes first."""
     complete = search.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     front = front_of(search)
     return sorted(complete, key=lambda t: (t.number not in front, -t.values[0], t.number))
 
 
 def front_of(search: Search) -> set[int]:
-    """Numbers of the trials of the Pareto front; none where there is one objective."""
+    """Return the numbers of the trials of the Pareto front; none if there is one objective."""
     return {t.number for t in search.study.best_trials} if search.is_multi_objective else set()
 
 
 def choose_trial(search: Search, number: int | None) -> FrozenTrial:
-    """The trial of this number, or the best.
+    """Return the trial of this number, or the best.
 
     Raises:
         CracksegError: no trial is complete, or this one is not.
@@ -60,24 +60,24 @@ def choose_trial(search: Search, number: int | None) -> FrozenTrial:
 
 
 def compare_with_paper(search: Search) -> list[Contender]:
-    """The paper's cells, what the search found on the budget that they took, and what it found in all."""
+    """Return the best of the paper's configurations, of the search with the same budget, and of the whole search."""
     done = [t for t in search.study.get_trials(deepcopy=False) if t.state.is_finished()]
-    cells = [t for t in done if CELL in t.user_attrs]
-    found = [t for t in done if CELL not in t.user_attrs]
-    budget = _seconds(cells)
+    configurations = [t for t in done if CONFIGURATION in t.user_attrs]
+    found = [t for t in done if CONFIGURATION not in t.user_attrs]
+    budget = _seconds(configurations)
     within: list[FrozenTrial] = []
     for trial in found:
         if _seconds([*within, trial]) > budget:
             break
         within.append(trial)
-    rows = [_contender("the paper's cells", cells)] if cells else []
-    if cells and len(within) < len(found):
+    rows = [_contender("the paper's cells", configurations)] if configurations else []
+    if configurations and len(within) < len(found):
         rows.append(_contender("the search, on the same budget", within))
     return [*rows, _contender("the search", found)]
 
 
 def format_comparison(search: Search) -> str:
-    """The best against the paper's cells, and the ten best trials, as Markdown."""
+    """Write the best trial next to the paper's configurations, and the ten best trials, as Markdown."""
     rows = compare_with_paper(search)
     reference = rows[0].trial if len(rows) > 1 else None
     protocol = search.params.search.protocol
@@ -103,7 +103,7 @@ def format_comparison(search: Search) -> str:
 
 
 def format_trials(search: Search, trials: Sequence[FrozenTrial]) -> list[str]:
-    """Trials as lines of a Markdown table."""
+    """Write trials as lines of a Markdown table."""
     second = search.params.search.second_objective
     titles = ["trial", "state", "ODS", *([second] if second != "none" else []), "minutes", "settings"]
     lines = ["| " + " | ".join(titles) + " |", "|---:|---|" + "---:|" * (len(titles) - 3) + "---|"]
@@ -113,7 +113,7 @@ def format_trials(search: Search, trials: Sequence[FrozenTrial]) -> list[str]:
         values += [""] * (len(titles) - 4 - len(values))
         minutes = f"{t.user_attrs.get(SECONDS, 0) / 60:.1f}"
         settings = describe_point(t.params) + (
-            f" (the paper's {t.user_attrs[CELL]})" if CELL in t.user_attrs else ""
+            f" (the paper's {t.user_attrs[CONFIGURATION]})" if CONFIGURATION in t.user_attrs else ""
         )
         settings += " (Pareto front)" if t.number in front else ""
         settings += f" {t.user_attrs[ERROR]}" if t.state == TrialState.FAIL and ERROR in t.user_attrs else ""
@@ -122,22 +122,22 @@ def format_trials(search: Search, trials: Sequence[FrozenTrial]) -> list[str]:
 
 
 def describe_point(point: Mapping[str, Any]) -> str:
-    """Settings in one line: ``optimizer.lr=0.00312 loss.gamma=2``."""
+    """Write settings in one line: ``optimizer.lr=0.00312 loss.gamma=2``."""
     return " ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in point.items())
 
 
 def weights_path(search: Search, number: int) -> Path:
-    """Where this machine has the weights of a trial, if it trained it and the trial is among the best."""
+    """Return the path of a trial's weights; they exist if this machine trained it and it is among the best."""
     return search.folder / "weights" / f"{number:04d}.pt"
 
 
 def checkpoint_dir(search: Search, number: int, key: str) -> Path:
-    """Where this machine has a trial's checkpoint while it is under way; ``key`` is of its settings, data and code."""
+    """Return the checkpoint folder of a running trial; ``key`` is of its settings, data and code."""
     return search.folder / "trials" / f"{number:04d}-{key}"
 
 
 def remove_what_is_not_needed(search: Search) -> None:
-    """Remove what this machine has of finished trials: checkpoints, and weights that are not of the best."""
+    """Remove checkpoints of finished trials from this machine, and weights that are not of the best."""
     best = {t.number for t in rank(search)[: search.params.search.keep]}
     for trial in search.study.get_trials(deepcopy=False):
         if trial.state.is_finished():

@@ -1,4 +1,4 @@
-"""`crackseg search`: make or join a study, start the workers, say what came out."""
+"""`crackseg search`: create or join a study, start the workers, report the result."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ from crackseg.models import build_model
 from crackseg.params import Params, change_params, load_params
 from crackseg.tracking.store import Store, fetched_init
 
-_STOP_S = 120  # a worker that is told to stop may be in the middle of a long step
+_STOP_S = 120  # a worker that is asked to stop may be in the middle of a long step
 
 
 @dataclass(frozen=True)
 class Order:
-    """What a user asks for; see the options of ``crackseg search``."""
+    """Options of ``crackseg search``."""
 
     name: str | None = None
     storage: str | None = None
@@ -56,11 +56,11 @@ def run_search(root: Path, order: Order) -> str:
     Args:
         root: the project folder.
     Returns:
-        The table of the best against the paper's cells.
+        The table that compares the best trial with the paper's configurations.
     Raises:
-        CracksegError: the storage cannot be reached, the space or another setting is no good, the study has other
+        CracksegError: the storage cannot be reached, the space or another setting is invalid, the study has other
             settings, there are no images to train or validate on, or all workers died.
-        KeyboardInterrupt: it was stopped; the same command goes on.
+        KeyboardInterrupt: it was stopped; the same command resumes.
     """
     deadline = time.time() + order.timeout_s if order.timeout_s else None
     store = Store(root)
@@ -92,12 +92,12 @@ def run_search(root: Path, order: Order) -> str:
         _run_workers(job, order.num_jobs)
     except KeyboardInterrupt:
         storage.patiently(lambda: _end(store, search, "KILLED"))
-        raise KeyboardInterrupt("search stopped; the same command goes on with the trials left") from None
+        raise KeyboardInterrupt("search stopped; the same command resumes with the trials left") from None
     return storage.patiently(lambda: conclude(store, search))
 
 
 def conclude(store: Store, search: Search) -> str:
-    """Say what came out, to the user and to the study's run."""
+    """Report the result to the user and to the study's run."""
     trials = search.study.get_trials(deepcopy=False)
     if not rank(search):
         _end(store, search, "FAILED" if all(t.state.is_finished() for t in trials) else "FINISHED")
@@ -106,7 +106,7 @@ def conclude(store: Store, search: Search) -> str:
                 f"no trial of study {search.name!r} is complete and some have failed; `crackseg search show --study "
                 f"{search.name}` says why"
             )
-        return f"no trial of study {search.name!r} is complete yet; the same command goes on"
+        return f"no trial of study {search.name!r} is complete yet; the same command resumes"
     table = format_comparison(search)
     report = search.folder / "report"
     report.mkdir(parents=True, exist_ok=True)
@@ -114,7 +114,7 @@ def conclude(store: Store, search: Search) -> str:
     figures = draw_figures(search, report)
     best = choose_trial(search, None)
     with store.record(search.run_id) as recorder:
-        # Of all keys: one that this best has not got may be there from an earlier best.
+        # All keys: one that this best trial does not have may be left from an earlier best.
         recorder.set_tags({f"best.{key}": str(best.params.get(key, "–")) for key in _keys(search)})
         recorder.set_tags({"best.trial": str(best.number)})
         recorder.log_metrics({f"best/{search.ods_key}": best.values[0]}, step=len(trials))
@@ -122,12 +122,12 @@ def conclude(store: Store, search: Search) -> str:
             recorder.log_file(path, "search")
     _end(store, search, "FINISHED")
     left = sum(not t.state.is_finished() for t in trials)
-    rest = f"\n{left} trials are left; the same command goes on.\n" if left else ""
+    rest = f"\n{left} trials are left; the same command resumes.\n" if left else ""
     return f"{table}{rest}\nbest: trial {best.number}, {describe_point(best.params)}\nfigures: {report}"
 
 
 def _end(store: Store, search: Search, status: str) -> None:
-    """End the study's run, unless workers of another command go on."""
+    """End the study's run, unless workers of another command continue."""
     if search.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         return
     with store.record(search.run_id) as recorder:
@@ -152,8 +152,8 @@ def prepare_for(root: Path, store: Store, params: Params) -> Path:
 
 
 def _try_models(store: Store, params: Params) -> None:
-    """Build each model that a choice leads to once, so that a name that is not known, or weights that cannot be had,
-    are told now and not by failed trials."""
+    """Build each model that a choice leads to once, so that unknown names and missing weights are reported now and not
+    by failed trials."""
     searched = {key for key, dimension in params.search.space.get("model", {}).items() if dimension}
     free = {k: v for k, v in dict(params.model).items() if k not in searched | {"architecture", "init"}}
     for architecture in _choices(params, "architecture"):
@@ -169,7 +169,7 @@ def _try_models(store: Store, params: Params) -> None:
 
 
 def _choices(params: Params, key: str) -> tuple:
-    """What ``model.KEY`` may be in a trial."""
+    """Return the values that ``model.KEY`` may have in a trial."""
     dimension = params.search.space.get("model", {}).get(key)
     return (dimension.choices or ()) if dimension else (getattr(params.model, key),)
 
@@ -177,12 +177,12 @@ def _choices(params: Params, key: str) -> tuple:
 def _announce(search: Search, address: str) -> None:
     trials = search.study.get_trials(deepcopy=False)
     left = sum(not t.state.is_finished() for t in trials)
-    cells = len(list_paper_points(Space(search.params), search.params.search.paper))
+    configurations = len(list_paper_points(Space(search.params), search.params.search.paper))
     print(f"study {search.name} in {without_password(address)}: {len(trials)} trials, {left} left")
-    print(f"the paper's cells in the space: {cells}")
-    if cells >= len(trials):
+    print(f"the paper's cells in the space: {configurations}")
+    if configurations >= len(trials):
         print(
-            f"note: the paper's {cells} cells take all {len(trials)} trials, and nothing beyond them is searched; "
+            f"note: the paper's {configurations} cells take all {len(trials)} trials, and nothing else is searched; "
             "raise --trials, or take fewer with -S search.paper="
             + ("table3" if search.params.search.paper == "grid" else "none")
         )
@@ -205,8 +205,8 @@ def _run_workers(job: Job, num_jobs: int) -> None:
     former = signal.signal(signal.SIGTERM, _interrupt)
     workers = [context.Process(target=_work, args=(job,), name=f"search-{i}") for i in range(num_jobs)]
     try:
-        # A terminal's Ctrl-C reaches the workers as well. They inherit that they ignore it: told twice to stop, one
-        # would be interrupted while it hands back its trial.
+        # A terminal's Ctrl-C reaches the workers too. They inherit that it is ignored: a second signal would
+        # interrupt a worker while it releases its trial.
         of_terminal = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
             for worker in workers:
@@ -223,8 +223,8 @@ def _run_workers(job: Job, num_jobs: int) -> None:
     failed = [w for w in workers if w.exitcode]
     if len(failed) == len(workers):
         raise CracksegError(
-            f"all workers ended early ({'; '.join(sorted(set(map(_explain, failed))))}); what they said is "
-            "above, and the same command goes on"
+            f"all workers ended early ({'; '.join(sorted(set(map(_explain, failed))))}); their messages are "
+            "above, and the same command resumes"
         )
     for worker in failed:
         print(f"note: a worker ended early ({_explain(worker)}); the others took over its trial")
@@ -255,7 +255,7 @@ def _stop(workers: Sequence[BaseProcess]) -> None:
     for worker in started:
         worker.join(max(0.0, deadline - time.monotonic()))
         if worker.is_alive():
-            worker.kill()  # its trial is found dead by the next command
+            worker.kill()  # the next command finds its trial and resumes it
 
 
 def _interrupt(_signal: int, _frame: Any) -> None:

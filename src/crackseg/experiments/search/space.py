@@ -1,4 +1,4 @@
-"""What is searched: ``search.space`` of params.yaml as Optuna's distributions, checked before the first trial."""
+"""Search space: ``search.space`` of params.yaml as Optuna's distributions, checked before the first trial."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from crackseg.params import Choice, Params, SearchDimension, change_params, flat
 Settings = dict[str, Any]
 
 _SOURCE = "search.space"
-# They say what trials are compared by; trials that differ in them have nothing to say to each other.
+# Trials that differ in these sections cannot be compared.
 _FIXED_SECTIONS = {
     "data": "it decides which images the trials are compared on",
     "evaluate": "it decides how the trials are scored",
-    "registry": "no training follows from it",
+    "registry": "training does not depend on it",
 }
 
 
@@ -38,14 +38,14 @@ class Dimension:
     key: str
     distribution: BaseDistribution
     when: Mapping[str, tuple[Choice, ...]]
-    """Values of other keys that it is searched with; empty: always."""
+    """Values of other keys with which it is searched; empty: always."""
 
     def is_active(self, settings: Mapping[str, Any]) -> bool:
-        """Whether it is searched beside these settings."""
+        """Return whether it is searched together with these settings."""
         return all(settings[key] in values for key, values in self.when.items())
 
     def contains(self, value: Any) -> bool:
-        """Whether a value is one of the range, or one of the choices."""
+        """Return whether a value is in the range or among the choices."""
         d = self.distribution
         if isinstance(d, CategoricalDistribution):
             return any(_equal(value, choice) for choice in d.choices)
@@ -56,7 +56,7 @@ class Dimension:
         return d.step is None or math.isclose(steps, round(steps), abs_tol=1e-9)
 
     def list_values(self) -> list[Any]:
-        """All values, from the least to the greatest.
+        """List all values, from the least to the greatest.
 
         Raises:
             CracksegError: it is a range without a step.
@@ -71,7 +71,7 @@ class Dimension:
             return [d.low]
         if d.step is None:
             raise CracksegError(
-                f"{_SOURCE}: search.sampler grid goes through all values, and {self.key} has no end of them between "
+                f"{_SOURCE}: search.sampler grid goes through all values, and {self.key} has infinitely many between "
                 f"{d.low:g} and {d.high:g}; give it a step or choices, or take another sampler"
             )
         return [d.low + i * d.step for i in range(round((d.high - d.low) / d.step) + 1)]
@@ -81,7 +81,7 @@ class Space:
     """All keys that are searched, in an order in which each comes after those that it depends on.
 
     Args:
-        params: its section ``search`` says what is searched, the others what the rest is.
+        params: section ``search`` defines the space, the others the fixed settings.
     Raises:
         CracksegError: a key that params.yaml does not have, or that cannot be searched; a range that is empty, of
             the wrong kind or beyond what the key takes; a condition that never holds; a space with one point.
@@ -120,10 +120,10 @@ class Space:
         return drawn
 
     def locate(self, settings: Mapping[str, Any]) -> Settings | None:
-        """The point that settings are, or None if they do not lie in the space.
+        """Return settings as a point of the space, or None if they are not in it.
 
         Args:
-            settings: values by key; what is not named is as params.yaml has it, and must be there if it is not
+            settings: values by key; other keys have their values of params.yaml, and must be there if they are not
                 searched.
         """
         whole = self.base | dict(settings)
@@ -139,7 +139,7 @@ class Space:
         return point
 
     def list_points(self, seed: int) -> list[Settings]:
-        """All points of a space without continuous ranges, each once, in seeded order."""
+        """List all points of a space without continuous ranges, each once, in seeded order."""
         points: dict[tuple, Settings] = {}
         for values in itertools.product(*(d.list_values() for d in self.dimensions)):
             settings = self.base | dict(zip((d.key for d in self.dimensions), values, strict=True))
@@ -151,7 +151,7 @@ class Space:
 
 
 def describe_space(params: Params) -> dict[str, str]:
-    """The space as text by key, to compare the spaces of two studies."""
+    """Return the space as text by key, to compare the spaces of two studies."""
     return {
         f"{section}.{key}": _describe(dimension)
         for section, keys in params.search.space.items()
@@ -182,7 +182,7 @@ def _check_key(params: Params, key: str, base: Mapping[str, Any]) -> None:
         reason = _FIXED_SECTIONS.get(section, "it is the search itself")
         raise CracksegError(f"{_SOURCE}: {key} cannot be searched: {reason}; -S sets it for all trials")
     if key not in base:
-        change_params(params, {key: 0}, source=_SOURCE)  # says which key is unknown, and the nearest
+        change_params(params, {key: 0}, source=_SOURCE)  # names the unknown key and the nearest known one
         raise CracksegError(f"{_SOURCE}: unknown key {key}")
 
 
@@ -224,12 +224,12 @@ def _to_distribution(params: Params, key: str, d: SearchDimension, present: Any)
 
 
 def _as_kept(params: Params, key: str, choice: Choice) -> Any:
-    """The choice as params.yaml keeps it: 2 becomes 2.0 where a float is expected."""
+    """Convert a choice to the type of params.yaml: 2 becomes 2.0 where a float is expected."""
     return flatten_params(change_params(params, {key: choice}, source=_SOURCE))[key]
 
 
 def _order(dimensions: Mapping[str, Dimension], base: Mapping[str, Any]) -> list[Dimension]:
-    """Put each key behind those that it depends on, and check that its condition can hold."""
+    """Order keys so that each comes after those that it depends on, and check that its condition can hold."""
     for dimension in dimensions.values():
         for other, values in dimension.when.items():
             if other not in base:
@@ -271,7 +271,7 @@ def _equal(a: Any, b: Any) -> bool:
 
 
 def iter_differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[str]:
-    """Say of each key that differs what it is in the study and what it would be now."""
+    """Yield for each key that differs its value in the study and its value now."""
     for key in sorted(ours.keys() | theirs.keys()):
         if ours.get(key) != theirs.get(key):
             yield f"{key}: {theirs.get(key, 'not there')} in the study, {ours.get(key, 'not there')} now"

@@ -1,4 +1,4 @@
-"""Storage of studies: a database by Optuna's own RDBStorage, whose heartbeats tell which workers are alive."""
+"""Storage of studies: Optuna's RDBStorage, whose heartbeats show which workers are alive."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ GRACE_S = 60  # without a heartbeat, by the database's clock, after which a work
 PATIENCE_S = 900  # how long a server may be away before a study gives up
 _RETRY_S = 2.0
 _BUSY_S = 60  # SQLite waits so long for another writer
-_CONNECT_S = 10  # a host that is switched off answers nothing; the system's own patience is two minutes
+_CONNECT_S = 10  # a host that is switched off does not answer; the system would wait two minutes
 _EXPECTED = "expected a URL, e.g. postgresql://USER@HOST/DATABASE or sqlite:///FILE, or the path of a SQLite file"
 T = TypeVar("T")
 
@@ -56,11 +56,11 @@ class Storage(RDBStorage):
         self._wait_for_heartbeats()
 
     def _wait_for_heartbeats(self) -> None:
-        """Judge no worker yet: while the database was away, none could record a heartbeat."""
+        """Treat no worker as dead yet: while the database was away, none could record a heartbeat."""
         self._judges_from = time.monotonic() + 2 * HEARTBEAT_S
 
     def record_heartbeat(self, trial_id: int) -> None:
-        """Record one; if the database is away, the next one may succeed. Optuna's thread would end for good."""
+        """Record a heartbeat; ignore an outage, which would end Optuna's thread: the next one may succeed."""
         try:
             super().record_heartbeat(trial_id)
         except Exception as error:
@@ -69,11 +69,11 @@ class Storage(RDBStorage):
             self._wait_for_heartbeats()
 
     def list_stale_trials(self, study_id: int) -> list[int]:
-        """Ids of running trials whose worker has recorded no heartbeat for :data:`GRACE_S`."""
+        """List ids of running trials whose worker has recorded no heartbeat for :data:`GRACE_S`."""
         return [] if time.monotonic() < self._judges_from else self._get_stale_trial_ids(study_id)
 
     def patiently(self, action: Callable[[], T]) -> T:
-        """Do something with the storage; again, from its beginning, as long as the server is away.
+        """Run an action on the storage; repeat it from its beginning while the server is away.
 
         Raises:
             StorageGoneError: it was away for :data:`PATIENCE_S`.
@@ -88,7 +88,7 @@ class Storage(RDBStorage):
                 self._wait_for_heartbeats()
                 deadline = deadline or time.monotonic() + self._patience_s
                 if time.monotonic() > deadline:
-                    self._patience_s = 0  # putting things in order after this does not wait again
+                    self._patience_s = 0  # cleaning up after this does not wait again
                     raise StorageGoneError(
                         f"the storage of the study did not answer for {PATIENCE_S} s: {_first_line(error)}; the same "
                         "command resumes the study when it is back"
@@ -97,7 +97,7 @@ class Storage(RDBStorage):
 
 
 def default_storage(home: Path) -> str:
-    """Path of the SQLite database in ``mlruns/``; it begins with the studies of an earlier version's journal."""
+    """Return the path of the SQLite database in ``mlruns/``; a new one gets the studies of an older journal."""
     database, journal = home / "search" / "studies.db", home / "search" / "journal.log"
     if journal.is_file() and journal.stat().st_size and not database.exists():
         import_journal(journal, database)
@@ -109,7 +109,7 @@ def open_storage(address: str, *, patience_s: float = 0) -> Storage:
 
     Args:
         address: URL or path.
-        patience_s: how long to wait for a server that is away; a user who gives an address is told at once.
+        patience_s: seconds to wait for a server that is away; 0: raise at once.
     Raises:
         CracksegError: it cannot be reached, is of an unknown kind, or needs a package that is not installed.
     """
@@ -124,7 +124,7 @@ def open_storage(address: str, *, patience_s: float = 0) -> Storage:
             raise CracksegError(
                 f"{shown}: its driver is not installed ({error}); for PostgreSQL, pip install 'crackseg[team]'"
             ) from error
-        except Exception as error:  # SQLAlchemy, the drivers and the file system all have their own here
+        except Exception as error:  # SQLAlchemy, the drivers and the file system raise different classes
             if not _is_outage(error) or time.monotonic() > deadline:
                 raise CracksegError(f"{shown} cannot be reached: {_first_line(error)}; {_EXPECTED}") from error
         time.sleep(_RETRY_S)
@@ -133,7 +133,7 @@ def open_storage(address: str, *, patience_s: float = 0) -> Storage:
 def import_journal(journal: Path, database: Path) -> None:
     """Copy the studies of a journal file, in which earlier versions kept them, into a new SQLite database.
 
-    The journal stays as it is. A trial that was running waits to be resumed: journals know no heartbeats.
+    The journal stays as it is. A trial that was running waits to be resumed: journals have no heartbeats.
 
     Raises:
         CracksegError: the journal cannot be read; there is no database then.
@@ -159,14 +159,14 @@ def import_journal(journal: Path, database: Path) -> None:
             unfinished.unlink(missing_ok=True)
             raise CracksegError(
                 f"{journal}: no studies of an earlier version can be read from it: {_first_line(error)}; move the file "
-                "away to begin without them"
+                "away to start without them"
             ) from error
         storage.engine.dispose()
         write_bytes(database, unfinished.read_bytes())
         unfinished.unlink()
         print(
             f"imported {len(names)} studies of {journal} ({', '.join(names)}) into {database}; the journal stays as it "
-            "is, and nothing is added to it any more",
+            "is, and nothing more is added to it",
             flush=True,
         )
 
@@ -182,8 +182,8 @@ def _make_absolute(address: str) -> str:
         return f"sqlite:///{path}"
     if scheme in ("redis", "rediss", "grpc"):
         raise CracksegError(
-            f"--storage {without_password(address)}: {scheme} has no heartbeats, and nobody would notice a worker's "
-            f"death; {_EXPECTED}"
+            f"--storage {without_password(address)}: {scheme} has no heartbeats, so the death of a worker would not be "
+            f"noticed; {_EXPECTED}"
         )
     if scheme in ("postgresql", "postgres"):
         return address.replace(scheme, "postgresql+psycopg", 1)
@@ -217,7 +217,7 @@ def _open(address: str) -> Storage:
 
 
 def _is_outage(error: Exception) -> bool:
-    """Whether it may be over later: no connection, or one that was lost."""
+    """Return whether an error is a missing or lost connection, which may recover."""
     cause = error.__cause__ if isinstance(error, StorageInternalError) else error
     # A connection lost between two statements of one transaction shows as PendingRollbackError.
     if isinstance(cause, OperationalError | InterfaceError | PendingRollbackError | ConnectionError):
@@ -226,13 +226,13 @@ def _is_outage(error: Exception) -> bool:
 
 
 def _first_line(error: BaseException) -> str:
-    if isinstance(error, StorageInternalError) and error.__cause__:  # says only that something went wrong
+    if isinstance(error, StorageInternalError) and error.__cause__:  # its own text is not specific
         error = error.__cause__
     return first_line(error)
 
 
 def without_password(address: str) -> str:
-    """The address as it may be shown."""
+    """Return the address without its password."""
     head, at, tail = address.rpartition("@")
     user, colon, _ = head.rpartition(":")
     return f"{user}:***@{tail}" if at and colon and not user.endswith("//") and "//" in user else address

@@ -1,4 +1,4 @@
-"""A study: made once, continued by the same command, joined from other machines; the paper's cells come first."""
+"""Create, resume or join a study; the paper's configurations are its first trials."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from optuna.trial import TrialState, create_trial
 from pydantic import ValidationError
 
 from crackseg.errors import CracksegError
-from crackseg.experiments.paper.configurations import GRID, GRID_ARCHITECTURE, RECIPE, TABLE3, Cell
+from crackseg.experiments.paper.configurations import GRID, GRID_ARCHITECTURE, RECIPE, TABLE3, Configuration
 from crackseg.experiments.search.space import Settings, Space, describe_space, iter_differences
 from crackseg.experiments.search.storage import Storage
 from crackseg.files import hash_file
@@ -27,23 +27,23 @@ from crackseg.params import Params, change_params, flatten_params
 from crackseg.params.effects import SCORES, SEARCH
 from crackseg.tracking.store import Store
 
-CELL = "cell"  # user attribute of a trial: the paper's cell that it is
+CONFIGURATION = "cell"  # user attribute of a trial: the paper's configuration that it is
 _CONFIG, _READY = "crackseg", "ready"  # user attributes of a study
 _READY_WAIT_S = 30
 
 
 @dataclass(frozen=True)
 class Search:
-    """A study that is open, and what its trials have in common."""
+    """An open study, and the settings that its trials share."""
 
     study: optuna.Study
     storage: Storage
     params: Params
     overrides: Mapping[str, Any]
     run_id: str
-    """Of the study's run in MLflow."""
+    """Id of the study's run in MLflow."""
     folder: Path
-    """Of this machine's checkpoints, weights and locks for the study."""
+    """Folder of this machine's checkpoints, weights and locks for the study."""
 
     @property
     def name(self) -> str:
@@ -52,12 +52,12 @@ class Search:
 
     @property
     def ods_key(self) -> str:
-        """What the maximised figure is called in a trial's figures."""
+        """Name of the maximised score in a trial's values."""
         return {"paper": "ods", "symmetric": "symmetric_ods", "strict": "strict_ods"}[self.params.search.protocol]
 
     @property
     def is_multi_objective(self) -> bool:
-        """Whether something is minimised beside the ODS."""
+        """Return whether a second objective is minimised next to the ODS."""
         return self.params.search.second_objective != "none"
 
 
@@ -71,18 +71,18 @@ def create_or_join(
     *,
     num_trials: int | None,
 ) -> Search:
-    """Make a study with all its trials waiting; or go on with the one of this name.
+    """Create a study with all its trials waiting, or join the one of this name.
 
-    That the trials are there from the beginning, and a worker only takes one that waits, is what keeps their number
-    right with any number of workers.
+    All trials exist from the beginning and a worker only takes a waiting one, so their number is right with any
+    number of workers.
 
     Args:
         params: params.yaml as it is.
-        overrides: what ``-S`` sets for all trials, see :func:`settle_overrides`.
+        overrides: from ``-S``, for all trials, see :func:`settle_overrides`.
         prepared_dir: the images.
         num_trials: of the study in the end; None takes ``search.trials``, or what the study has.
     Raises:
-        CracksegError: the space is no good, or the study has other settings, another space or other images.
+        CracksegError: the space is invalid, or the study has other settings, another space or other images.
     """
     merged = change_params(params, overrides, source="-S") if overrides else params
     digest = hash_file(prepared_dir / merged.data.train_dataset / "manifest.csv")
@@ -93,7 +93,7 @@ def create_or_join(
         study, is_new = _create_or_load(storage, name, merged)
         config = _wait_until_ready(study, is_new)
         if config is None:
-            if study.get_trials(deepcopy=False):  # ours has its settings before it has a trial
+            if study.get_trials(deepcopy=False):  # a study of crackseg gets its settings before its first trial
                 raise CracksegError(
                     f"study {name!r} of the storage was not made by `crackseg search`; choose another name"
                 )
@@ -119,7 +119,7 @@ def create_or_join(
 
 
 def settle_overrides(storage: Storage, name: str, overrides: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What ``-S`` says; if it says nothing and the study is there, what it said when the study was made."""
+    """Return the ``-S`` settings; if there are none and the study exists, those it was created with."""
     if not overrides and name in [study.study_name for study in storage.get_all_studies()]:
         config = optuna.load_study(study_name=name, storage=storage).user_attrs.get(_CONFIG)
         return config["overrides"] if config else overrides
@@ -127,7 +127,7 @@ def settle_overrides(storage: Storage, name: str, overrides: Mapping[str, Any]) 
 
 
 def load_search(store: Store, storage: Storage, name: str | None) -> Search:
-    """Open a study as it is, with the settings that it was made with; None takes the only one.
+    """Open an existing study with the settings that it was created with; None takes the only one.
 
     Raises:
         CracksegError: there is no such study, or several and none is named.
@@ -148,7 +148,7 @@ def load_search(store: Store, storage: Storage, name: str | None) -> Search:
 
 
 def read_params(config: Mapping[str, Any]) -> Params:
-    """The params.yaml that a study was made with.
+    """Return the params.yaml that a study was created with.
 
     Raises:
         CracksegError: this version of crackseg has other keys.
@@ -164,18 +164,18 @@ def read_params(config: Mapping[str, Any]) -> Params:
 
 
 def folder_of(store: Store, name: str, config: Mapping[str, Any]) -> Path:
-    """Where this machine keeps a study's checkpoints and weights; another storage may have one of the same name."""
+    """Return this machine's folder of a study; it depends on the storage, which may have a study of the same name."""
     return store.home / "search" / f"{name}-{config['run_id'][:8]}"
 
 
 def check_name(name: str) -> None:
-    """Refuse a name that can be no folder or no git reference."""
+    """Refuse a name that cannot be a folder or a git reference."""
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name, re.ASCII):
         raise CracksegError(f"--study {name!r}: expected letters, digits and . _ - and no blanks")
 
 
 def build_sampler(name: str, seed: int, number: int) -> optuna.samplers.BaseSampler:
-    """The sampler for one trial: seeded by the trial's number, so that a restart repeats and skips nothing.
+    """Build the sampler for one trial: seeded by the trial's number, so that a restart repeats and skips nothing.
 
     Optuna's defaults differ between its releases (5.0 turned ``constant_liar`` on), so they are set here.
     """
@@ -192,7 +192,7 @@ def build_sampler(name: str, seed: int, number: int) -> optuna.samplers.BaseSamp
 
 
 def build_pruner(params: Params) -> optuna.pruners.BasePruner:
-    """The pruner of a study; its steps are epochs."""
+    """Build the pruner of a study; its steps are epochs."""
     if params.search.second_objective != "none" or params.search.pruner == "none":
         return optuna.pruners.NopPruner()
     if params.search.pruner == "hyperband":
@@ -203,23 +203,23 @@ def build_pruner(params: Params) -> optuna.pruners.BasePruner:
 
 
 def list_paper_points(space: Space, which: str) -> dict[str, Settings]:
-    """The paper's cells that lie in a space, by name: those of Table 3 first.
+    """List the paper's configurations that are in a space, by name: those of Table 3 first.
 
-    A cell is its loss, learning rate, initialisation and the other choices of section 3.1; on another architecture
-    it is the same cell, unless the architecture itself is searched.
+    A configuration is its loss, learning rate, initialisation and the other choices of section 3.1; on another
+    architecture it is the same configuration, unless the architecture itself is searched.
     """
-    cells: tuple[Cell, ...] = {"grid": (*TABLE3, *GRID), "table3": TABLE3, "none": ()}[which]
+    configurations: tuple[Configuration, ...] = {"grid": (*TABLE3, *GRID), "table3": TABLE3, "none": ()}[which]
     searched = {dimension.key for dimension in space.dimensions}
     points: dict[str, Settings] = {}
-    for cell in cells:
-        if cell.system != GRID_ARCHITECTURE and "model.architecture" not in searched:
-            continue  # another system of Table 3, with one recipe of its own
-        settings = {key: value for key, value in RECIPE.items() if key in searched} | dict(cell.settings)
+    for configuration in configurations:
+        if configuration.system != GRID_ARCHITECTURE and "model.architecture" not in searched:
+            continue  # another system of Table 3, with its own recipe
+        settings = {key: value for key, value in RECIPE.items() if key in searched} | dict(configuration.settings)
         if "model.architecture" not in searched:
             del settings["model.architecture"]
         point = space.locate(settings)
         if point is not None and point not in points.values():
-            points[cell.name] = point
+            points[configuration.name] = point
     return points
 
 
@@ -235,7 +235,7 @@ def _create_or_load(storage: Storage, name: str, params: Params) -> tuple[optuna
 
 
 def _wait_until_ready(study: optuna.Study, is_new: bool) -> dict[str, Any] | None:
-    """The study's settings; None if nobody has written them. Another machine may be just making it."""
+    """Return the study's settings, waiting for another machine that may be creating it; None if there are none."""
     deadline = time.monotonic() + (0 if is_new else _READY_WAIT_S)
     while not study.user_attrs.get(_READY) and time.monotonic() < deadline:
         time.sleep(0.5)
@@ -246,7 +246,7 @@ def _refuse_differences(name: str, config: Mapping[str, Any], params: Params, di
     made = change_params(read_params(config), config["overrides"], source="-S")
     differences = [f"search.space {d}" for d in iter_differences(describe_space(params), describe_space(made))]
     searched = describe_space(params).keys() | describe_space(made).keys()
-    # A condition on a key that is searched may hold in some trial.
+    # A condition on a searched key may hold in some trial.
     fixed = [{k: v for k, v in flatten_params(p).items() if k not in searched} for p in (params, made)]
     keys = frozenset().union(*(settings_behind(SCORES, flat) for flat in fixed))
     ours, theirs = (
@@ -271,15 +271,17 @@ def _check_run(store: Store, search: Search) -> None:
     except CracksegError as error:
         raise CracksegError(
             f"the MLflow run of study {search.name!r} is not in {store.uri}; workers on several machines need one "
-            "tracking server: set MLFLOW_TRACKING_URI to the one that the study was begun with"
+            "tracking server: set MLFLOW_TRACKING_URI to the one that the study was created with"
         ) from error
 
 
 def _add_trials(study: optuna.Study, space: Space, params: Params, target: int) -> None:
-    cells = list_paper_points(space, params.search.paper)
-    points: list[tuple[Settings | None, dict[str, Any]]] = [(point, {CELL: c}) for c, point in cells.items()]
+    configurations = list_paper_points(space, params.search.paper)
+    points: list[tuple[Settings | None, dict[str, Any]]] = [
+        (point, {CONFIGURATION: c}) for c, point in configurations.items()
+    ]
     if params.search.sampler == "grid":
-        points += [(p, {}) for p in space.list_points(params.search.seed) if p not in cells.values()]
+        points += [(p, {}) for p in space.list_points(params.search.seed) if p not in configurations.values()]
         target = min(target, len(points))
     points += [(None, {})] * (target - len(points))
     for point, attributes in points[len(study.get_trials(deepcopy=False)) : target]:

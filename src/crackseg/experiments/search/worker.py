@@ -1,4 +1,4 @@
-"""A worker of a study: takes waiting trials one after another, until none is left or its time is over."""
+"""Worker of a study: run waiting trials one after another, until none is left or its time is over."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from crackseg.experiments.search.results import (
 )
 from crackseg.experiments.search.space import Space
 from crackseg.experiments.search.storage import GRACE_S, PATIENCE_S, StorageGoneError, open_storage
-from crackseg.experiments.search.study import CELL, Search, build_pruner, build_sampler
+from crackseg.experiments.search.study import CONFIGURATION, Search, build_pruner, build_sampler
 from crackseg.experiments.trial import run_trial, trial_key
 from crackseg.files import write_bytes
 from crackseg.params import Params, change_params
@@ -47,12 +47,12 @@ _ATTEMPTS, _MAX_ATTEMPTS = "attempts", 3
 _MAX_DEATHS_ERROR = f"its worker died {_MAX_ATTEMPTS} times"
 _INTERRUPTED, _PRUNED, _TAKEN = "interrupted", "pruned", "taken over"
 
-warnings.filterwarnings("ignore", message="The reported value is ignored")  # of an epoch that is trained again
+warnings.filterwarnings("ignore", message="The reported value is ignored")  # for an epoch that is trained again
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker needs to know; plain values, so that it can be sent to another process."""
+    """Input of a worker; plain values, so that it can be sent to another process."""
 
     root: Path
     storage: str
@@ -70,7 +70,7 @@ class Job:
 
 
 def work(job: Job) -> None:
-    """Run trials until all of the study are done or the time is over; SIGTERM and Ctrl-C stop it politely.
+    """Run trials until all of the study are done or the time is over; SIGTERM and Ctrl-C release the trial first.
 
     Raises:
         KeyboardInterrupt: it was stopped; its trial waits to be continued.
@@ -78,7 +78,7 @@ def work(job: Job) -> None:
     former = signal.signal(signal.SIGTERM, _interrupt)
     try:
         torch.set_num_threads(job.num_threads)
-        storage = open_storage(job.storage, patience_s=PATIENCE_S)  # the server was there a moment ago
+        storage = open_storage(job.storage, patience_s=PATIENCE_S)  # the server answered a moment ago
         study = optuna.load_study(study_name=job.name, storage=storage, pruner=build_pruner(job.params))
         search = Search(study, storage, job.params, job.overrides, job.run_id, job.folder)
         _Worker(job, search, Store(job.root)).run()
@@ -96,7 +96,7 @@ class _Worker:
         self.storage = search.storage
         self.space = Space(search.params)
         self.token = uuid.uuid4().hex
-        self.trial_id: int | None = None  # the trial that is ours
+        self.trial_id: int | None = None  # the trial that this worker runs
         self.started = 0.0
 
     def run(self) -> None:
@@ -110,7 +110,7 @@ class _Worker:
                     if not has_waited:
                         numbers = ", ".join(map(str, running))
                         print(
-                            f"no trial waits; trials under way: {numbers}. One whose worker has died is resumed "
+                            f"no trial waits; running trials: {numbers}. One whose worker has died is resumed "
                             f"{GRACE_S} s after its last sign of life",
                             flush=True,
                         )
@@ -131,14 +131,16 @@ class _Worker:
         return self.job.deadline is not None and time.time() >= self.job.deadline
 
     def _claim(self) -> Trial | None:
-        """Take a trial that waits, or that a dead worker has left; None if there is none."""
+        """Take a trial that waits, or that a dead worker left; None if there is none."""
         study, storage = self.search.study, self.storage
         with FileLock(self.search.folder / "claim.lock"):  # SQLite locks no rows
             for trial_id in storage.list_stale_trials(study._study_id):
                 self._take_from_dead(trial_id)
             for waiting in study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
                 trial_id = waiting._trial_id
-                storage.record_heartbeat(trial_id)  # before it runs: one without any would never count as stale
+                storage.record_heartbeat(
+                    trial_id
+                )  # before it runs: a trial without heartbeats would never count as stale
                 with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
                     if storage.set_trial_state_values(trial_id, TrialState.RUNNING):
                         self.trial_id, self.started = trial_id, time.monotonic()
@@ -167,7 +169,7 @@ class _Worker:
         return trial.state == TrialState.RUNNING and trial.user_attrs.get(WORKER) == self.token
 
     def _release(self, trial_id: int) -> None:
-        """Let a trial wait for whoever goes on with it."""
+        """Return a trial to the queue, for any worker to resume."""
         if self._is_ours():
             self._add_seconds(trial_id)
             self.storage.set_trial_user_attr(trial_id, _ATTEMPTS, 0)
@@ -195,7 +197,7 @@ class _Worker:
                 self.trial_id = None
             except StorageGoneError:
                 raise
-            except Exception as error:  # whatever a trial's settings lead to must not end the study
+            except Exception as error:  # an error of one trial's settings must not end the study
                 message = (str(error).strip() or type(error).__name__)[:500]
                 self.storage.patiently(lambda: self._record_failure(trial, message))
                 self._finish(trial, TrialState.FAIL)
@@ -203,12 +205,12 @@ class _Worker:
                 self._finish(trial, TrialState.COMPLETE, values, figures)
 
     def _settle(self, trial: Trial) -> tuple[Params, Path]:
-        """Settings of a trial, and the folder of its checkpoint."""
+        """Return the settings of a trial, and the folder of its checkpoint."""
         params = change_params(self.search.params, self.space.suggest(trial), source=f"trial {trial.number}")
         return params, checkpoint_dir(self.search, trial.number, trial_key(params, self.job.prepared_dir))
 
     def _record_failure(self, trial: Trial, message: str) -> None:
-        if not self._is_ours():  # what happens after another worker took it is no failure of the trial
+        if not self._is_ours():  # an error after another worker took it is no failure of the trial
             return
         trial.set_user_attr(ERROR, message)
         if RUN_ID not in trial.user_attrs:
@@ -235,13 +237,13 @@ class _Worker:
         return self.store.create_run(self._run_name(trial), parent=self.search.run_id)
 
     def _train(self, trial: Trial, params: Params, folder: Path) -> dict[str, float]:
-        cell = trial.user_attrs.get(CELL)
+        configuration = trial.user_attrs.get(CONFIGURATION)
         tags = {"search.study": self.search.name, "search.trial": str(trial.number)}
-        if cell:
-            tags["search.cell"] = cell
+        if configuration:
+            tags["search.cell"] = configuration
         if trial.user_attrs[_ATTEMPTS] > 1 or SECONDS in trial.user_attrs:
             tags[_INTERRUPTED] = "false"  # no longer
-        after_epoch = self._epoch_hook(trial, is_cell=bool(cell))
+        after_epoch = self._epoch_hook(trial, is_papers=bool(configuration))
         with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
             return run_trial(
                 self.store,
@@ -256,16 +258,16 @@ class _Worker:
                 measure_size=self.search.is_multi_objective,
             )
 
-    def _epoch_hook(self, trial: Trial, *, is_cell: bool) -> Callable[[int, dict[str, float]], None]:
+    def _epoch_hook(self, trial: Trial, *, is_papers: bool) -> Callable[[int, dict[str, float]], None]:
         key = f"val/{self.search.ods_key}"
 
         def after_epoch(epoch: int, metrics: dict[str, float]) -> None:
-            if not self._is_ours():  # this process slept so long that another took it for dead
+            if not self._is_ours():  # this process was suspended so long that another treated it as dead
                 raise TrialStopped(_TAKEN)
             if key in metrics and not self.search.is_multi_objective:
                 trial.report(metrics[key], epoch)
-                # The paper's cells run to their end: they are what everything else is compared with.
-                if not is_cell and trial.should_prune():
+                # The paper's configurations are never pruned: all other trials are compared with them.
+                if not is_papers and trial.should_prune():
                     raise TrialStopped(_PRUNED)
             if self._time_is_over():
                 raise TrialStopped(_INTERRUPTED)
@@ -312,11 +314,11 @@ class _Worker:
         done = self.search.study.get_trials(deepcopy=False)
         finished = sum(t.state.is_finished() for t in done)
         shown = f"{self.search.params.search.protocol} ODS {values[0]:.4f}" if values else state.name.lower()
-        cell = trial.user_attrs.get(CELL)
+        configuration = trial.user_attrs.get(CONFIGURATION)
         error = trial.user_attrs.get(ERROR) if state == TrialState.FAIL else None
         print(
             f"[{finished}/{len(done)}] trial {trial.number}: {shown}  {describe_point(trial.params)}"
-            + (f"  (the paper's {cell})" if cell else "")
+            + (f"  (the paper's {configuration})" if configuration else "")
             + (f"  {error}" if error else ""),
             flush=True,
         )

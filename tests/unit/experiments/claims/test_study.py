@@ -1,4 +1,4 @@
-"""A study asks every cell with the same budget, goes on where it stopped, and reports what was measured."""
+"""A study asks every configuration with the same budget, goes on where it stopped, and reports what was measured."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from crackseg.data.synthetic.sample import write_sample
 from crackseg.errors import CracksegError
 from crackseg.experiments import trial
 from crackseg.experiments.claims import report, study
-from crackseg.experiments.claims.study import LOSSES, SYSTEMS, Cell, _run_all, list_cells
+from crackseg.experiments.claims.study import LOSSES, SYSTEMS, Configuration, _run_all, list_configurations
 from crackseg.experiments.trial import prepare_images, run_trial, trial_key
 from crackseg.params import change_params, flatten_params, load_params
 from crackseg.tracking.store import Store
@@ -41,9 +41,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_every_cell_of_a_study_differs_only_in_what_is_asked() -> None:
     base = load_params(ROOT / "params.yaml")
-    cells = list_cells(num_seeds=3, pretrained=True)
-    assert len(cells) == len(set(cells)) == 3 * (4 * len(LOSSES) + 4)
-    flat = [flatten_params(cell.params(base, "CrackTree260", 4)) for cell in cells]
+    configurations = list_configurations(num_seeds=3, pretrained=True)
+    assert len(configurations) == len(set(configurations)) == 3 * (4 * len(LOSSES) + 4)
+    flat = [flatten_params(configuration.params(base, "CrackTree260", 4)) for configuration in configurations]
     differing = {key for key in flat[0] if len({str(f[key]) for f in flat}) > 1}
     assert differing == {
         "model.architecture", "model.width", "model.encoder", "model.normalize", "model.init", "loss.name",
@@ -52,10 +52,10 @@ def test_every_cell_of_a_study_differs_only_in_what_is_asked() -> None:
 
 
 def test_a_study_stopped_early_has_whole_seeds() -> None:
-    cells = list_cells(num_seeds=2, pretrained=False)
-    half = len(cells) // 2
-    assert {cell.seed for cell in cells[:half]} == {0}
-    assert {cell.system for cell in cells} == set(SYSTEMS) - {"deeplabv3plus"}
+    configurations = list_configurations(num_seeds=2, pretrained=False)
+    half = len(configurations) // 2
+    assert {configuration.seed for configuration in configurations[:half]} == {0}
+    assert {configuration.system for configuration in configurations} == set(SYSTEMS) - {"deeplabv3plus"}
 
 
 def test_a_finished_trial_is_not_trained_again(project: Path) -> None:
@@ -125,9 +125,11 @@ def made_up_table() -> pd.DataFrame:
     for seed in range(3):
         for system, best in (("unet", "focal γ=2"), ("deepcrack", "focal γ=4")):
             for loss in LOSSES:
-                rows.append((Cell(system, "random", loss, seed), level[loss] + (0.1 if loss == best else 0)))
-        rows.append((Cell("deeplabv3plus", "random", "bce", seed), 0.3))
-        rows.append((Cell("deeplabv3plus", "imagenet", "bce", seed), 0.25 if seed == 0 else 0.4))
+                rows.append(
+                    (Configuration(system, "random", loss, seed), level[loss] + (0.1 if loss == best else 0))
+                )
+        rows.append((Configuration("deeplabv3plus", "random", "bce", seed), 0.3))
+        rows.append((Configuration("deeplabv3plus", "imagenet", "bce", seed), 0.25 if seed == 0 else 0.4))
     others = ("ois", "ap", "symmetric_ods", "strict_ods", "centerline_iou")
     return pd.DataFrame(
         [

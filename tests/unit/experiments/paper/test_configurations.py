@@ -1,4 +1,4 @@
-"""The cells are the paper's: its Table 3, its 256 combinations, and what counts as a run of one."""
+"""The configurations are the paper's: its Table 3, its 256 combinations, and what counts as a run of one."""
 
 import re
 from pathlib import Path
@@ -10,10 +10,10 @@ from crackseg.errors import CracksegError
 from crackseg.experiments.paper.configurations import (
     GRID,
     TABLE3,
-    Cell,
+    Configuration,
     PaperRow,
-    apply_cell,
-    choose_cells,
+    apply_configuration,
+    choose_configurations,
     find_departures,
     matches,
     runs_alike,
@@ -23,26 +23,32 @@ from crackseg.models import build_model
 from crackseg.params import change_params, flatten_params, load_params
 
 COMMITTED = load_params(Path(__file__).parents[4] / "params.yaml")
-BEST = next(cell for cell in TABLE3 if cell.name == "table3-random-focal-g2")
+BEST = next(configuration for configuration in TABLE3 if configuration.name == "table3-random-focal-g2")
 
 
-def record(cell: Cell, **changes: object) -> dict[str, str]:
-    """The params that MLflow would show of a run of the cell, in its notation."""
+def record(configuration: Configuration, **changes: object) -> dict[str, str]:
+    """The params that MLflow would show of a run of the configuration, in its notation."""
     params = change_params(
-        apply_cell(COMMITTED, cell), {k.replace("__", "."): v for k, v in changes.items()}, source=""
+        apply_configuration(COMMITTED, configuration),
+        {k.replace("__", "."): v for k, v in changes.items()},
+        source="",
     )
     return {key: str(value) for key, value in flatten_params(params).items()}
 
 
 def test_table3_has_the_rows_of_the_papers_table() -> None:
     rows = {PaperRow(*row) for row in read_table3()[list(PaperRow._fields)].itertuples(index=False)}
-    assert {cell.paper_row for cell in TABLE3} == rows
+    assert {configuration.paper_row for configuration in TABLE3} == rows
     assert len(TABLE3) == 10
 
 
 def test_the_grid_is_every_combination_once() -> None:
-    settings = [dict(cell.settings) for cell in GRID]
-    assert len({cell.settings for cell in GRID}) == len({cell.name for cell in GRID}) == 256
+    settings = [dict(configuration.settings) for configuration in GRID]
+    assert (
+        len({configuration.settings for configuration in GRID})
+        == len({configuration.name for configuration in GRID})
+        == 256
+    )
     assert {s["optimizer.lr"] for s in settings} == {0.1, 0.01, 0.001, 0.0001}
     assert {(s["loss.name"], s.get("loss.gamma")) for s in settings} == {
         ("bce", None), ("focal", 1), ("focal", 2), ("focal", 4),
@@ -52,28 +58,28 @@ def test_the_grid_is_every_combination_once() -> None:
 
 
 def test_the_cells_of_table3_are_cells_of_the_grid_and_queued_once() -> None:
-    assert {cell for cell in GRID if cell.paper_row} == {
-        cell for cell in TABLE3 if cell.system.startswith("deeplab")
+    assert {configuration for configuration in GRID if configuration.paper_row} == {
+        configuration for configuration in TABLE3 if configuration.system.startswith("deeplab")
     }
-    assert len(choose_cells(table3=True, grid=True)) == 258
+    assert len(choose_configurations(table3=True, grid=True)) == 258
 
 
-@pytest.mark.parametrize("cell", [*TABLE3, *GRID[::17]], ids=lambda cell: cell.name)
-def test_every_cell_can_be_run(cell: Cell) -> None:
-    params = apply_cell(COMMITTED, cell)
-    assert flatten_params(params).items() >= {(k, v) for k, v in cell.settings}
-    assert re.fullmatch(r"[a-z0-9-]+", cell.name)
+@pytest.mark.parametrize("configuration", [*TABLE3, *GRID[::17]], ids=lambda configuration: configuration.name)
+def test_every_cell_can_be_run(configuration: Configuration) -> None:
+    params = apply_configuration(COMMITTED, configuration)
+    assert flatten_params(params).items() >= {(k, v) for k, v in configuration.settings}
+    assert re.fullmatch(r"[a-z0-9-]+", configuration.name)
 
 
 def test_the_committed_settings_are_the_papers_best_cell() -> None:
-    assert apply_cell(COMMITTED, BEST) == COMMITTED
+    assert apply_configuration(COMMITTED, BEST) == COMMITTED
     assert find_departures(BEST, record(BEST)) == {}
 
 
 @pytest.mark.parametrize("architecture", ["modified_unet", "deepcrack"])
 def test_baselines_are_built_as_the_cells_say(architecture: str) -> None:
-    cell = next(cell for cell in TABLE3 if cell.system == architecture)
-    model = apply_cell(COMMITTED, cell).model.model_copy(update={"width": 4})
+    configuration = next(configuration for configuration in TABLE3 if configuration.system == architecture)
+    model = apply_configuration(COMMITTED, configuration).model.model_copy(update={"width": 4})
     assert build_model(**dict(model)) is not None
 
 
@@ -85,16 +91,18 @@ def test_a_width_or_encoder_of_another_architecture_does_not_stop_a_cell() -> No
         "model.batch_norm": False,
     }
     of_another = change_params(COMMITTED, other, source="-S")
-    for cell in TABLE3:
-        model = apply_cell(of_another, cell).model
+    for configuration in TABLE3:
+        model = apply_configuration(of_another, configuration).model
         with torch.device("meta"):
             build_model(**dict(model) | {"init": "random"})
-        assert model.width == (None if cell.system == "deeplabv3_resnet101" else 8)  # a width that it has stays
+        assert model.width == (
+            None if configuration.system == "deeplabv3_resnet101" else 8
+        )  # a width that it has stays
 
 
 def test_a_run_matches_its_own_cell_only() -> None:
-    for cell in TABLE3:
-        assert [other for other in TABLE3 if matches(other, record(cell))] == [cell]
+    for configuration in TABLE3:
+        assert [other for other in TABLE3 if matches(other, record(configuration))] == [configuration]
 
 
 @pytest.mark.parametrize(("key", "text"), [("loss.gamma", "2"), ("loss.gamma", "2.0"), ("optimizer.lr", "1e-04")])
@@ -123,7 +131,7 @@ def test_departures_name_key_paper_and_run() -> None:
 
 
 def test_alpha_is_no_departure_where_no_focal_loss_reads_it() -> None:
-    bce = next(cell for cell in TABLE3 if cell.name == "table3-random-bce")
+    bce = next(configuration for configuration in TABLE3 if configuration.name == "table3-random-bce")
     assert find_departures(bce, record(bce, loss__alpha=5)) == {}
     assert "loss.alpha" in find_departures(BEST, record(BEST, loss__alpha=5))
 
@@ -153,20 +161,20 @@ def test_processes_that_normalise_each_its_own_share_make_another_run() -> None:
 
 
 def test_gamma_makes_no_other_run_of_cross_entropy() -> None:
-    bce = next(cell for cell in TABLE3 if cell.name == "table3-random-bce")
-    assert runs_alike(apply_cell(COMMITTED, bce), record(bce, loss__gamma=4))
+    bce = next(configuration for configuration in TABLE3 if configuration.name == "table3-random-bce")
+    assert runs_alike(apply_configuration(COMMITTED, bce), record(bce, loss__gamma=4))
 
 
 def test_an_unknown_cell_is_refused_with_the_nearest() -> None:
     with pytest.raises(CracksegError, match=r"table3-random-focal-g3.*did you mean table3-random-focal-g"):
-        choose_cells(names=["table3-random-focal-g3"])
+        choose_configurations(names=["table3-random-focal-g3"])
 
 
 def test_no_choice_is_refused() -> None:
     with pytest.raises(CracksegError, match="--table3, --grid or --cell"):
-        choose_cells()
+        choose_configurations()
 
 
 def test_an_unknown_key_is_refused() -> None:
     with pytest.raises(CracksegError, match=r"-S: unknown key train\.epoch; did you mean train\.epochs"):
-        apply_cell(COMMITTED, BEST, {"train.epoch": 2})
+        apply_configuration(COMMITTED, BEST, {"train.epoch": 2})

@@ -1,4 +1,4 @@
-"""The published figures are facts: as printed, for every cell that we run, and wherever crackseg is installed."""
+"""Published values: as printed, for every configuration that we run, and wherever crackseg is installed."""
 
 import math
 import tomllib
@@ -9,13 +9,19 @@ import pytest
 
 from crackseg.data.catalog import KNOWN_DATASETS
 from crackseg.experiments.paper.configurations import TABLE3
-from crackseg.experiments.paper.published import CELL_KEYS, FIGURES, read_deepcrack_table, read_table3, read_table4
+from crackseg.experiments.paper.published import (
+    CONFIGURATION_KEYS,
+    METRICS,
+    read_deepcrack_table,
+    read_table3,
+    read_table4,
+)
 
 ROOT = Path(__file__).parents[4]
 
 
 def row_of(table: pd.DataFrame, *keys: str) -> pd.Series:
-    (row,) = (row for _, row in table.iterrows() if tuple(row[key] for key in CELL_KEYS) == keys)
+    (row,) = (row for _, row in table.iterrows() if tuple(row[key] for key in CONFIGURATION_KEYS) == keys)
     return row
 
 
@@ -39,13 +45,18 @@ def row_of(table: pd.DataFrame, *keys: str) -> pd.Series:
     ],
 )
 def test_table3_is_as_printed(keys: tuple[str, ...], figures: tuple[float, ...]) -> None:
-    assert row_of(read_table3(), *keys)[FIGURES].tolist() == pytest.approx(figures, nan_ok=True)
+    assert row_of(read_table3(), *keys)[METRICS].tolist() == pytest.approx(figures, nan_ok=True)
 
 
 def test_every_cell_finds_its_figures() -> None:
     table = read_table3()
-    printed = {tuple(keys) for keys in table[CELL_KEYS].itertuples(index=False)}
-    ours = {(dataset, *cell.paper_row) for dataset in KNOWN_DATASETS for cell in TABLE3 if cell.paper_row}
+    printed = {tuple(keys) for keys in table[CONFIGURATION_KEYS].itertuples(index=False)}
+    ours = {
+        (dataset, *configuration.paper_row)
+        for dataset in KNOWN_DATASETS
+        for configuration in TABLE3
+        if configuration.paper_row
+    }
     assert ours - printed == {("CrackTree260", "deepcrack", "", "", "")}  # DeepCrack was trained on all of it
     assert printed <= ours
     assert len(table) == len(printed)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from crackseg.errors import CracksegError
-from crackseg.experiments.paper.configurations import TABLE3, Cell, apply_cell
+from crackseg.experiments.paper.configurations import TABLE3, Configuration, apply_configuration
 from crackseg.experiments.paper.durations import describe_durations, estimate_duration
 from crackseg.experiments.paper.queue import find_finished, make_plan
 from crackseg.params import Params, flatten_params, load_params
@@ -13,8 +13,8 @@ from crackseg.tracking.store import FinishedRun, Store
 
 ROOT = Path(__file__).parents[4]
 COMMITTED = load_params(ROOT / "params.yaml")
-CELLS = {cell.name: cell for cell in TABLE3}
-BEST = CELLS["table3-random-focal-g2"]
+CONFIGURATIONS = {configuration.name: configuration for configuration in TABLE3}
+BEST = CONFIGURATIONS["table3-random-focal-g2"]
 SCORES = {f"{name}/ods": 0.8 for name in COMMITTED.data.test_datasets}
 
 
@@ -24,9 +24,9 @@ def make_run(run_id: str, params: Params, **fields: object) -> FinishedRun:
     return FinishedRun(run_id, run_id, recorded, values["tags"], values["metrics"])
 
 
-def finished(cell: Cell, *runs: FinishedRun) -> str | None:
-    found = find_finished(runs, {cell.name: apply_cell(COMMITTED, cell)}, "d1")
-    return found[cell.name].run_id if found else None
+def finished(configuration: Configuration, *runs: FinishedRun) -> str | None:
+    found = find_finished(runs, {configuration.name: apply_configuration(COMMITTED, configuration)}, "d1")
+    return found[configuration.name].run_id if found else None
 
 
 def test_the_newest_run_with_all_figures_counts() -> None:
@@ -43,7 +43,7 @@ def test_a_run_on_other_data_is_not_finished() -> None:
 
 
 def test_a_run_of_another_cell_is_not_finished() -> None:
-    other = apply_cell(COMMITTED, CELLS["table3-random-focal-g4"])
+    other = apply_configuration(COMMITTED, CONFIGURATIONS["table3-random-focal-g4"])
     assert finished(BEST, make_run("a", other)) is None
 
 
@@ -54,12 +54,12 @@ def estimate(params: Params, *runs: FinishedRun, num_images: int = 200) -> tuple
 
 def test_an_unmeasured_training_takes_as_long_as_in_the_paper() -> None:
     assert estimate(COMMITTED) == (6 * 3600, "paper")
-    shorter = apply_cell(COMMITTED, CELLS["table3-modified-unet"], {"train.epochs": 30})
+    shorter = apply_configuration(COMMITTED, CONFIGURATIONS["table3-modified-unet"], {"train.epochs": 30})
     assert estimate(shorter, num_images=100) == (pytest.approx(2.25 * 3600 / 20), "paper")
 
 
 def test_a_measured_training_takes_as_long_as_here() -> None:
-    short = apply_cell(COMMITTED, BEST, {"train.epochs": 2})
+    short = apply_configuration(COMMITTED, BEST, {"train.epochs": 2})
     run = make_run("a", short, metrics={"training_seconds": 100.0})
     assert estimate(COMMITTED, run) == (15000, "measured")
 
@@ -74,7 +74,7 @@ def test_another_machine_or_other_data_measure_nothing(fields: dict) -> None:
 
 
 def test_training_only_the_classifier_is_measured_by_its_like() -> None:
-    head = apply_cell(COMMITTED, BEST, {})
+    head = apply_configuration(COMMITTED, BEST, {})
     head = head.model_copy(update={"model": head.model.model_copy(update={"train_layers": "classifier"})})
     runs = [make_run("all", COMMITTED, metrics={"training_seconds": 3000.0})]
     assert estimate(head, *runs)[0] == 3000
@@ -84,7 +84,7 @@ def test_training_only_the_classifier_is_measured_by_its_like() -> None:
 
 
 def test_a_duration_that_nobody_knows_is_not_made_up() -> None:
-    deepcrack = apply_cell(COMMITTED, CELLS["table3-deepcrack"])
+    deepcrack = apply_configuration(COMMITTED, CONFIGURATIONS["table3-deepcrack"])
     durations = [
         estimate_duration(p, [], machine="m", data_md5="d1", num_images=200) for p in (COMMITTED, deepcrack)
     ]
@@ -97,7 +97,7 @@ def test_a_duration_that_nobody_knows_is_not_made_up() -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"optimizer.lr": 0.5}, r"-S optimizer\.lr=0\.5: this is what tells the cells apart"),
+        ({"optimizer.lr": 0.5}, r"-S optimizer\.lr=0\.5: this key distinguishes the cells"),
         ({"model.width": 8}, r"cell table3-coco-bce: model\.width = 8"),
         ({"train.epoch": 2}, r"unknown key train\.epoch"),
         ({"train.epochs": 0}, r"train\.epochs = 0"),

@@ -16,15 +16,15 @@ from crackseg.errors import CracksegError
 from crackseg.experiments.paper import report, timing
 from crackseg.experiments.paper.comparison import (
     DATASETS,
-    CellResult,
+    ConfigurationResult,
     choose_best,
     compare_with_paper,
     gather_results,
     mark_best,
     uses_sample,
 )
-from crackseg.experiments.paper.configurations import TABLE3, apply_cell
-from crackseg.experiments.paper.published import CELL_KEYS, FIGURES
+from crackseg.experiments.paper.configurations import TABLE3, apply_configuration
+from crackseg.experiments.paper.published import CONFIGURATION_KEYS, METRICS
 from crackseg.experiments.paper.table3 import SAMPLE_WARNING, format_table3
 from crackseg.experiments.paper.table4 import extrapolate_steps, format_table4, gather_training_times, make_table4
 from crackseg.experiments.paper.timing import (
@@ -38,7 +38,7 @@ from crackseg.tracking.store import Store
 
 ROOT = Path(__file__).parents[4]
 COMMITTED = load_params(ROOT / "params.yaml")
-CELLS = {cell.name: cell for cell in TABLE3}
+CONFIGURATIONS = {configuration.name: configuration for configuration in TABLE3}
 RANDOM_G2, RANDOM_G4, RANDOM_BCE = "table3-random-focal-g2", "table3-random-focal-g4", "table3-random-bce"
 
 Finish = Callable[..., str]
@@ -62,7 +62,7 @@ def store(root: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRe
 
 @pytest.fixture
 def finish(store: Store, tmp_path: Path) -> Finish:
-    """Log a finished run of a cell, as the pipeline's stages do."""
+    """Log a finished run of a configuration, as the pipeline's stages do."""
 
     def log_run(
         name: str,
@@ -74,8 +74,8 @@ def finish(store: Store, tmp_path: Path) -> Finish:
         seconds: float = 36000.0,
         device: str = "cuda (NVIDIA GeForce RTX 4090)",
     ) -> str:
-        params = apply_cell(COMMITTED, CELLS[name], overrides)
-        figures = dict.fromkeys(FIGURES, 0.5) | {"threshold": 0.4} | dict(scores or {})
+        params = apply_configuration(COMMITTED, CONFIGURATIONS[name], overrides)
+        figures = dict.fromkeys(METRICS, 0.5) | {"threshold": 0.4} | dict(scores or {})
         run_id = store.create_run(name)
         with store.record(run_id) as recorder:
             recorder.log_params(flatten_params(params))
@@ -99,8 +99,8 @@ def finish(store: Store, tmp_path: Path) -> Finish:
     return log_run
 
 
-def gather(store: Store) -> dict[str, CellResult]:
-    return {result.cell.name: result for result in gather_results(store, TABLE3, store.finished_runs())}
+def gather(store: Store) -> dict[str, ConfigurationResult]:
+    return {result.configuration.name: result for result in gather_results(store, TABLE3, store.finished_runs())}
 
 
 def compare(store: Store) -> pd.DataFrame:
@@ -108,8 +108,8 @@ def compare(store: Store) -> pd.DataFrame:
 
 
 def row_of(table: pd.DataFrame, dataset: str, name: str) -> pd.Series:
-    keys = (dataset, *(CELLS[name].paper_row or ()))
-    (row,) = (row for _, row in table.iterrows() if tuple(row[key] for key in CELL_KEYS) == keys)
+    keys = (dataset, *(CONFIGURATIONS[name].paper_row or ()))
+    (row,) = (row for _, row in table.iterrows() if tuple(row[key] for key in CONFIGURATION_KEYS) == keys)
     return row
 
 
@@ -222,7 +222,7 @@ def test_results_scored_anew_keep_the_training_they_are_of(store: Store, finish:
         trained, {"evaluate.tolerance_px": 2, "data.md5": "imported.dir", "train.epochs": params["train.epochs"]}
     )
     with store.record(child) as recorder:
-        recorder.log_metrics({f"CRKWH100/{name}": 0.7 for name in FIGURES})
+        recorder.log_metrics({f"CRKWH100/{name}": 0.7 for name in METRICS})
         recorder.log_dataset(
             "CRKWH100-test", "imported.dir", context="evaluation", num_images=100, source="imported"
         )
@@ -242,12 +242,12 @@ def test_figure_4_shows_the_cell_of_most_datasets_and_best_ods(store: Store, fin
     finish(RANDOM_G4, scores={"ods": 0.7})
     best = choose_best(list(gather(store).values()))
     assert best is not None
-    assert best.cell.name == RANDOM_G2
+    assert best.configuration.name == RANDOM_G2
 
 
 def test_training_time_is_measured_or_marked_as_extrapolated(store: Store, finish: Finish) -> None:
-    for cell, seconds in ((RANDOM_G2, 20000.0), (RANDOM_G4, 22000.0), (RANDOM_BCE, 30000.0)):
-        finish(cell, seconds=seconds)
+    for configuration, seconds in ((RANDOM_G2, 20000.0), (RANDOM_G4, 22000.0), (RANDOM_BCE, 30000.0)):
+        finish(configuration, seconds=seconds)
     finish(RANDOM_G2, seconds=9.0, overrides={"data.size_px": 64, "augment.crop_px": 48})  # says nothing of 512 px
     finish("table3-deepcrack", overrides={"train.epochs": 3}, seconds=300.0, device="cuda (NVIDIA L4)")
     times = gather_training_times(store, store.finished_runs())
@@ -257,7 +257,7 @@ def test_training_time_is_measured_or_marked_as_extrapolated(store: Store, finis
     text = format_table4(table)
     assert "6 h 07 m (5 h 33 m–8 h 20 m, 3 runs), measured" in text
     assert "8 h 20 m, extrapolated from 3 epochs" in text
-    assert "modified_unet | no finished training" in text
+    assert "modified_unet | no finished training run" in text
     assert "(deepcrack): cuda (NVIDIA L4); 200 images, 512 px, crops of 448 px, batch 2" in text
     assert "2 h 15 m" in text  # the paper's
 
@@ -303,8 +303,8 @@ def test_inference_shows_median_spread_and_what_is_not_installed() -> None:
     ]  # fmt: skip
     assert unet["inference_float32_images_per_s"] == 4
     text = format_table4(table)
-    assert "| unet | no finished training | 0.25 (0.2–0.4) | 4 | 0.1 (0.1–0.1) | 10 |" in text
-    assert "| setr | no finished training | not installed |" in text
+    assert "| unet | no finished training run | 0.25 (0.2–0.4) | 4 | 0.1 (0.1–0.1) | 10 |" in text
+    assert "| setr | no finished training run | not installed |" in text
     assert "setr: install them with pip" in text
     assert "cpu (Some CPU, 2 threads)" in text
     assert "median (lowest–highest) of 3 repeats" in text

@@ -24,7 +24,7 @@ from crackseg.experiments.search.outcomes import list_studies, show
 from crackseg.experiments.search.results import compare_with_paper, format_trials, rank, weights_path
 from crackseg.experiments.search.run import _announce, conclude
 from crackseg.experiments.search.storage import HEARTBEAT_S, Storage, import_journal, open_storage
-from crackseg.experiments.search.study import CELL, Search, create_or_join, load_search
+from crackseg.experiments.search.study import CONFIGURATION, Search, create_or_join, load_search
 from crackseg.experiments.search.worker import WORKER, Job, work
 from crackseg.params import Params, change_params, load_params
 from crackseg.registry import register
@@ -141,8 +141,8 @@ def test_a_hopeless_trial_is_pruned_but_never_a_cell_of_the_paper(bench: Bench) 
     bench.training = training
     search = bench.open("pruning", 14, search__pruner="median", search__paper="grid", train__epochs=20)
     trials = bench.work(search)
-    cells = [t for t in trials if CELL in t.user_attrs]
-    assert len(cells) == 12
+    configurations = [t for t in trials if CONFIGURATION in t.user_attrs]
+    assert len(configurations) == 12
     assert [t.state.name for t in trials] == ["COMPLETE"] * 12 + ["PRUNED"] * 2
     assert bench.run_of(trials[-1]).info.status == "KILLED"
     assert bench.run_of(trials[-1]).data.tags["pruned"] == "true"
@@ -298,15 +298,15 @@ def test_a_study_of_another_space_is_refused_with_the_difference_and_a_new_name(
 
 
 def test_trials_are_added_to_the_number_asked_for_and_the_cells_only_once(bench: Bench) -> None:
-    def cells(search: Search) -> list[str]:
-        return [t.user_attrs[CELL] for t in search.study.get_trials() if CELL in t.user_attrs]
+    def configurations(search: Search) -> list[str]:
+        return [t.user_attrs[CONFIGURATION] for t in search.study.get_trials() if CONFIGURATION in t.user_attrs]
 
     search = bench.open("more", 3, search__paper="table3")
-    assert (len(search.study.get_trials()), len(cells(search))) == (3, 3)
+    assert (len(search.study.get_trials()), len(configurations(search))) == (3, 3)
     bench.open("more", None, search__paper="table3")
     assert len(search.study.get_trials()) == 3
     bench.open("more", 6, search__paper="table3")
-    assert (len(search.study.get_trials()), len(set(cells(search)))) == (6, 3)
+    assert (len(search.study.get_trials()), len(set(configurations(search)))) == (6, 3)
 
 
 def test_a_storage_that_comes_back_is_waited_for_and_one_that_does_not_is_given_up(
