@@ -124,7 +124,7 @@ def test_a_better_version_replaces_the_first(project: Project, production: Produ
     before = production.read()
     said = project.run("crackseg", "promote", "2", "--dry-run")
     assert "gate for version 2 of crackseg, against version 1" in said
-    assert "version 2 was recorded on data another with mean/ods 0.0100: reckoned anew" in said
+    assert "version 2 was recorded on data another with mean/ods 0.0100: computed again" in said
     assert "--dry-run: nothing was changed" in said
     assert production.read() == before
 

@@ -1,4 +1,4 @@
-"""The command line: one subcommand for each job, a module for each family, no logic.
+"""Command line: one module for each family of commands, no logic.
 
 Heavy imports happen inside the commands, so that `--help` answers at once.
 """
@@ -33,7 +33,7 @@ from crackseg.cli.output import QUIET, VERBOSE, set_up_output
 from crackseg.cli.project import Project, with_project
 from crackseg.errors import CracksegError
 
-# On a busy machine OpenMP's threads spin at barriers for each other's cores: a training step measured beside one other
+# On a busy machine OpenMP's threads spin at barriers while they wait for a core: a training step next to one other
 # busy process took 4.4 s instead of 0.18 s, and 1.7 s with short spinning, which costs a tenth on an idle machine. Read
 # once, when torch is imported.
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")
@@ -46,14 +46,16 @@ def main() -> None:
     try:
         cli(prog_name="crackseg", standalone_mode=False)
     except click.exceptions.Abort as abort:
-        if message := str(abort.__cause__ or ""):  # click makes an Abort of Ctrl-C; a training says how to go on
+        if message := str(
+            abort.__cause__ or ""
+        ):  # click turns Ctrl-C into Abort; a training run says how to resume
             click.echo(message, err=True)
         sys.exit(130)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except CracksegError as error:
-        logging.getLogger("crackseg").debug("how it came to that:", exc_info=error)
+        logging.getLogger("crackseg").debug("traceback of the error:", exc_info=error)
         click.echo(f"error: {error}", err=True)
         sys.exit(1)
     except KeyboardInterrupt as error:
@@ -69,7 +71,7 @@ def main() -> None:
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="crackseg")
 @click.option("-q", "--quiet", is_flag=True, envvar=QUIET, help="Only results and errors: no bars, no remarks.")
-@click.option("-v", "--verbose", is_flag=True, envvar=VERBOSE, help="What is done, how long it took, tracebacks.")
+@click.option("-v", "--verbose", is_flag=True, envvar=VERBOSE, help="Also steps, durations and tracebacks.")
 @click.pass_context
 def cli(context: click.Context, quiet: bool, verbose: bool) -> None:
     """Find hair-thin cracks in photographs, and keep the whole experiment honest.
@@ -114,7 +116,7 @@ def ui(project: Project, port: int) -> None:
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store.uri, "--port", str(port)]
     if store.registry_uri:
         command += ["--registry-store-uri", store.registry_uri]
-    # What the server keeps under relative paths belongs to the project, not to the current folder.
+    # The server's relative paths start at the project, not at the current folder.
     sys.exit(run_guarded(command, cwd=store.home.parent, grace_s=5))
 
 

@@ -25,7 +25,7 @@ def annotation_forms() -> None:
     "--out", "out_dir", required=True, type=click.Path(file_okay=False, path_type=Path), help="New folder."
 )
 def annotations_export(predicted_dir: Path, form: str, out_dir: Path) -> None:
-    """Write what `crackseg predict --out PREDICTED_DIR` found as polygons, with copies of the photographs.
+    """Write the cracks in PREDICTED_DIR, made by `crackseg predict --out`, as polygons, with copies of the photographs.
 
     \b
     crackseg annotations export found --format labelme --out to-correct

@@ -8,7 +8,7 @@ import click
 @click.command()
 @click.option("--port", default=7860, show_default=True, type=click.IntRange(1, 65535), help="Port on 127.0.0.1.")
 def app(port: int) -> None:
-    """Show cracks in photographs on a page in the browser: drop, look, move the threshold, download.
+    """Show the cracks of photographs in the browser: drop photographs, move the threshold, download results.
 
     \b
     crackseg app --port 8000

@@ -1,4 +1,4 @@
-"""`crackseg compare`: runs side by side."""
+"""`crackseg compare`: compare runs."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def compare(
 ) -> None:
     """Compare RUNs with the first: settings that differ, scores with paired intervals, curves, images.
 
-    A RUN is an id of MLflow's (32 digits), a version of the registered model (3, @production, models:/NAME/3), or the
-    name of a DVC experiment. docs/comparing.md says how to read the intervals.
+    A RUN is a run id of MLflow (32 digits), a version of the registered model (3, @production, models:/NAME/3), or the
+    name of a DVC experiment. docs/comparing.md explains the intervals.
 
     \b
     crackseg compare @production @candidate

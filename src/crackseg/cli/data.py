@@ -1,4 +1,4 @@
-"""`crackseg data`: bring, make and check datasets."""
+"""`crackseg data`: import, make and check datasets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from crackseg.errors import CracksegError
 
 @click.group()
 def data() -> None:
-    """Bring, make and check datasets.
+    """Import, make and check datasets.
 
     \b
     crackseg data import photographs --name BRIDGE7
@@ -35,12 +35,12 @@ def data() -> None:
     help="Of annotated lines without one.",
 )
 @click.option("--split-seed", default=0, show_default=True, type=click.IntRange(0))
-@click.option("--split-counts", nargs=3, type=click.IntRange(0), help="Shares of train, val, test.")
+@click.option("--split-counts", nargs=3, type=click.IntRange(0), help="Proportions of train, val, test.")
 @click.option("--train-list", type=click.Path(path_type=Path), help="Stems of the training images, a line each.")
 @click.option("--val-list", type=click.Path(path_type=Path), help="Stems of the validation images.")
 @click.option("--test-list", type=click.Path(path_type=Path), help="Stems of the test images.")
 @click.option("--allow-unpaired", is_flag=True, help="Leave out images without mask and masks without image.")
-@click.option("--json", "as_json", is_flag=True, help="Print the account of the import as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report of the import as JSON.")
 @with_project
 def data_import(
     project: Project,
@@ -93,7 +93,7 @@ def data_import(
 @click.option("--out", "out_dir", type=click.Path(path_type=Path), default=Path("data"), show_default=True)
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
 def data_synth(out_dir: Path, seed: int) -> None:
-    """Make the sample: four datasets of procedural crack scenes in the looks of the paper's.
+    """Make the sample: four datasets of procedural crack scenes that look like the paper's.
 
     \b
     crackseg data synth --out sample --seed 1

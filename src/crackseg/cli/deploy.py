@@ -1,4 +1,4 @@
-"""`crackseg serve`, `batch`, `export` and `card`: a registered version at work."""
+"""`crackseg serve`, `batch`, `export` and `card`: use a registered version."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ _MOST_LINES = 20  # about single photographs
 @click.option("--port", default=5001, show_default=True, type=click.IntRange(1, 65535), help="Port on 127.0.0.1.")
 @click.option(
     "--max-megabytes", default=32.0, show_default=True, type=click.FloatRange(min=0, min_open=True),
-    help="Largest request; photographs grow by a third on the way.",
+    help="Largest request; base64 makes photographs a third larger.",
 )  # fmt: skip
 @click.option(
     "--max-megapixels", default=50.0, show_default=True, type=click.FloatRange(min=0, min_open=True),
-    help="Most pixels in a request, its photographs together.",
+    help="Most pixels in a request, all photographs together.",
 )  # fmt: skip
 @click.option("--timeout", "timeout_s", default=60, show_default=True, type=click.IntRange(1), help="Seconds.")
 def serve(uri: str | None, port: int, max_megabytes: float, max_megapixels: float, timeout_s: int) -> None:
     """Answer HTTP requests with MLflow's scoring server: the version that is in production now.
 
-    docs/serving.md shows how to ask. A new promotion is picked up when it is started again.
+    docs/serving.md shows how to send requests. Start it again after a new promotion.
 
     \b
     crackseg serve --port 5001
@@ -58,7 +58,7 @@ def serve(uri: str | None, port: int, max_megabytes: float, max_megapixels: floa
     "--format", "file_format", default="parquet", show_default=True, type=click.Choice(["parquet", "csv"])
 )
 def batch(source: str, target: str, uri: str | None, workers: int, master: str | None, file_format: str) -> None:
-    """Predict all photographs below SOURCE by Spark, and write a table into the new folder TARGET.
+    """Predict all photographs below SOURCE with Spark, and write a table into the new folder TARGET.
 
     Ends with 3 if a photograph could not be read; all others are predicted.
 
@@ -91,10 +91,11 @@ def batch(source: str, target: str, uri: str | None, workers: int, master: str |
         click.echo(describe_remarks(len(summary.remarks), f"{path}: {remark}"))
     if summary.passed_over:
         kinds = ", ".join(f"{count} {ending}" for ending, count in summary.passed_over.most_common(6))
-        click.echo(f"passed over, no photographs: {kinds}")
+        click.echo(f"skipped, no photographs: {kinds}")
     if summary.num_unusual:
         click.echo(
-            f"unlike the model's own: {count_of(summary.num_unusual, 'photograph')} (column warning)", err=True
+            f"unlike the training photographs: {count_of(summary.num_unusual, 'photograph')} (column warning)",
+            err=True,
         )
     warn(*summary.warnings)
     sys.exit(3 if summary.failed else 0)
@@ -115,7 +116,7 @@ def batch(source: str, target: str, uri: str | None, workers: int, master: str |
 def export(
     file_format: str, uri: str | None, out_path: Path | None, images_dir: Path | None, tolerance: float
 ) -> None:
-    """Export the network, prove it on photographs, and log it with its version (docs/exporting.md).
+    """Export the network, check it on photographs, and log it with its version (docs/exporting.md).
 
     \b
     crackseg export --format onnx
@@ -143,7 +144,7 @@ def export(
 @click.command()
 @click.option("--model", "uri", help="models:/NAME@ALIAS or models:/NAME/VERSION. [default: @production]")
 def card(uri: str | None) -> None:
-    """Make the model card of a version anew, and print it.
+    """Make the model card of a version again, and print it.
 
     \b
     crackseg card

@@ -1,4 +1,4 @@
-"""`crackseg explain-scores`: the figures that say what a score is blind to, on anybody's masks."""
+"""`crackseg explain-scores`: show which faults each score detects, on any masks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _EXISTING_DIR = click.Path(exists=True, file_okay=False, path_type=Path)
     "mask_dirs",
     type=_EXISTING_DIR,
     multiple=True,
-    help="Truth of yours, 1-px lines (repeatable); 20 procedural scenes by default.",
+    help="Your ground truth, 1-px lines (repeatable); 20 procedural scenes by default.",
 )
 @crack_value_option
 @click.option("--tolerance-px", default=2, show_default=True, type=click.IntRange(0, 100))
@@ -28,7 +28,7 @@ _EXISTING_DIR = click.Path(exists=True, file_okay=False, path_type=Path)
     default=512,
     show_default=True,
     type=click.IntRange(32, 16384),
-    help="Side of the square that truth is resized to, as data.size_px.",
+    help="Side of the square that ground truth is resized to, as data.size_px.",
 )
 def explain_scores(
     out_dir: Path,
@@ -38,7 +38,7 @@ def explain_scores(
     line_tolerance_px: int,
     size_px: int,
 ) -> None:
-    """Score predictions with a known fault, and truth that was resized: what does each score see?
+    """Score predictions with known faults, and resized ground truth, to show what each score detects.
 
     Writes weak_points.png, .csv and .md, and resizing.png and .csv where a mask is larger than --size-px.
 
@@ -76,13 +76,13 @@ def explain_scores(
 
 @click.command("compare-postprocessing")
 @click.option("--predictions", required=True, type=_EXISTING_DIR, help="Maps: 8/16-bit PNG or float .npy.")
-@click.option("--masks", required=True, type=_EXISTING_DIR, help="Truth, with the same stems.")
+@click.option("--masks", required=True, type=_EXISTING_DIR, help="Ground truth, with the same stems.")
 @click.option(
-    "--rois", type=_EXISTING_DIR, help="Regions of interest, with the same stems; all counts by default."
+    "--rois", type=_EXISTING_DIR, help="Regions of interest, with the same stems; default: whole images."
 )
 @click.option("--out", "out_dir", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder.")
 @crack_value_option
-@click.option("--min-length-px", default=20, show_default=True, type=click.IntRange(0), help="Second time round.")
+@click.option("--min-length-px", default=20, show_default=True, type=click.IntRange(0), help="Of the second pass.")
 @click.option("--low-ratio", default=0.6, show_default=True, type=click.FloatRange(0, 1, min_open=True))
 @click.option("--max-gap-px", default=10, show_default=True, type=click.IntRange(1))
 @click.option(
@@ -103,9 +103,9 @@ def compare_postprocessing(
     tolerance_px: int,
     line_tolerance_px: int,
 ) -> None:
-    """Score the same maps after every post-processing method, count broken pieces, and time it.
+    """Score the same maps after every post-processing method, count connected components, and time it.
 
-    Each method runs twice: with all pieces, and without those shorter than --min-length-px. Masks without a map are
+    Each method runs twice: with all components, and without those shorter than --min-length-px. Masks without a map are
     left out. Writes postprocessing.csv, .md and .png, and continuity.csv and .png.
 
     \b

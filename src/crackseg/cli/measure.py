@@ -15,12 +15,18 @@ from crackseg.errors import CracksegError
 @click.command()
 @click.argument("masks", nargs=-1, required=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
-@click.option("--mm-per-px", type=float, help="Millimetres per pixel: figures in mm, too.")
-@click.option("--scale", "points", metavar="x1,y1,x2,y2,MM", help="The same, from two points and their distance.")
+@click.option("--mm-per-px", type=float, help="Millimetres per pixel, for values in mm.")
+@click.option(
+    "--scale", "points", metavar="x1,y1,x2,y2,MM", help="The scale, from two points and their distance in mm."
+)
 @click.option(
     "--out", "out_dir", type=click.Path(file_okay=False, path_type=Path), help="Folder for tables, pictures."
 )
-@click.option("--photographs", type=click.Path(path_type=Path), help="Their folder: backgrounds of the pictures.")
+@click.option(
+    "--photographs",
+    type=click.Path(path_type=Path),
+    help="Folder of the photographs, as backgrounds of the pictures.",
+)
 @click.option("--min-length-px", type=click.FloatRange(0), default=0.0, help="Leave out shorter cracks.")
 @crack_value_option
 def measure(
@@ -33,7 +39,7 @@ def measure(
     min_length_px: float,
     crack_values: tuple[int | str, ...],
 ) -> None:
-    """Measure the cracks of MASKS: files, folders (with all below) and "quoted*globs".
+    """Measure the cracks of MASKS: files, folders (with subfolders) and "quoted*globs".
 
     \b
     crackseg measure found/masks --mm-per-px 0.25 --out measured
@@ -58,7 +64,7 @@ def measure(
 
     options = MeasureOptions(choose_scale(mm_per_px, points), min_length_px, crack_values or None)
     if photographs is not None and out_dir is None:
-        raise CracksegError("--photographs are the backgrounds of the annotated pictures; say where to with --out")
+        raise CracksegError("--photographs needs --out: it is for the backgrounds of the annotated pictures")
     found = find_photographs(masks, out_dir, also=(".mat",))
     warnings = find_warnings(mask.path for mask in found)
     judge_masks(found, options)

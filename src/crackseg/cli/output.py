@@ -1,4 +1,4 @@
-"""How much every command says: `-q`, `-v`, colours, progress bars, and the time that it took."""
+"""Output of every command: `-q`, `-v`, colours, progress bars and the elapsed time."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import click
 
 from crackseg.progress import QUIET, hide_bars_of_libraries
 
-VERBOSE = "CRACKSEG_VERBOSE"  # for the stages that DVC starts, as QUIET is
+VERBOSE = "CRACKSEG_VERBOSE"  # for the stages that DVC starts, like QUIET
 _WORTH_SAYING_S = 2.0
 
 
 def set_up_output(context: click.Context, *, quiet: bool, verbose: bool) -> None:
-    """Set what the command below ``context`` says besides its result.
+    """Set how much the command of ``context`` prints besides its result.
 
     Raises:
         click.UsageError: both are asked for.
@@ -40,7 +40,7 @@ def set_up_output(context: click.Context, *, quiet: bool, verbose: bool) -> None
 
 
 def warn(*sentences: str) -> None:
-    """Print warnings of a model or a result to the error stream, loudly, and also with `-q`; "" says nothing."""
+    """Print warnings of a model or a result to the error stream, also with `-q`; skip empty ones."""
     for sentence in filter(None, sentences):
         click.secho(f"WARNING: {sentence}", fg="yellow", bold=True, err=True)
 

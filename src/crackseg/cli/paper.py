@@ -1,4 +1,4 @@
-"""`crackseg paper`: the paper's experiments, and their figures beside ours."""
+"""`crackseg paper`: queue the paper's experiments, and compare their results with ours."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ def paper() -> None:
 
 
 @paper.command("queue")
-@click.option("--table3", is_flag=True, help="The eight DeepLabV3 cells of Table 3 and the two baselines.")
+@click.option("--table3", is_flag=True, help="The ten configurations (cells) of Table 3.")
 @click.option("--grid", is_flag=True, help="All 256 combinations of section 3.1.")
-@click.option("--cell", "names", multiple=True, metavar="NAME", help="One cell by its name (repeatable).")
+@click.option("--cell", "names", multiple=True, metavar="NAME", help="One configuration by its name (repeatable).")
 @click.option(
     "-S",
     "--set-param",
     "settings",
     multiple=True,
     metavar="KEY=VALUE",
-    help="A setting of all cells, as of `dvc exp run -S` (repeatable), e.g. train.epochs=2.",
+    help="A setting of all of them, as of `dvc exp run -S` (repeatable), e.g. train.epochs=2.",
 )
-@click.option("--dry-run", is_flag=True, help="List the cells and queue nothing.")
+@click.option("--dry-run", is_flag=True, help="List the configurations and queue nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask before the grid is queued.")
 @with_project
 def paper_queue(
@@ -43,12 +43,12 @@ def paper_queue(
     dry_run: bool,
     yes: bool,
 ) -> None:
-    """Put configurations of the paper into DVC's queue; finished ones and those that wait already are left out.
+    """Put configurations of the paper into DVC's queue; finished and waiting ones are left out.
 
     \b
     crackseg paper queue --table3                        then: dvc queue start
     crackseg paper queue --cell table3-random-focal-g2
-    crackseg paper queue --table3 -S train.epochs=2      a trial of the machinery
+    crackseg paper queue --table3 -S train.epochs=2      a quick test
     """
     from crackseg.errors import CracksegError
     from crackseg.experiments.paper.configurations import choose_configurations
@@ -63,7 +63,7 @@ def paper_queue(
         return
     if grid and not yes:
         if not sys.stdin.isatty():
-            raise CracksegError(f"nobody to ask whether to queue {len(plan.to_queue)} experiments; say --yes")
+            raise CracksegError(f"no terminal to confirm the {len(plan.to_queue)} experiments; add --yes")
         click.confirm(f"Queue {len(plan.to_queue)} experiments?", abort=True)
     for name in queue_configurations(project.root, plan):
         click.echo(f"queued {name}")
@@ -80,7 +80,7 @@ def paper_queue(
 @click.option("--repeats", default=5, show_default=True, type=click.IntRange(1), help="Measurements of each.")
 @with_project
 def paper_report(project: Project, architectures: str | None, no_timing: bool, repeats: int) -> None:
-    """Put the finished configurations beside the paper's figures: Tables 3 and 4, Figures 3 and 4.
+    """Compare the finished configurations with the paper: Tables 3 and 4, Figures 3 and 4.
 
     Writes outputs/paper, which `dvc plots show` shows too, and makes a new run `paper-report` on each call.
 

@@ -1,4 +1,4 @@
-"""`crackseg predict`: masks of anybody's photographs."""
+"""`crackseg predict`: find the cracks in photographs."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ def predict(
     report_drift: bool,
     as_json: bool,
 ) -> None:
-    """Find the cracks in photographs: files, folders (with all below) and "quoted*globs".
+    """Find the cracks in photographs: files, folders (with subfolders) and "quoted*globs".
 
     Writes masks, overlays and predictions.csv into the folder --out; with --measure also the length and width
-    of each crack. The same command goes on where it was stopped.
+    of each crack. The same command resumes an interrupted run.
     Ends with 3 if a photograph could not be read; all others are predicted.
 
     \b

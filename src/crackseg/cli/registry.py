@@ -1,4 +1,4 @@
-"""`crackseg models`, `promote`, `rollback` and `history`: what is in production, since when and why."""
+"""`crackseg models`, `promote`, `rollback` and `history`: control the version in production."""
 
 from __future__ import annotations
 
@@ -89,7 +89,9 @@ def models_delete(project: Project, version: str, force: bool) -> None:
 @click.command()
 @click.argument("version", required=False)
 @click.option("--best", is_flag=True, help="The version with the best validation score on the present data.")
-@click.option("--metric", default="mean/ods", show_default=True, help="What it must be better on, as in MLflow.")
+@click.option(
+    "--metric", default="mean/ods", show_default=True, help="Metric that must be better, as named in MLflow."
+)
 @click.option("--max-images", type=click.IntRange(1), help="Score at most so many images of each dataset.")
 @click.option("--force", is_flag=True, help="Promote although the gate fails; needs --reason.")
 @click.option("--reason", default="", help="Why; stays in the history.")
@@ -117,7 +119,7 @@ def promote(
 
     if force and not reason.strip():
         raise click.UsageError('--force needs --reason "…": it stays in the history')
-    production = _open(project, mend=not dry_run)
+    production = _open(project, repair=not dry_run)
     decision = promote_version(
         production,
         version=version,
@@ -158,7 +160,7 @@ def promote(
 @click.option("--reason", required=True, help="Why; stays in the history.")
 @with_project
 def rollback(project: Project, to: str | None, reason: str) -> None:
-    """Put back what was in production before, at once and without a gate.
+    """Put the version that was in production before back, at once and without a gate.
 
     \b
     crackseg rollback --reason "misses wet stone"
@@ -176,14 +178,14 @@ def rollback(project: Project, to: str | None, reason: str) -> None:
         version = production.read().versions[record.to_version]
         warn(warn_of_source(version.tags.get("data.source", "")))
     if record.skipped:
-        click.echo(f"note: passed over, deleted since: version {', '.join(record.skipped)}", err=True)
+        click.echo(f"note: skipped, deleted since: version {', '.join(record.skipped)}", err=True)
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, with every figure of the gates.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, with every value of the gates.")
 @with_project
 def history(project: Project, as_json: bool) -> None:
-    """Show every promotion and rollback: when, who, from, to, why, and what the gate found.
+    """Show every promotion and rollback: when, who, from, to, why, and the result of the gate.
 
     \b
     crackseg history
@@ -203,12 +205,12 @@ def history(project: Project, as_json: bool) -> None:
         raise CracksegError("the history was changed by hand: see the records marked above")
 
 
-def _open(project: Project, *, mend: bool = True) -> Production:
-    """Open the registry, and bring it in order first; what that changed goes to the error stream."""
+def _open(project: Project, *, repair: bool = True) -> Production:
+    """Open the registry and repair it first; changes are printed to the error stream."""
     from crackseg.registry.promotion import open_production
 
     production = open_production(project.root)
-    if mend:
+    if repair:
         for note in production.repair():
             click.echo(f"note: {note}", err=True)
     elif fault := production.find_fault(production.read()):
@@ -232,7 +234,7 @@ def _show_record(record: Record) -> None:
     )
     click.echo(f"      {record.reason}")
     if record.skipped:
-        click.echo(f"      passed over, deleted since: version {', '.join(record.skipped)}")
+        click.echo(f"      skipped, deleted since: version {', '.join(record.skipped)}")
     if not record.intact:
         click.secho("      CHANGED: the record before this one is not what it was then, or is missing", fg="red")
     if record.checks:

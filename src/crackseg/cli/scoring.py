@@ -1,4 +1,4 @@
-"""`crackseg score`: score maps that any program made."""
+"""`crackseg score`: score maps of any program."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _EXISTING_DIR = click.Path(exists=True, file_okay=False, path_type=Path)
 
 @click.command()
 @click.option("--predictions", required=True, type=_EXISTING_DIR, help="Maps: 8/16-bit PNG or float .npy.")
-@click.option("--masks", required=True, type=_EXISTING_DIR, help="Truth, with the same stems.")
+@click.option("--masks", required=True, type=_EXISTING_DIR, help="Ground truth, with the same stems.")
 @click.option("--tolerance-px", default=2, show_default=True, type=click.IntRange(0, 100))
 @click.option("--num-thresholds", default=256, show_default=True, type=click.IntRange(2, 16384))
 @crack_value_option
@@ -26,7 +26,7 @@ def score(
     crack_values: tuple[int | str, ...],
     as_json: bool,
 ) -> None:
-    """Score anybody's probability maps: ODS, OIS and AP under three protocols.
+    """Score probability maps of any program: ODS, OIS and AP under three protocols.
 
     \b
     crackseg score --predictions maps --masks truth

@@ -1,4 +1,4 @@
-"""`crackseg search`: the search beyond the paper's grid."""
+"""`crackseg search`: hyperparameter search."""
 
 from __future__ import annotations
 
@@ -27,10 +27,12 @@ def _of_a_study(command: Callable) -> Callable:
 
 @click.group(invoke_without_command=True)
 @click.option(
-    "--study", "name", metavar="NAME", help="Study to make or go on with.  [default: DATASET-ARCHITECTURE]"
+    "--study", "name", metavar="NAME", help="Study to create or resume.  [default: DATASET-ARCHITECTURE]"
 )
 @_STORAGE
-@click.option("--trials", type=click.IntRange(1), help="Trials of the study in the end.  [default: search.trials]")
+@click.option(
+    "--trials", type=click.IntRange(1), help="Total number of trials of the study.  [default: search.trials]"
+)
 @click.option(
     "--timeout", type=click.FloatRange(0, min_open=True), metavar="SECONDS", help="Stop after this time."
 )
@@ -57,7 +59,7 @@ def search(
 ) -> None:
     """Search `search.space` of params.yaml for better settings than the paper's, on validation images.
 
-    Stopped or killed, the same command goes on with the trials left. On other machines, the same --study and
+    After an interruption the same command runs the trials left. On other machines, the same --study and
     --storage join in.
 
     \b
@@ -108,7 +110,7 @@ def search_show(project: Project, name: str | None, storage: str | None, as_json
 def search_apply(
     project: Project, name: str | None, storage: str | None, trial: int | None, searched_only: bool
 ) -> None:
-    """Write a trial's settings into params.yaml, ready for `dvc repro`: what was searched.
+    """Write a trial's searched settings into params.yaml, ready for `dvc repro`.
 
     What -S set for all trials, such as a small number of epochs, stays as params.yaml has it and is named.
 
@@ -131,7 +133,7 @@ def search_apply(
 @search.command("queue")
 @_of_a_study
 @click.option("--top", default=3, show_default=True, type=click.IntRange(1), help="Best trials.")
-@click.option("--seeds", default=3, show_default=True, type=click.IntRange(1), help="Trainings of each.")
+@click.option("--seeds", default=3, show_default=True, type=click.IntRange(1), help="Training runs of each.")
 @click.option(
     "-S", "--set-param", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of all (repeatable)."
 )
@@ -143,7 +145,7 @@ def search_queue(
     seeds: int,
     settings: tuple[str, ...],
 ) -> None:
-    """Put the best trials into DVC's queue: full trainings with several seeds, since one proves little.
+    """Put the best trials into DVC's queue: full training runs with several seeds, since one proves little.
 
     \b
     crackseg search queue --top 3 --seeds 3

@@ -39,7 +39,7 @@ def stage_prepare(project: Project) -> None:
 @stage.command("train")
 @with_project
 def stage_train(project: Project) -> None:
-    """Train, or go on with a training that was killed.
+    """Train, or resume an interrupted training run.
 
     \b
     crackseg stage train

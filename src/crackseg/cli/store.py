@@ -12,7 +12,7 @@ from crackseg.cli.project import Project, with_project
 
 @click.group()
 def store() -> None:
-    """Look after the tracking store, and carry it to another place.
+    """Deliver waiting records, and copy the tracking store to another place.
 
     \b
     crackseg store export backup
@@ -47,9 +47,9 @@ def store_deliver(project: Project) -> None:
 @click.option("--run", "run_ids", multiple=True, help="Only this run, its children and its model versions.")
 @with_project
 def store_export(project: Project, folder: Path, experiments: tuple[str, ...], run_ids: tuple[str, ...]) -> None:
-    """Write runs, figures, models and the registry to the new folder FOLDER.
+    """Write runs, artifacts, models and the registry to the new folder FOLDER.
 
-    An export that was stopped goes on when the command is given again.
+    The same command resumes an interrupted export.
 
     \b
     crackseg store export backup
@@ -67,9 +67,9 @@ def store_export(project: Project, folder: Path, experiments: tuple[str, ...], r
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @with_project
 def store_import(project: Project, folder: Path) -> None:
-    """Bring what `crackseg store export` wrote to FOLDER into the store of MLFLOW_TRACKING_URI, or the local one.
+    """Import FOLDER, written by `crackseg store export`, into the store of MLFLOW_TRACKING_URI, or the local one.
 
-    Every file is checked first. What is in the store already is left alone, so the command may be given twice.
+    Every file is checked first. Entries that are already in the store stay unchanged: the command may be repeated.
 
     \b
     crackseg store import backup

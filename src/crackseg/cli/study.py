@@ -1,4 +1,4 @@
-"""`crackseg study`: the paper's claims, asked of small models."""
+"""`crackseg study`: test the paper's claims with small models."""
 
 from __future__ import annotations
 
@@ -12,12 +12,16 @@ from crackseg.cli.project import Project, with_project
 
 @click.command()
 @click.option(
-    "--photographs", type=click.Path(path_type=Path), help="Photographs and masks to study; imported aside."
+    "--photographs",
+    type=click.Path(path_type=Path),
+    help="Photographs and masks to study; imported next to data/.",
 )
 @click.option("--name", default="UAV75", show_default=True, help="Name for them.")
 @crack_value_option
-@click.option("--seeds", default=3, show_default=True, type=click.IntRange(1), help="Trainings of each cell.")
-@click.option("--jobs", default=2, show_default=True, type=click.IntRange(1), help="Trainings at a time.")
+@click.option(
+    "--seeds", default=3, show_default=True, type=click.IntRange(1), help="Training runs of each configuration."
+)
+@click.option("--jobs", default=2, show_default=True, type=click.IntRange(1), help="Training runs at a time.")
 @click.option(
     "--pretrained/--no-pretrained", default=True, show_default=True, help="Compare ImageNet's weights too."
 )
@@ -33,9 +37,9 @@ def study(
     pretrained: bool,
     out: Path | None,
 ) -> None:
-    """Train small models with cross-entropy and focal losses, and say what holds of the paper's claims.
+    """Train small models with cross-entropy and focal losses, and report which of the paper's claims hold.
 
-    Without --photographs it takes the training dataset of params.yaml. Interrupted, the same command goes on.
+    Without --photographs it uses the training dataset of params.yaml. The same command resumes it.
 
     \b
     crackseg study --photographs ~/uav75 --crack-value 255 --out docs

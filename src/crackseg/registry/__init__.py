@@ -1,1 +1,1 @@
-"""Versions of the registered model, and what is in production."""
+"""Registered model: package, register, promote and load versions."""

@@ -1,4 +1,4 @@
-"""The model card: what a registered version is, how it was made and tested, and what it is not for.
+"""Model card of a registered version: description, training, scores and intended use.
 
 Everything in it comes from the version's run in MLflow. It is an artifact of that run, and the version's description in
 the MLflow UI.
@@ -27,7 +27,7 @@ CARD_NAME = "model_card.md"
 MAX_DESCRIPTION_CHARACTERS = 5000  # the column's width in MLflow's database
 RESULTS_TAG = "results.run_id"
 _PROTOCOLS = {
-    "paper": ("", "truth dilated by the tolerance, as in the paper; generous to thick predictions"),
+    "paper": ("", "ground truth dilated by the tolerance, as in the paper; tolerant of thick predictions"),
     "symmetric": ("symmetric/", "precision and recall both within the tolerance"),
     "strict": ("strict/", "pixel by pixel, no tolerance"),
 }
@@ -52,7 +52,7 @@ class Section(NamedTuple):
     Attributes:
         title: its heading.
         body: Markdown.
-        rank: the description keeps the lowest first where it has no room for all.
+        rank: if the description is too short for all sections, the lowest ranks are kept.
     """
 
     title: str
@@ -61,13 +61,13 @@ class Section(NamedTuple):
 
 
 def write_card(store: Store, version: ModelVersion, results_run_id: str | None = None) -> str:
-    """Make a version's card, log it in the run of its results and set it as the version's description.
+    """Write a version's card, log it in the run of its results and set it as the version's description.
 
     Args:
         store: where the version is registered.
         version: of the registered model.
-        results_run_id: the run with its scores, if that is a child of the training's run; None: as last time, or the
-            training's run itself.
+        results_run_id: the run with its scores, if that is a child of the training run; None: as last time, or the
+            training run itself.
     Returns:
         The card, Markdown. The description is cut to the sections that MLflow has room for.
     Raises:
@@ -96,13 +96,13 @@ def write_card(store: Store, version: ModelVersion, results_run_id: str | None =
 def build_sections(
     version: ModelVersion, run: Run, results: Run, failures: Mapping[str, pd.DataFrame | None]
 ) -> list[Section]:
-    """Write the card's sections, in the order in which they are read.
+    """Write the card's sections in order.
 
     Args:
         version: with its tags.
-        run: the training's.
+        run: the training run.
         results: with the scores; may be the same.
-        failures: by dataset, its worst images as :func:`find_failures` gives them; None where they are not recorded.
+        failures: by dataset, its worst images, from :func:`find_failures`; None if they are not recorded.
     """
     params, tags = run.data.params | results.data.params, run.data.tags
     return [
@@ -119,7 +119,7 @@ def build_sections(
 
 
 def shorten(title: str, sections: Sequence[Section], run_id: str, limit: int = MAX_DESCRIPTION_CHARACTERS) -> str:
-    """Keep the sections that fit into a description, by rank, and name the ones that do not."""
+    """Keep the sections that fit into a description, by rank, and name the others."""
     note = f"Shortened; whole, with {{}}: artifact {CARD_NAME} of run {run_id}."
     kept = set(sections)
     while True:
@@ -134,7 +134,7 @@ def shorten(title: str, sections: Sequence[Section], run_id: str, limit: int = M
 
 
 def find_failures(table: pd.DataFrame, count: int = _FAILURES) -> pd.DataFrame:
-    """The images with the lowest F under the paper's protocol, worst first; images without a crack have none.
+    """Find the images with the lowest F under the paper's protocol, worst first; images without a crack have no F.
 
     Args:
         table: ``DATASET_images.csv``, with the columns ``stem``, ``crack_pixels`` and ``paper_f``.
@@ -160,8 +160,8 @@ def _describe_model(version: ModelVersion, run: Run, params: Mapping[str, str]) 
     threshold = run.data.metrics.get("operating_threshold")
     shown = "as trained" if threshold is None else f"{threshold:.4f}"
     warning = (
-        "**Trained on the embedded synthetic sample, not on photographs: it shows that the pipeline works and is of "
-        "no use on real surfaces.**\n\n"
+        "**Trained on the embedded synthetic sample, not on photographs: it shows that the pipeline works and is "
+        "useless on real surfaces.**\n\n"
         if _is_sample(run)
         else ""
     )
@@ -169,9 +169,9 @@ def _describe_model(version: ModelVersion, run: Run, params: Mapping[str, str]) 
         f"{warning}A network that marks cracks in photographs of roads and concrete, pixel by pixel. Architecture "
         f"`{params.get('model.architecture')}`, initial weights `{params.get('model.init')}`, "
         f"loss {describe_loss(params)}, {params.get('train.epochs')} epochs on "
-        f"{params.get('data.train_dataset')}. In: an encoded photograph. Out: a crack mask, the share of crack "
+        f"{params.get('data.train_dataset')}. In: an encoded photograph. Out: a crack mask, the fraction of crack "
         "pixels, the cracks' length in pixels, the highest crack probability. "
-        f"Training's operating threshold: {shown} (chosen on validation images, on raw probabilities). Run "
+        f"Operating threshold from training: {shown} (chosen on validation images, on raw probabilities). Run "
         f"{version.run_id}."
     )
 
@@ -180,8 +180,8 @@ def _describe_use(params: Mapping[str, str]) -> str:
     return (
         "To find and measure thin cracks in photographs that look like those of "
         f"{params.get('data.train_dataset')}, as a first pass over many images whose result a person checks. Compare "
-        "new photographs with the training's (`crackseg predict` does) before relying on it. Not for: deciding alone "
-        "on a structure's safety, crack widths in millimetres, or surfaces it was not tested on."
+        "new photographs with the training images (`crackseg predict` does) before relying on it. Not for: deciding "
+        "alone on a structure's safety, crack widths in millimetres, or surfaces it was not tested on."
     )
 
 
@@ -199,14 +199,14 @@ def _describe_limits(params: Mapping[str, str], run: Run, datasets: Sequence[str
         f"- Trained on images {resize}{patches}; predictions are made at a photograph's own size, in tiles of "
         f"{params.get('predict.tile_size_px')} px. Cracks at a much different scale than in training are missed or "
         "drawn too thick.",
-        "- The truth it learnt from is lines, 1 px wide for the published datasets before resizing. The mask's width "
-        "says nothing about the crack's.",
+        "- Its ground truth is lines, 1 px wide for the published datasets before resizing. The mask's width is not "
+        "the crack's width.",
         f"- Scored on {', '.join(datasets) or 'nothing'} only"
         + (f"; not on {', '.join(untested)}" if untested else "")
         + ". Other materials, cameras, light, wet or painted surfaces: untested.",
-        "- ODS takes the best threshold of each test dataset, which nobody knows beforehand; at the operating "
-        "threshold results are lower as a rule.",
-        "- Joints, edges, shadows, veins and scratches look like cracks. One training, one seed "
+        "- ODS takes the best threshold of each test dataset, which is unknown beforehand; at the operating "
+        "threshold results are usually lower.",
+        "- Joints, edges, shadows, veins and scratches look like cracks. One training run, one seed "
         f"({params.get('train.seed')}).",
     ]
     if _is_sample(run):
@@ -282,8 +282,8 @@ def _describe_licences(run: Run, datasets: Sequence[str]) -> str:
     lines = []
     if drawn:
         lines.append(
-            f"- {', '.join(drawn)}: the embedded sample, drawn by crackseg, which has its licence, MIT. It bears the "
-            "names of published datasets, and holds nothing of them."
+            f"- {', '.join(drawn)}: the embedded sample, drawn by crackseg, which has its licence, MIT. It has the "
+            "names of published datasets, and contains nothing of them."
         )
     if known:
         lines.append(

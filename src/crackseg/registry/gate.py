@@ -1,6 +1,6 @@
-"""The gate before production: what a version must show, against what is in production now.
+"""Gate before production: checks of a version, and its comparison with the version in production.
 
-Each version runs in a process of its own (crackseg.registry.isolated_worker) and only answers; all figures
+Each version runs in a process of its own (crackseg.registry.isolated_worker) and only predicts; all values
 are computed here, by the same code on the same images for both.
 """
 
@@ -43,12 +43,12 @@ _RECORDED_TOLERANCE = 0.02  # bfloat16 instead of float32 moved the ODS of a sma
 
 @dataclass(frozen=True, slots=True)
 class GateData:
-    """What champion and challenger are scored on.
+    """Data on which champion and challenger are scored.
 
     Attributes:
         samples: prepared images by dataset.
         md5: version of the data.
-        evaluate: how they are scored.
+        evaluate: settings of the scoring.
         left_out: images of the test datasets that are not scored, to save time.
     """
 
@@ -59,12 +59,12 @@ class GateData:
 
     @property
     def num_images(self) -> int:
-        """Images of all datasets."""
+        """Count the images of all datasets."""
         return sum(len(samples) for samples in self.samples.values())
 
 
 class VersionFailure(Exception):
-    """A version does not load, or does not answer; the message says how."""
+    """A version does not load or does not answer; the message gives the reason."""
 
 
 class VersionProcess:
@@ -72,7 +72,7 @@ class VersionProcess:
 
     Args:
         model_dir: the version's files.
-        scratch: an empty folder, where it runs.
+        scratch: an empty folder, in which it runs.
     Raises:
         VersionFailure: it does not load.
     """
@@ -102,22 +102,22 @@ class VersionProcess:
         self.signature: dict[str, str] = hello["signature"]
 
     def ask(self, **command: Any) -> dict[str, Any]:
-        """Give one command and wait for its answer; VersionFailure if there is none."""
+        """Send one command and wait for its answer; VersionFailure if there is none."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps(command) + "\n")
             self._process.stdin.flush()
         except BrokenPipeError:
-            pass  # the process has ended; reading says why
+            pass  # the process has ended; reading gives the reason
         return self._read()
 
     def predict(self, images: Sequence[Path], maps: Sequence[Path]) -> list[dict[str, float]]:
-        """Predict image files; writes a probability map for each and returns its figures."""
+        """Predict image files; write a probability map for each and return its values."""
         answer = self.ask(do="predict", images=[str(p.resolve()) for p in images], maps=[str(p) for p in maps])
         return answer["rows"]
 
     def time(self, images: Sequence[Path]) -> float:
-        """Seconds for an image, one at a time."""
+        """Measure the seconds for an image, one at a time."""
         return float(self.ask(do="time", images=[str(p.resolve()) for p in images])["seconds_per_image"])
 
     def close(self) -> None:
@@ -135,7 +135,7 @@ class VersionProcess:
             last = self._log.read().strip().splitlines()[-1:]
             reason = f" ({found})" if (found := find_reason(code)) else ""
             raise VersionFailure(
-                f"its process ended with code {code}{reason}: {''.join(last)[:300] or 'it said nothing'}"
+                f"its process ended with code {code}{reason}: {''.join(last)[:300] or 'it printed nothing'}"
             )
         answer = json.loads(line)
         if "error" in answer:
@@ -155,13 +155,13 @@ def run_gate(
 
     Args:
         name: of the registered model.
-        challenger: the version that wants to be in production.
-        champion: the version that is; None if there is none.
-        data: what both are scored on; only None without a champion.
-        metric: what the challenger must be better on.
-        limits: how much worse on a dataset, and how much slower, it may be.
+        challenger: the version to be promoted.
+        champion: the version in production; None if there is none.
+        data: on which both are scored; only None without a champion.
+        metric: on which the challenger must be better.
+        limits: the largest drop on a dataset and the largest slowdown.
     Returns:
-        The checks in their order; the gate is passed if none has failed.
+        The checks in order; the gate is passed if none has failed.
     """
     checks = [check_source(challenger.tags.get("data.source", ""))]
     with tempfile.TemporaryDirectory(prefix="crackseg-gate-") as folder, ExitStack() as stack:
@@ -203,7 +203,9 @@ def _compare(
     }
     overall, by_dataset = compare_paired(counts_of[former], counts_of[new], metric)
     images = [sample.image_path for samples in data.samples.values() for sample in samples][:_TIMED_IMAGES]
-    rounds = [(former.time(images), new.time(images)) for _ in range(_TIMED_ROUNDS)]  # in turn: load hits both
+    rounds = [
+        (former.time(images), new.time(images)) for _ in range(_TIMED_ROUNDS)
+    ]  # in turn, so that other load affects both
     return [
         check_recorded([(champion, overall.champion), (challenger, overall.challenger)], data, metric),
         check_better(overall, metric, data.num_images),
@@ -214,14 +216,14 @@ def _compare(
 
 
 def check_source(source: str) -> Check:
-    """Warn of a model that never saw a real crack."""
+    """Warn of a model that was not trained on real photographs."""
     if said := warn_of_source(source):
         return Check("training data", "warning", said, {"source": source})
     return Check("training data", "passed", f"trained on {source or 'unknown'} data", {"source": source})
 
 
 def check_probe(process: VersionProcess) -> Check:
-    """Compare what a version says of its stored probe with what it said when it was made."""
+    """Compare a version's answers for its stored probe with those recorded when it was made."""
     found = sorted(process.model_dir.rglob(PROBE_FILE))
     if not found:
         return Check(
@@ -245,22 +247,20 @@ def check_probe(process: VersionProcess) -> Check:
     differences = compare_answers(probe, answers, ods)
     figures = {"images": len(stems), "ods_recorded": round(probe["ods"], 4), "ods": round(ods, 4)}
     if differences:
-        return Check(
-            "probe", "failed", f"{len(differences)} figures differ: {'; '.join(differences[:3])}", figures
-        )
+        return Check("probe", "failed", f"{len(differences)} values differ: {'; '.join(differences[:3])}", figures)
     said = f"{len(stems)} stored images answered as recorded: ODS {probe['ods']:.4f}, now {ods:.4f}"
     return Check("probe", "passed", said, figures)
 
 
 def check_recorded(found: Sequence[tuple[ModelVersion, float]], data: GateData, metric: Metric) -> Check:
-    """Say what the versions' recorded scores are worth beside those that were reckoned now."""
+    """Compare the versions' recorded scores with those computed now."""
     notes, odd = [], False
     for version, score in found:
         recorded, md5 = version.tags.get(str(metric)), version.tags.get("data.md5", "")
         if md5 != data.md5:
             notes.append(
                 f"version {version.version} was recorded on data {shorten(md5) or 'unknown'} with {metric} "
-                f"{recorded or 'none'}: reckoned anew, {score:.4f}"
+                f"{recorded or 'none'}: computed again, {score:.4f}"
             )
         elif recorded is not None and not data.left_out and abs(float(recorded) - score) > _RECORDED_TOLERANCE:
             odd = True
@@ -274,18 +274,18 @@ def check_recorded(found: Sequence[tuple[ModelVersion, float]], data: GateData, 
 
 
 def check_better(difference: Difference, metric: Metric, num_images: int) -> Check:
-    """The whole interval of the difference must lie above zero."""
+    """Check that the whole interval of the difference is above zero."""
     figures = _figures_of(difference) | {"metric": str(metric), "images": num_images}
     said = f"{metric} {difference}"
     if difference.low > 0:
         return Check("better", "passed", said, figures)
     worse = difference.high < 0
-    why = "the interval lies below 0: it is worse" if worse else "the interval reaches 0: not shown to be better"
+    why = "the interval is below 0: it is worse" if worse else "the interval reaches 0: not shown to be better"
     return Check("better", "failed", f"{said}; {why}", figures)
 
 
 def check_drops(by_dataset: Mapping[str, Difference], metric: Metric, max_drop: float) -> Check:
-    """On no dataset may the challenger lose more than ``max_drop``."""
+    """Check that the challenger loses at most ``max_drop`` on every dataset."""
     figures = {name: round(d.value, 4) for name, d in by_dataset.items()} | {"max_drop": max_drop}
     changes = ", ".join(f"{name} {d.value:+.4f}" for name, d in by_dataset.items())
     dropped = sorted((d.value, name) for name, d in by_dataset.items() if d.value < -max_drop)
@@ -296,7 +296,7 @@ def check_drops(by_dataset: Mapping[str, Difference], metric: Metric, max_drop: 
 
 
 def check_speed(champion_s: float, challenger_s: float, max_slowdown: float) -> Check:
-    """The challenger may take at most ``max_slowdown`` times the champion's seconds."""
+    """Check that the challenger takes at most ``max_slowdown`` times the champion's seconds."""
     ratio = challenger_s / champion_s
     said = f"{champion_s:.4f} s -> {challenger_s:.4f} s for an image, x {ratio:.2f} (allowed: x {max_slowdown:g})"
     figures = {
@@ -308,7 +308,7 @@ def check_speed(champion_s: float, challenger_s: float, max_slowdown: float) -> 
 
 
 def check_signature(champion: Mapping[str, str], challenger: Mapping[str, str]) -> Check:
-    """Whoever calls the model must not notice that it is another."""
+    """Check that the challenger has the champion's inputs and outputs."""
     if champion and champion == challenger:
         return Check("signature", "passed", "the same columns in and out")
     changed = [key for key in ("inputs", "outputs") if champion.get(key) != challenger.get(key)]
@@ -321,7 +321,7 @@ def check_signature(champion: Mapping[str, str], challenger: Mapping[str, str]) 
 def count_split(
     process: VersionProcess, samples: Sequence[CrackSample], params: EvaluateParams
 ) -> list[ImageCounts]:
-    """Let a version predict images, and count each, after the version's own post-processing."""
+    """Predict images with a version, and count each after the version's own post-processing."""
     postprocessing = _read_postprocessing(process)
     counts = []
     label = f"{process.scratch.parent.name}: {samples[0].dataset}"
@@ -341,7 +341,7 @@ def count_split(
 
 
 def shorten(md5: str) -> str:
-    """The first characters of a data version, enough to tell it by."""
+    """Shorten a data version to its first characters."""
     return md5.removesuffix(".dir")[:8]
 
 
@@ -355,7 +355,7 @@ def _read_postprocessing(process: VersionProcess) -> PostprocessParams:
         settings = json.loads(next(process.model_dir.rglob("settings.json")).read_text(encoding="utf-8"))
         return PostprocessParams.model_validate_json(json.dumps(settings["postprocess"]))
     except (StopIteration, KeyError, ValueError, ValidationError) as error:
-        raise VersionFailure(f"its settings.json is none that this crackseg can read ({error})") from error
+        raise VersionFailure(f"its settings.json cannot be read by this version of crackseg ({error})") from error
 
 
 @contextmanager
@@ -364,7 +364,7 @@ def _loaded(name: str, version: ModelVersion, folder: Path) -> Iterator[VersionP
     try:
         uri = f"models:/{name}/{version.version}"
         model_dir = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder / "model")))
-    except Exception as error:  # MLflow, requests and the file system all have their own here
+    except Exception as error:  # MLflow, requests and the file system raise different classes
         raise VersionFailure(f"its files cannot be fetched: {first_line(error)}") from error
     process = VersionProcess(model_dir, folder / "scratch")
     try:

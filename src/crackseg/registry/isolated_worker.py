@@ -1,7 +1,7 @@
-"""One version of the registered model in a process of its own, as whoever installs it loads it.
+"""Load one version of the registered model in a separate process, as a user without the repository does.
 
-The gate runs this file by its path, in isolated mode, and it imports nothing of crackseg: what it loads is the code
-beside the version's weights. Two versions in one process would share the code of the first.
+The gate runs this file by its path, in isolated mode, and it imports nothing of crackseg: it loads the code
+next to the version's weights. Two versions in one process would share the code of the first.
 
 argv: the version's folder. A command is a line of JSON on standard input, its answer a line on standard output.
 """
@@ -16,14 +16,14 @@ from typing import Any, TextIO
 
 
 def main() -> None:
-    """Load the version, say how that went, and answer commands until the input ends."""
+    """Load the version, report the result, and answer commands until the input ends."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what the model prints must not stand between the answers
+    os.dup2(2, 1)  # output of the model must not mix with the answers
     _hide_installed_crackseg()
     model_dir = Path(sys.argv[1])
     try:
         model, hello = _load(model_dir)
-    except Exception as error:  # whatever foreign code raises is an answer
+    except Exception as error:  # any exception of the version's code is an answer
         _say(answers, {"error": _word(error)})
         return
     _say(answers, hello)
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def _hide_installed_crackseg() -> None:
-    """Drop what leads to the repository: folders that hold the package, and an editable installation's finders."""
+    """Remove folders that hold the package from sys.path, and the finders of an editable installation."""
     sys.path[:] = [entry for entry in sys.path if not _leads_to_source(Path(entry or "."))]
     sys.meta_path[:] = [f for f in sys.meta_path if "__editable__" not in getattr(f, "__module__", "")]
 
@@ -70,7 +70,7 @@ def _load(model_dir: Path) -> tuple[Any, dict[str, Any]]:
 
 
 def _predict(model: Any, images: list[str], maps: list[str]) -> dict[str, Any]:
-    """Predict image files and write each one's probability map, a 16-bit PNG, to the path of the same place."""
+    """Predict image files and write each one's probability map, a 16-bit PNG, to the path at the same index."""
     table = model.predict(_read(images), params={"return_probability": True})
     for text, path in zip(table["probability"], maps, strict=True):
         Path(path).write_bytes(base64.b64decode(text))
@@ -79,7 +79,7 @@ def _predict(model: Any, images: list[str], maps: list[str]) -> dict[str, Any]:
 
 
 def _time(model: Any, images: list[str]) -> dict[str, float]:
-    """Seconds for each image, one at a time."""
+    """Measure the seconds for each image, one at a time."""
     tables = [_read([image]) for image in images]
     start = time.perf_counter()
     for table in tables:

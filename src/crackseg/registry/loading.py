@@ -1,4 +1,4 @@
-"""A finished model by its name in the registry, or from a folder."""
+"""Load a finished model by its name in the registry, or from a folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from crackseg.tracking.store import Store, fetch_model
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model that can be used here.
+    """A model, ready to use.
 
     Attributes:
         analyzer: the model.
@@ -34,7 +34,7 @@ def load_model(uri: str, root: Path | None) -> LoadedModel:
     Args:
         uri: ``models:/NAME/VERSION``, ``models:/NAME@ALIAS``, ``models:/NAME/STAGE``, or a folder that holds
             ``weights.pt`` and ``settings.json``, at any depth (a version as it was downloaded).
-        root: the project whose store knows the name; not needed for a folder.
+        root: the project with the store where it is registered; not needed for a folder.
     Raises:
         CracksegError: there is no such model, or it is not one that was registered by crackseg.
     """
@@ -53,7 +53,7 @@ def load_model(uri: str, root: Path | None) -> LoadedModel:
 
 
 def pin_alias(uri: str, store: Store) -> str:
-    """Name the version that ``models:/NAME@ALIAS`` or ``models:/NAME/STAGE`` means now; others are returned as is.
+    """Replace ``models:/NAME@ALIAS`` or ``models:/NAME/STAGE`` by the current version; return other URIs unchanged.
 
     Raises:
         CracksegError: no version has that alias, or is in that stage.
@@ -81,7 +81,7 @@ def _load_folder(folder: Path, uri: str) -> LoadedModel:
         if len(found) != 1:
             raise CracksegError(
                 f"{uri}: expected one {name} in it, found {len(found)}; a model that was registered before it carried "
-                f"{SETTINGS_NAME} must be registered anew (`dvc repro --force --single-item register`)"
+                f"{SETTINGS_NAME} must be registered again (`dvc repro --force --single-item register`)"
             )
     weights_path, settings_path = (found[0] for found in files.values())
     digest = hashlib.sha256(weights_path.read_bytes())

@@ -1,7 +1,7 @@
-"""What a version of the model carries beside its weights: settings, reference statistics, and a probe.
+"""Files of a version next to its weights: settings, reference statistics, and a probe.
 
-The probe is a few validation images with the answers of this version, so that whoever loads it, wherever, can check
-that it still gives them.
+The probe is a few validation images with this version's answers, so that anyone who loads it can check that the answers
+are still the same.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from crackseg.types import CrackPrediction, CrackSample
 PROBE_NAME = "probe"
 PROBE_FILE = "probe.json"
 _PROBE_IMAGES = 4
-_MOST_IMAGES = 200  # measured for the reference, spread evenly over the dataset
+_MOST_IMAGES = 200  # for the reference statistics, spread evenly over the dataset
 _RAW_THRESHOLDS = 1024  # as in training: raw probabilities may fill a small part of [0, 1]
-# What other processors and precisions may change: on UAV75, bfloat16 instead of float32 moved a U-Net's scores by 0.001
-# and its crack fractions and lengths by up to 2 %. A wrong model or threshold moves them by far more.
+# Differences between processors and precisions: on UAV75, bfloat16 instead of float32 moved a U-Net's scores by 0.001
+# and its crack fractions and lengths by up to 2 %. A wrong model or threshold changes them far more.
 _TOLERANCE = {"relative": 0.1, "crack_fraction": 0.002, "crack_length_px": 16.0, "score": 0.03, "ods": 0.05}
 
 
@@ -47,17 +47,17 @@ def build_analyzer(
     device: str = "auto",
     precision: str = "auto",
 ) -> CrackAnalyzer:
-    """Complete trained weights to a finished model: operating threshold, post-processing, reference statistics.
+    """Build a finished model from trained weights: operating threshold, post-processing, reference statistics.
 
-    Training chose the threshold on the maps as they are. If post-processing changes them, it is chosen anew: the best F
-    (paper protocol, tolerance 2 px) on validation maps after post-processing, since that is what it is applied to.
+    Training chose the threshold on the maps as they are. If post-processing changes them, it is chosen again: best F
+    (paper protocol, tolerance 2 px) on validation maps after post-processing, to which it is applied.
 
     Args:
-        weights_path: written by the training.
+        weights_path: written by training.
         train_samples: prepared; brightness, contrast and sharpness are measured on them, on 200 at most.
         val_samples: prepared; crack fraction and confidence are predicted on them, on 200 at most.
-        postprocessing: what the model does to a map before its threshold.
-        dataset: what it was trained on.
+        postprocessing: of a map before the threshold.
+        dataset: on which it was trained.
         device, precision: as ``train.device`` and ``train.precision``.
     Raises:
         CracksegError: the weights or a sample cannot be read, or there is no sample.
@@ -91,14 +91,14 @@ def build_analyzer(
 
 
 def write_probe(folder: Path, analyzer: CrackAnalyzer, val_samples: Sequence[CrackSample]) -> None:
-    """Write up to four validation images, their masks, and what the model says of them.
+    """Write up to four validation images, their masks, and the model's answers for them.
 
     ``probe.json`` holds ``settings`` (the model's, without its reference statistics), ``images`` (by stem:
     crack_fraction, crack_length_px, score), ``ods`` (paper protocol, tolerance 2 px, over these images) and
     ``tolerance`` (see :func:`compare_answers`).
 
     Args:
-        folder: is made.
+        folder: is created.
         analyzer: the finished model.
         val_samples: the images are spread evenly over those that show a crack.
     """
@@ -123,16 +123,16 @@ def write_probe(folder: Path, analyzer: CrackAnalyzer, val_samples: Sequence[Cra
 
 
 def compare_answers(probe: Mapping[str, Any], answers: Mapping[str, Mapping[str, float]], ods: float) -> list[str]:
-    """Compare answers, however they were obtained, with a probe's.
+    """Compare answers with a probe's.
 
-    A figure may differ by ``tolerance[figure]``, or by the share ``tolerance["relative"]`` of what it was.
+    A value may differ by ``tolerance[name]``, or by the fraction ``tolerance["relative"]`` of the recorded value.
 
     Args:
         probe: the content of ``probe.json``.
         answers: by stem, crack_fraction, crack_length_px and score.
         ods: over the probe.
     Returns:
-        What differs by more, in words; empty if nothing does.
+        A text for each value that differs by more.
     """
     tolerance = probe["tolerance"]
     pairs = [
@@ -151,10 +151,10 @@ def compare_answers(probe: Mapping[str, Any], answers: Mapping[str, Mapping[str,
 def _survey(
     predictor: Predictor, samples: Sequence[CrackSample], postprocessing: PostprocessParams, *, threshold: float
 ) -> tuple[float, dict[str, tuple[float, ...]]]:
-    """Predict each validation image once: the operating threshold, and ``crack_fraction`` and ``confidence`` of each.
+    """Predict each validation image once; return the operating threshold, ``crack_fraction`` and ``confidence``.
 
-    The threshold is the given one, unless post-processing changes the maps. Then every threshold's crack fraction is
-    kept until one is chosen, instead of the maps, which could fill the memory.
+    The threshold is the given one, unless post-processing changes the maps. Then the crack fraction at every
+    threshold is kept until one is chosen, instead of the maps, which could fill the memory.
     """
     chooses = changes_maps(postprocessing)
     scores = ScoreAccumulator(num_thresholds=_RAW_THRESHOLDS)

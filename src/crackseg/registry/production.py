@@ -1,7 +1,7 @@
-"""What is in production: promote, roll back, delete, and mend what was interrupted or changed by hand.
+"""The version in production: promote, roll back, delete, and repair interrupted or manual changes.
 
-The history's last record says what is in production. Alias ``production``, stage ``Production``, alias ``previous``
-and stage ``Archived`` follow from it (:meth:`Production.repair`), so a command killed between any two steps is
+The history's last record names the version in production. Alias ``production``, stage ``Production``, alias
+``previous`` and stage ``Archived`` follow from it (:meth:`Production.repair`), so a command killed between two steps is
 finished by the next one.
 """
 
@@ -56,31 +56,31 @@ class RegistryState:
 
     @property
     def in_production(self) -> str | None:
-        """What should be in production, by the history; it may have been deleted by hand."""
+        """Return the version in production by the history; it may have been deleted by hand."""
         return self.records[-1].to_version if self.records else None
 
     @property
     def last_number(self) -> int:
-        """Number of the last record; 0 if there is none."""
+        """Return the number of the last record; 0 if there is none."""
         return self.records[-1].number if self.records else 0
 
     @property
     def former(self) -> list[str]:
-        """Versions that can be gone back to, the nearest first."""
+        """Return versions that a rollback can lead to, the nearest first."""
         return find_former(self.records, self.versions)
 
     @property
     def skipped(self) -> tuple[str, ...]:
-        """Deleted versions nearer than what a rollback leads back to, the nearest first."""
+        """Return deleted versions that a rollback would skip, the nearest first."""
         nearer = takewhile(lambda version: version not in self.former[:1], find_former(self.records))
         return tuple(dict.fromkeys(version for version in nearer if version not in self.versions))
 
     def stage_of(self, version: str) -> str:
-        """The stage of a version, e.g. ``Production``, ``Archived`` or ``None``."""
+        """Return the stage of a version, e.g. ``Production``, ``Archived`` or ``None``."""
         return str(self.versions[version].current_stage)
 
     def get_version(self, version: str, name: str) -> ModelVersion:
-        """One version; CracksegError if there is none of that number."""
+        """Return one version; CracksegError if there is none of that number."""
         found = self.versions.get(version.removeprefix("v"))
         if found is None:
             raise CracksegError(
@@ -94,8 +94,8 @@ class Fault:
     """A difference between history and registry.
 
     Attributes:
-        message: what was found and what is done.
-        record: what to append to the history first, if anything: the registry was changed by hand.
+        message: the difference and its repair.
+        record: to append to the history first, if the registry was changed by hand; else None.
     """
 
     message: str
@@ -103,7 +103,7 @@ class Fault:
 
 
 class Production:
-    """The registered model ``name`` and what is in production of it.
+    """The registered model ``name`` and its version in production.
 
     Args:
         store: where the model is registered.
@@ -129,7 +129,7 @@ class Production:
                 ) from error
 
     def read(self) -> RegistryState:
-        """Read everything; changes nothing."""
+        """Read the state of the registry; change nothing."""
         with registry_errors(self.store):
             model = self.client.get_registered_model(self.name)
             found: list[ModelVersion] = []
@@ -143,7 +143,7 @@ class Production:
             return RegistryState(self.history.read(), versions, aliases)
 
     def find_fault(self, state: RegistryState) -> Fault | None:
-        """Compare the registry with the history; None if they agree. Changes nothing."""
+        """Compare the registry with the history; None if they agree. Change nothing."""
         expected, actual = state.in_production, state.aliases.get(PRODUCTION_ALIAS)
         if expected is not None and expected not in state.versions:
             return self._replace_deleted(state, expected, actual)
@@ -176,15 +176,15 @@ class Production:
         return None
 
     def repair(self) -> list[str]:
-        """Finish what was interrupted, and bring history and registry together where someone changed one by hand.
+        """Finish an interrupted change, and make history and registry agree after manual changes.
 
         Returns:
-            What was found and done, a sentence each; empty if all was well.
+            A sentence for each difference and its repair; empty if there was none.
         """
         notes: list[str] = []
         with registry_errors(self.store), self._lock():
             self.history.settle()
-            while (fault := self.find_fault(self.read())) and len(notes) < 4:  # one may uncover the next
+            while (fault := self.find_fault(self.read())) and len(notes) < 4:  # repairing one may reveal the next
                 if fault.record:
                     try:
                         self.history.append(fault.record, after=self.read().last_number)
@@ -195,29 +195,29 @@ class Production:
         return notes
 
     def change(self, record: Record, *, after: int) -> Record:
-        """Write a record and let aliases and stages follow.
+        """Write a record, then set aliases and stages to match.
 
         Args:
-            record: what to do; its ``to_version`` exists.
+            record: the change; its ``to_version`` exists.
             after: number of the last record when the decision was made.
         Raises:
-            CracksegError: somebody else was faster; nothing was changed.
+            CracksegError: another user was faster; nothing was changed.
         """
         with registry_errors(self.store), self._lock():
             try:
                 written = self.history.append(record, after=after)
             except Overtaken as error:
-                self._apply()  # of the other, who may have been killed
+                self._apply()  # the other's change, which may have been interrupted
                 last = self.history.read()[-1]
                 raise CracksegError(
                     f"{error}: {last.user} has put version {last.to_version} into production ({last.action} at "
-                    f"{last.time}); nothing was changed here. Look at it with `crackseg history` and try again"
+                    f"{last.time}); nothing was changed here. See `crackseg history` and try again"
                 ) from error
             self._apply()
             return replace(written, applied=True)
 
     def rollback(self, *, to: str | None, reason: str) -> Record:
-        """Put a version back that was in production before; by default the one before the present.
+        """Put a version that was in production before back; by default the one before the current version.
 
         Raises:
             CracksegError: there is no such version, it never was in production, or its files are gone.
@@ -256,16 +256,16 @@ class Production:
         data_md5: str,
         forced: bool,
     ) -> Record:
-        """Put a version into production, on the grounds of ``checks`` against what ``state`` has there."""
+        """Put a version into production, after ``checks`` against the version in ``state``."""
         record = self._describe("promotion", state.in_production, version, reason)
         record = replace(record, checks=tuple(checks), data_md5=data_md5, forced=forced)
         return self.change(record, after=state.last_number)
 
     def delete(self, version: str, *, force: bool) -> None:
-        """Delete a version, but never what is in production.
+        """Delete a version, but never the one in production.
 
         Args:
-            force: also the one that a rollback would go back to.
+            force: also the version that a rollback would return to.
         Raises:
             CracksegError: the version is in production, or a rollback would go back to it and ``force`` is not set.
         """
@@ -285,13 +285,13 @@ class Production:
                 self._apply()  # `previous` may have lost its version
 
     def _apply(self) -> None:
-        """Let aliases and stages follow the history's last record. Every step can be repeated."""
+        """Set aliases and stages to match the history's last record. Every step can be repeated."""
         while True:
             state = self.read()
             record = state.records[-1]
             version, former = record.to_version, record.from_version
             if version is not None:
-                # One call moves it, and so it never points to nothing.
+                # One call moves it, so it always points to a version.
                 self._set_alias(PRODUCTION_ALIAS, version)
                 self._set_stage(version, _PRODUCTION_STAGE)
             for other in state.versions:
@@ -302,7 +302,9 @@ class Production:
             elif PREVIOUS_ALIAS in state.aliases:
                 repeat(lambda: self.client.delete_registered_model_alias(self.name, PREVIOUS_ALIAS))
             self.history.mark_applied(record)
-            if self.history.read()[-1].number == record.number:  # else somebody has moved on: follow
+            if (
+                self.history.read()[-1].number == record.number
+            ):  # else another command has added a record: apply that
                 return
 
     def _set_alias(self, alias: str, version: str) -> None:
@@ -311,7 +313,7 @@ class Production:
     def _set_stage(self, version: str, stage: str) -> None:
         # Without archive_existing_versions: with it, MLflow's statement is refused by PostgreSQL over psycopg 3.
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # stages are deprecated; people load by them still
+            warnings.simplefilter("ignore", FutureWarning)  # stages are deprecated, but users still load by them
             repeat(lambda: self.client.transition_model_version_stage(self.name, version, stage))
 
     def _replace_deleted(self, state: RegistryState, deleted: str, actual: str | None) -> Fault:
@@ -325,10 +327,10 @@ class Production:
         )
 
     def _check_files(self, version: str) -> None:
-        """Refuse a version whose files are gone; what it says is not looked at."""
+        """Refuse a version whose files are gone; their content is not checked."""
         try:
             files = mlflow.artifacts.list_artifacts(f"models:/{self.name}/{version}")
-        except Exception as error:  # MLflow, requests and the file system all have their own here
+        except Exception as error:  # MLflow, requests and the file system raise different classes
             raise CracksegError(f"the files of version {version} cannot be listed: {first_line(error)}") from error
         if not any(Path(f.path).name == "MLmodel" for f in files):
             raise CracksegError(
@@ -343,18 +345,18 @@ class Production:
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
-        """One at a time on this machine; between machines the history's numbers decide."""
+        """Lock against other processes on this machine; between machines the history's numbers decide."""
         try:
             with FileLock(self.store.home / "promotion.lock", timeout=_LOCK_SECONDS):
                 yield
         except Timeout as error:
             raise CracksegError(
-                f"another crackseg changes production since {_LOCK_SECONDS} s ({error.lock_file}); try again"
+                f"another crackseg has been changing production for {_LOCK_SECONDS} s ({error.lock_file}); try again"
             ) from error
 
 
 def _describe_dead_end(state: RegistryState) -> str:
-    """Say why a rollback leads nowhere, and which versions `--to` takes."""
+    """Say why there is no version for a rollback, and which versions `--to` accepts."""
     current = state.in_production
     before = (
         f"what was in production before version {current} is deleted ({', '.join(state.skipped)})"
@@ -368,11 +370,11 @@ def _describe_dead_end(state: RegistryState) -> str:
 
 @contextmanager
 def registry_errors(store: Store) -> Iterator[None]:
-    """Word what MLflow raises where the registry does not answer."""
+    """Turn MLflow's exceptions into CracksegError if the registry does not answer."""
     try:
         yield
     except MlflowException as error:
         raise CracksegError(
             f"the registry {store.uri} does not answer as expected: {first_line(error)}; check "
-            "MLFLOW_TRACKING_URI and that the server runs. What was begun is finished by the next command"
+            "MLFLOW_TRACKING_URI and that the server runs. The next command finishes an interrupted change"
         ) from error

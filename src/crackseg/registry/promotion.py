@@ -1,4 +1,4 @@
-"""From a registered version to production: which version, past which gate, and what is shown of all versions."""
+"""Promote a registered version: choose it, run the gate, put it into production; list all versions."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _FIGURES = ("ods", "ois", "ap")
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What the gate found, and what followed.
+    """Result of a promotion.
 
     Attributes:
         version: that was to be promoted.
-        champion: what was in production; None if nothing was.
-        checks: the gate's.
+        champion: the version in production before; None if there was none.
+        checks: of the gate.
         record: of the promotion; None if nothing was changed.
     """
 
@@ -43,12 +43,12 @@ class Decision:
 
     @property
     def passed(self) -> bool:
-        """No check has failed."""
+        """Return whether no check has failed."""
         return all(check.status != "failed" for check in self.checks)
 
 
 def open_production(root: Path) -> Production:
-    """The registered model that params.yaml names."""
+    """Open the registered model that params.yaml names."""
     name = load_params(root / "params.yaml").registry.model_name
     return Production(Store(root), name)
 
@@ -67,16 +67,16 @@ def promote(
     """Run the gate for a version, and put it into production if it passes.
 
     Args:
-        production: what it goes into; repaired by the caller.
+        production: repaired by the caller.
         version: its number; None takes ``best``, or else the alias ``candidate``.
-        best: take the version with the best validation score on the present data.
-        metric: that it must be better on, as MLflow names it.
+        best: take the version with the best validation score on the current data.
+        metric: on which it must be better, as MLflow names it.
         max_images: score at most so many images of each dataset.
-        force: promote although the gate fails; ``reason`` says why.
-        dry_run: only look.
+        force: promote although the gate fails; needs ``reason``.
+        dry_run: run the gate and change nothing.
     Raises:
         CracksegError: there is no such version, it is in production already, it has no scores or is not ours, the
-            data is not there, or somebody else was faster. Nothing is changed then.
+            data is not there, or another user was faster. Nothing is changed then.
     """
     if force or reason:
         reason = check_reason(reason)
@@ -109,9 +109,9 @@ def promote(
 def choose_version(
     state: RegistryState, name: str, wanted: str | None, *, best: bool, data_md5: str
 ) -> ModelVersion:
-    """The version to promote.
+    """Choose the version to promote.
 
-    Validation scores are compared only between versions of the present data: another split is another exam.
+    Validation scores are compared only between versions of the current data: other splits are not comparable.
 
     Raises:
         CracksegError: there is none, or it was not registered by crackseg.
@@ -154,7 +154,7 @@ def choose_version(
 
 
 def read_data_version(root: Path) -> str:
-    """The md5 in data.dvc; empty if there is none."""
+    """Read the md5 in data.dvc; empty if there is none."""
     path = root / "data.dvc"
     if not path.is_file():
         return ""
@@ -162,7 +162,7 @@ def read_data_version(root: Path) -> str:
 
 
 def read_gate_data(root: Path, params: Params, data_md5: str, max_images: int | None) -> GateData:
-    """The prepared images that champion and challenger are scored on.
+    """Read the prepared images on which champion and challenger are scored.
 
     Raises:
         CracksegError: they are not there, or of another data version than data.dvc.
@@ -188,7 +188,7 @@ def read_gate_data(root: Path, params: Params, data_md5: str, max_images: int | 
 
 
 def list_versions(production: Production) -> list[dict[str, Any]]:
-    """What the registry knows of each version, oldest first, for tables and JSON."""
+    """List all versions with their scores and aliases, oldest first, for tables and JSON."""
     state = production.read()
     runs = {run.run_id: run for run in production.store.finished_runs()}
     listed = []

@@ -1,13 +1,13 @@
-"""The history of a registered model: who put which version into production, when and why.
+"""History of a registered model: all promotions and rollbacks, with user, time and reason.
 
-A record is a tag of the registered model, ``history.000012``, with ``history.000012.gate`` beside it where a gate was
-run: it shows in the MLflow UI and lies where the model lies, on a server too. Numbers leave no gap, and no number is
+A record is a tag of the registered model, ``history.000012``, with ``history.000012.gate`` next to it if a gate was
+run: it is shown in the MLflow UI and stored with the model, also on a server. Numbers leave no gap, and no number is
 written twice.
 
-Tags are last-write-wins and cannot say who was first. Names of registered models can: the server creates a name once.
+Tags are last-write-wins and do not show who was first. Names of registered models do: the server creates a name once.
 A writer claims number 12 by creating ``NAME.history-000012``, which holds the whole record from its first moment; the
-record is then copied to the tags and the claim deleted. Whoever finds a claim left behind does the rest for its writer
-(docs/adr/0007-promotions-as-a-log.md).
+record is then copied to the tags and the claim deleted. Any command that finds a claim left behind finishes it for its
+writer (docs/adr/0007-promotions-as-a-log.md).
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ _KEY = re.compile(r"history\.(\d{6})")
 
 
 class Overtaken(CracksegError):
-    """Somebody else has written a record since this writer looked."""
+    """Another user has written a record since this writer read the history."""
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What one check of the gate found.
+    """Result of one check of the gate.
 
     Attributes:
-        name: what was checked, in a word or two.
+        name: of the check, in a word or two.
         status: ``warning`` does not fail the gate; ``skipped`` does not apply.
-        message: a sentence with the figures.
-        figures: the same as numbers or words, by name.
+        message: a sentence with the values.
+        figures: the values as numbers or text, by name.
     """
 
     name: str
@@ -58,19 +58,19 @@ class Record:
     """One promotion or rollback.
 
     Attributes:
-        action: ``outside`` was found and not done by crackseg: an alias moved or a version deleted by hand.
-        from_version: what was in production before; None if nothing was.
-        to_version: what is in production since; None if nothing is.
+        action: ``outside``: a change by hand that crackseg found: an alias moved or a version deleted.
+        from_version: in production before; None if there was none.
+        to_version: in production since then; None if there is none.
         time: UTC, ISO 8601.
         user: who did it (or, for ``outside``, who found it).
         reason: why.
         git_commit: of the code that did it.
-        data_md5: version of the data on which the gate scored; empty where it scored none.
+        data_md5: version of the data on which the gate scored; empty if it scored none.
         forced: although the gate had failed.
-        checks: what the gate found.
-        skipped: versions that a rollback passed over, because they were deleted; the nearest first.
+        checks: of the gate.
+        skipped: deleted versions that a rollback skipped; the nearest first.
         number: 1, 2, …; 0 before it is appended.
-        applied: aliases and stages have followed.
+        applied: aliases and stages are set.
         intact: the record before it is still what it was when this one was written.
     """
 
@@ -90,14 +90,14 @@ class Record:
     intact: bool = True
 
     def to_dict(self) -> dict[str, Any]:
-        """Every attribute, for JSON."""
+        """Return every attribute, for JSON."""
         return asdict(self)
 
 
 class History:
     """The records of the registered model ``name``.
 
-    Its methods raise MLflow's own exceptions where the registry does not answer.
+    Its methods raise MLflow's exceptions if the registry does not answer.
     """
 
     def __init__(self, client: MlflowClient, name: str) -> None:
@@ -105,7 +105,7 @@ class History:
         self.name = name
 
     def read(self) -> list[Record]:
-        """All records, oldest first.
+        """Read all records, oldest first.
 
         Raises:
             CracksegError: a record was changed by hand and cannot be read.
@@ -135,54 +135,54 @@ class History:
                 claim, tags=tags, description=f"A change of {self.name} that is being written; gone in a moment."
             )
         except MlflowException as error:
-            # The second: MLflow looks the existing one up for its message, and its writer has just removed it.
+            # The second: MLflow reads the existing one for its message, and its writer has just removed it.
             if error.error_code not in ("RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST"):
                 raise
             self.settle()
-            raise Overtaken("somebody else changes production at this moment") from error
-        # The claim was free: nobody has taken the number, or whoever took it has written it and removed the claim.
+            raise Overtaken("another command is changing production at this moment") from error
+        # The claim was free: the number is unused, or its writer has written it and removed the claim.
         if _key(number) in self.client.get_registered_model(self.name).tags:
             self._delete_claim(claim)
-            raise Overtaken("somebody else has changed production meanwhile")
+            raise Overtaken("another command has changed production in the meantime")
         self._copy(tags)
         self._delete_claim(claim)
         return _parse(_key(number), tags, before)
 
     def settle(self) -> None:
-        """Write what others have claimed and, perhaps killed, have not written; remove claims that are done."""
+        """Write records that others have claimed but not written, e.g. when they were killed; remove old claims."""
         claims = self.client.search_registered_models(f"name LIKE '{self.name}.history-%'")
         for claim in sorted(claims, key=lambda found: found.name):
             key = next((key for key in claim.tags if _KEY.fullmatch(key)), None)
             if key is None or claim.name != self._claim_name(int(key.split(".")[1])):
-                continue  # somebody's own model under such a name
-            # Only after the claim was read: a number that is written now keeps what is written.
+                continue  # a user's own model with such a name
+            # Only after the claim was read: a record that exists now is not overwritten.
             if key not in self.client.get_registered_model(self.name).tags:
                 self._copy({k: v for k, v in claim.tags.items() if k.startswith(key)})
             self._delete_claim(claim.name)
 
     def mark_applied(self, record: Record) -> None:
-        """Note that aliases and stages have followed a record."""
+        """Mark a record's aliases and stages as set."""
         repeat(lambda: self.client.set_registered_model_tag(self.name, f"{_key(record.number)}.applied", "yes"))
 
     def _claim_name(self, number: int) -> str:
         return f"{self.name}.history-{number:06d}"
 
     def _copy(self, tags: Mapping[str, str]) -> None:
-        for key in sorted(tags, reverse=True):  # the record last: where it is, the gate's results are too
+        for key in sorted(tags, reverse=True):  # the record last: if it exists, the gate's results exist too
             repeat(lambda key=key: self.client.set_registered_model_tag(self.name, key, tags[key]))  # type: ignore[misc]
 
     def _delete_claim(self, claim: str) -> None:
         try:
             repeat(lambda: self.client.delete_registered_model(claim))
         except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":  # whoever settled it was faster
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":  # another command settled it first
                 raise
 
 
 def repeat(write: Callable[[], object]) -> None:
-    """Do a write that may be done twice, again if it fails: two who write the same at once get in each other's way.
+    """Repeat an idempotent write if it fails: two processes that write the same tag at once disturb each other.
 
-    MLflow's own error says no more than that the database refused; what lasts longer is raised.
+    MLflow's error does not tell this case from others; an error that persists is raised.
     """
     for wait_s in (0.05, 0.2, 0.8):
         try:
@@ -206,11 +206,11 @@ def check_reason(reason: str) -> str:
 
 
 def find_former(records: Sequence[Record], existing: Collection[str] | None = None) -> list[str]:
-    """Versions that a rollback leads back to, the nearest first.
+    """Find versions that a rollback leads back to, the nearest first.
 
-    What is put into production, by a promotion or by hand, is put on top of what was there. A rollback takes away
-    what is above its goal: after 1, 2, 3 and a rollback to 2, the next one leads to 1. A goal that was taken away
-    before is put on top again.
+    Production is a stack: a promotion, also one by hand, adds a version on top. A rollback removes those above its
+    target: after 1, 2, 3 and a rollback to 2, the next one leads to 1. A target that was removed before is put on top
+    again.
 
     Args:
         records: the history, oldest first.
@@ -244,7 +244,7 @@ def _digest(text: str) -> str:
 
 
 def _format(record: Record, key: str, before: str) -> dict[str, str]:
-    """The tags of a record; only the figures of the gate are left out where they do not fit."""
+    """Return the tags of a record; the values of the gate are left out if they do not fit."""
     content = {
         "action": record.action, "from": record.from_version, "to": record.to_version, "time": record.time,
         "user": record.user, "reason": record.reason, "forced": record.forced, "git_commit": record.git_commit,

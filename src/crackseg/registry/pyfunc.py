@@ -1,6 +1,6 @@
-"""The registered model: what MLflow loads and serves, from code and a state dict, without pickles.
+"""The registered model as MLflow loads and serves it: from code and a state dict, without pickles.
 
-MLflow runs this file itself ("models from code"), with the package beside it, so that a version can be loaded where
+MLflow runs this file ("models from code"), with the package next to it, so that a version can be loaded where
 crackseg is not installed.
 """
 
@@ -50,29 +50,29 @@ _NPY_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.form
 
 
 class CrackModel(PythonModel):
-    """Photographs in, crack masks out.
+    """MLflow model that predicts crack masks of photographs.
 
     Input is a data frame with a column ``image``. A cell holds the bytes of an encoded photograph (JPEG, PNG, TIFF and
-    what else Pillow reads), the bytes of a ``.npy`` file, or a NumPy array; arrays are uint8 (H, W, 3), RGB.
+    other formats that Pillow reads), the bytes of a ``.npy`` file, or a NumPy array; arrays are uint8 (H, W, 3), RGB.
 
     Output has a row for each: ``mask`` (8-bit PNG of 0 and 255 as base64 text, since Spark's UDFs take no binary
-    results), ``crack_fraction`` (share of pixels, in [0, 1]), ``crack_length_px`` (length of the thinned mask, diagonal
-    steps counting √2), ``score`` (highest crack probability, in [0, 1]).
+    results), ``crack_fraction`` (fraction of pixels, in [0, 1]), ``crack_length_px`` (length of the thinned mask,
+    diagonal steps counting √2), ``score`` (highest crack probability, in [0, 1]).
 
     Params: ``threshold`` (in [0, 1]; None, the default, is the operating threshold), ``return_probability`` (adds the
-    column ``probability``: a 16-bit PNG, full scale is 1, as base64 text) and ``return_notes`` (adds the figures
+    column ``probability``: a 16-bit PNG, full scale is 1, as base64 text) and ``return_notes`` (adds the values
     ``confidence``, ``brightness``, ``contrast`` and ``sharpness``, and the texts ``remark``, how the photograph was
-    read, ``warning`` and ``error``; a row that is refused has its reason in ``error``, no mask and no values, and
-    costs no other row its answer).
+    read, ``warning`` and ``error``; a row that is refused has its reason in ``error``, no mask and no values; the other
+    rows are predicted).
     """
 
-    # MLflow looks at the parameters' names: they must be `context` and `model_input`. It reads the type hints of
-    # `predict` too, and takes only this one without advice.
+    # MLflow checks the parameters' names: they must be `context` and `model_input`. It also reads the type hints of
+    # `predict`, and accepts only this one without a warning.
     def load_context(self, context: Any) -> None:
-        """Read the weights and the settings that travel with them."""
+        """Read the weights and the settings."""
         artifacts = context.artifacts
         self.analyzer = CrackAnalyzer.load(Path(artifacts["weights"]), Path(artifacts["settings"]))
-        # For a server: it sets empty tuples before a prediction and finds what its answer is to say.
+        # For a server: it sets empty tuples before a prediction and reads the warnings and remarks after it.
         self.warnings: ContextVar[tuple[str, ...] | None] = ContextVar("warnings", default=None)
         self.remarks: ContextVar[tuple[str, ...] | None] = ContextVar("remarks", default=None)
         if warning := warn_of_source(self.analyzer.settings.data_source):
@@ -107,7 +107,7 @@ class CrackModel(PythonModel):
                         f"row {number} of column image: {error}"
                     ) from error
                 row = {"error": _in_one_line(error)}
-            except Exception as error:  # asked for notes, one odd row ends no job of thousands
+            except Exception as error:  # with notes, one bad row must not end a job of thousands
                 if not noted:
                     raise
                 row = {"error": f"the model failed with {type(error).__name__}: {_in_one_line(error)}"}
@@ -146,7 +146,7 @@ class CrackModel(PythonModel):
 
 
 def _decode(content: Any) -> Decoded:
-    """Make a photograph of what a cell holds; arrays are checked by the analyzer."""
+    """Decode the photograph in a cell; arrays are checked by the analyzer."""
     if isinstance(content, np.ndarray):
         _check_size(content.shape)
         return Decoded(content)
@@ -161,7 +161,7 @@ def _decode(content: Any) -> Decoded:
 
 
 def _read_npy(content: bytes) -> np.ndarray:
-    """Read a .npy file's bytes in place: NumPy's own reader would reserve whatever size the header claims."""
+    """Read a .npy file's bytes in place: NumPy's own reader would allocate any size that the header claims."""
     stream = io.BytesIO(content)
     try:
         shape, by_columns, dtype = _NPY_HEADERS[np.lib.format.read_magic(stream)](stream)

@@ -1,4 +1,4 @@
-"""Trained weights as versions of a registered model in MLflow."""
+"""Register trained weights as versions of a model in MLflow."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from crackseg.tracking.store import Store, describe_code
 CANDIDATE_ALIAS = "candidate"
 _WEIGHTS_TAG = "weights_sha256"
 _SETTINGS_TAG = "settings_sha256"
-# Of the registered model in MLflow, for a colleague who finds it there. MLflow keeps line breaks.
+# Description of the registered model in MLflow, which keeps line breaks.
 _DESCRIPTION = (
     "Finds hair-thin cracks in photographs of roads and concrete, pixel by pixel. The run behind each version has its "
     "settings, curves and maps; its card is the version's description.\n\n"
@@ -111,16 +111,16 @@ def register_model(
 ) -> ModelVersion:
     """Register a finished model as a version of the model ``name``, and point the alias ``candidate`` at it.
 
-    What is a version already (same run, weights, threshold, tiles and post-processing) is not registered again; its
+    An existing version with the same run, weights, threshold, tiles and post-processing is not registered again; its
     tags are renewed.
 
     Args:
-        store: where to.
-        run_id: the training's run; the model is logged there.
+        store: to register in.
+        run_id: the training run; the model is logged there.
         weights_path: written by ``save_weights``, under any name; the version carries it as ``weights.pt``.
         settings_path: holds ``crackseg.inference.detector.ModelSettings``; carried as ``settings.json``.
         probe_dir: written by ``crackseg.registry.package.write_probe``.
-        tags: what to show with the version.
+        tags: of the version.
     Raises:
         CracksegError: the run or the registry does not answer.
     """
@@ -145,7 +145,7 @@ def register_model(
 
 
 def _hash_settings(path: Path) -> str:
-    """What decides the answers: the reference statistics, whose last digits depend on the processor, do not."""
+    """Hash the settings that determine the answers, without the reference statistics, which depend on the processor."""
     deciding = ModelSettings.read(path).model_dump_json(exclude={"reference"})
     return hashlib.sha256(deciding.encode()).hexdigest()
 
@@ -166,11 +166,11 @@ def _log_model(store: Store, run_id: str, artifacts: Mapping[str, Path], name: s
         mlflow.start_run(run_id=run_id),
         warnings.catch_warnings(),
     ):
-        # Whoever loads a version finds its files by their names.
+        # A version's files are found by their names.
         weights = shutil.copyfile(artifacts["weights"], Path(scratch) / WEIGHTS_NAME)
         settings = shutil.copyfile(artifacts["settings"], Path(scratch) / SETTINGS_NAME)
         carried = dict(artifacts) | {"weights": weights, "settings": settings}
-        # MLflow asks for type hints and an input example, from which it would derive a signature; we give ours.
+        # MLflow would derive a signature from type hints and an input example; we pass our own.
         warnings.simplefilter("ignore", UserWarning)
         from crackseg.registry.pyfunc import SIGNATURE
 

@@ -91,7 +91,7 @@ def test_recorded_scores_of_other_data_are_named_and_not_compared() -> None:
     same, other = version(1, "aaaa.dir", "0.7000"), version(2, "bbbb.dir", "0.9000")
     check = check_recorded([(same, 0.7), (other, 0.6)], data, METRIC)
     assert check.status == "passed"
-    assert "version 2 was recorded on data bbbb with mean/ods 0.9000: reckoned anew, 0.6000" in check.message
+    assert "version 2 was recorded on data bbbb with mean/ods 0.9000: computed again, 0.6000" in check.message
     assert "version 1" not in check.message
     check = check_recorded([(same, 0.5), (other, 0.6)], data, METRIC)
     assert check.status == "warning"

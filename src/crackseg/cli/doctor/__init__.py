@@ -1,1 +1,1 @@
-"""`crackseg doctor`: is everything here that the pipeline needs, and what to do where it is not?"""
+"""`crackseg doctor`: check that the machine and the project have all that the pipeline needs."""

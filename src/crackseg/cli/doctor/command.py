@@ -1,4 +1,4 @@
-"""`crackseg doctor`: is everything here that the pipeline needs?"""
+"""`crackseg doctor`: run all checks and print the findings."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _COLOURS = {"ok": "green", "warning": "yellow", "failed": "red"}
 def doctor(project: Project, as_json: bool) -> None:
     """Check Python, torch, GPU, OpenCV, packages, disk, settings, data, store and DVC remote; say what to do.
 
-    Ends with 1 if something would stop `dvc repro`. A server or remote that does not answer is waited for 10 s.
+    Ends with 1 if something would stop `dvc repro`. It waits 10 s for a server or remote that does not answer.
 
     \b
     crackseg doctor

@@ -1,4 +1,4 @@
-"""All checks in their order; those that wait for others run beside the rest."""
+"""Run all checks in order; those that wait for a server run in parallel."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from crackseg.cli.doctor.machine import (
 from crackseg.cli.doctor.project import check_data, check_remote, check_settings, check_store
 from crackseg.errors import first_line
 
-ANSWER_S = 10.0  # how long a server or remote may take
+ANSWER_S = 10.0  # seconds that a server or remote may take
 
 
-class _Beside:
-    """A check in a thread of its own."""
+class _InThread:
+    """A check that runs in its own thread."""
 
     def __init__(self, check: Callable[[], Finding]) -> None:
         self._check = check
@@ -34,7 +34,7 @@ class _Beside:
     def _run(self) -> None:
         try:
             self._finding = self._check()
-        except Exception as error:  # a check that fails is a finding, too
+        except Exception as error:  # a check that fails is also a finding
             self._finding = Finding(self._check.__name__, "failed", first_line(error), "please report this")
 
     def wait(self) -> Finding:
@@ -44,13 +44,13 @@ class _Beside:
 
 
 def examine(root: Path | None, *, answer_s: float = ANSWER_S) -> Iterator[Finding]:
-    """Look at everything, and yield what was found.
+    """Run all checks and yield their findings.
 
     Args:
-        root: the project; None where there is none, which is a finding.
+        root: the project; None if there is none, which is a finding.
         answer_s: seconds that a tracking server and a remote may each take to answer.
     """
-    waiting: list[_Beside] = []
+    waiting: list[_InThread] = []
     params = None
     settings = Finding(
         "project", "failed", "no crackseg project here or above", "go to the folder with params.yaml and dvc.yaml"
@@ -64,7 +64,7 @@ def examine(root: Path | None, *, answer_s: float = ANSWER_S) -> Iterator[Findin
         def remote() -> Finding:
             return check_remote(root, timeout_s=answer_s)
 
-        waiting = [_Beside(store), _Beside(remote)]
+        waiting = [_InThread(store), _InThread(remote)]
     yield check_python()
     yield from check_packages(params)
     yield check_torch()

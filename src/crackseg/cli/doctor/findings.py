@@ -1,4 +1,4 @@
-"""What a check of the doctor's says."""
+"""Result of one check."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ Status = Literal["ok", "warning", "failed"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at.
+    """Result of one check.
 
     Attributes:
-        name: what, in a word or two.
-        status: ``ok``; ``warning``: something will not work or is about to; ``failed``: `dvc repro` stops on it.
-        message: what was found.
-        advice: what to do; empty where nothing is to be done.
+        name: of the check, in a word or two.
+        status: ``ok``; ``warning``: something will not work or is about to; ``failed``: `dvc repro` would stop.
+        message: the result.
+        advice: what to do; empty if nothing.
     """
 
     name: str

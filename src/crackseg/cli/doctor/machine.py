@@ -23,7 +23,7 @@ _OPENCV = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "
 
 
 def check_python() -> Finding:
-    """The interpreter, and whether it has an environment of its own."""
+    """Check the interpreter, and that it is in a virtual environment."""
     shown = f"{sys.version.split()[0]}, {sys.prefix}"
     if sys.version_info < OLDEST_PYTHON:
         oldest = ".".join(map(str, OLDEST_PYTHON))
@@ -31,29 +31,29 @@ def check_python() -> Finding:
             "Python", "failed", shown, f"crackseg needs {oldest} or newer: make setup PYTHON=python{oldest}"
         )
     if sys.prefix == sys.base_prefix:
-        advice = "other projects share its packages; `make setup` makes an environment of its own"
+        advice = "other projects share its packages; `make setup` makes a separate environment"
         return Finding("Python", "warning", f"{shown}, not a virtual environment", advice)
     return Finding("Python", "ok", shown)
 
 
 def check_torch() -> Finding:
-    """Torch and torchvision, which have to be of one pair."""
+    """Check torch and torchvision, whose versions must match."""
     try:
         torch = importlib.import_module("torch")
         importlib.import_module("torchvision")
         torch.ones(2).sum().item()
-    except Exception as error:  # a missing library, two that do not fit, a processor without the instructions
-        advice = "pip install -c constraints.txt torch torchvision: the two must be of one pair"
+    except Exception as error:  # a missing library, versions that do not match, an unsupported processor
+        advice = "pip install -c constraints.txt torch torchvision: their versions must match"
         return Finding("torch", "failed", f"cannot be loaded: {first_line(error)}", advice)
     return Finding("torch", "ok", f"{torch.__version__}, torchvision {version('torchvision')}")
 
 
 def check_gpu(params: Params | None) -> Finding:
-    """Whether torch computes on a GPU, and whether params.yaml asks for one."""
+    """Check whether torch can use a GPU, and whether params.yaml asks for one."""
     try:
         torch = importlib.import_module("torch")
-    except Exception:  # said by check_torch
-        return Finding("GPU", "warning", "not looked for: torch cannot be loaded")
+    except Exception:  # reported by check_torch
+        return Finding("GPU", "warning", "not checked: torch cannot be loaded")
     wanted = params.train.device if params else "auto"
     if torch.cuda.is_available():
         free, total = torch.cuda.mem_get_info()
@@ -72,11 +72,11 @@ def check_gpu(params: Params | None) -> Finding:
         )
         advice = "run `nvidia-smi`: if it lists a GPU, install a torch build for its driver (pytorch.org)"
         return Finding("GPU", "warning", f"NVIDIA's tools are here, but torch {build} and finds none", advice)
-    return Finding("GPU", "ok", "none: training runs on the CPU, and says first how long it will take")
+    return Finding("GPU", "ok", "none: training runs on the CPU, and shows first how long it will take")
 
 
 def check_opencv() -> Finding:
-    """OpenCV, of which there may be only one build."""
+    """Check OpenCV, of which only one build may be installed."""
     builds = [name for name in _OPENCV if _is_installed(name)]
     try:
         cv2 = importlib.import_module("cv2")
@@ -92,7 +92,7 @@ def check_opencv() -> Finding:
 
 
 def check_packages(params: Params | None) -> list[Finding]:
-    """Required packages, and the extras that are whole."""
+    """Check the required packages, and the extras that are complete."""
     try:
         wanted = [Requirement(text) for text in requires("crackseg") or []]
     except PackageNotFoundError:
@@ -128,12 +128,12 @@ def _check_extras(wanted: list[Requirement], params: Params | None) -> Finding:
 def _needs_models(architecture: str) -> bool:
     try:
         return bool(importlib.import_module("crackseg.models").ARCHITECTURES[architecture].extra_packages)
-    except Exception:  # torch cannot be loaded, which check_torch says
+    except Exception:  # torch cannot be loaded, which check_torch reports
         return False
 
 
 def check_weights_cache(params: Params | None) -> Finding:
-    """Pretrained weights that are here already, and whether params.yaml will want any."""
+    """Check for cached pretrained weights, and whether params.yaml needs any."""
     torch_home = Path(
         os.environ.get("TORCH_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "torch"
     )
@@ -147,19 +147,19 @@ def check_weights_cache(params: Params | None) -> Finding:
     shown = f"{len(files)} files, {sizes:.0f} MB in {folders[0]}; {len(encoders)} encoders in {folders[1]}"
     init = params.model.init if params else "random"
     if init in ("imagenet", "coco") and not files and not encoders:
-        advice = "the first training downloads them; without a network put them there, or set model.init: random"
+        advice = (
+            "the first training run downloads them; without a network put them there, or set model.init: random"
+        )
         return Finding("weights cache", "warning", f"empty, and model.init is {init} ({shown})", advice)
     return Finding("weights cache", "ok", shown)
 
 
 def check_disk(places: dict[str, Path]) -> Finding:
-    """Free space where data, cache and store are."""
+    """Check the free space of data, cache and store."""
     free = {name: shutil.disk_usage(_nearest(path)).free / 1e9 for name, path in places.items()}
     shown = ", ".join(f"{gb:.1f} GB for {name}" for name, gb in free.items())
     least = min(free, key=lambda name: free[name])
-    advice = (
-        f"make room at {places[least]}; `dvc gc --workspace --all-experiments` drops cached files nobody names"
-    )
+    advice = f"make room at {places[least]}; `dvc gc --workspace --all-experiments` deletes unused cached files"
     if free[least] < _TOO_LITTLE_GB:
         return Finding("free disk", "failed", f"{shown}: too little for {least}", advice)
     if free[least] < _LITTLE_GB:
@@ -168,7 +168,7 @@ def check_disk(places: dict[str, Path]) -> Finding:
 
 
 def _nearest(path: Path) -> Path:
-    """The path, or what there is above it."""
+    """Return the path, or its nearest existing parent."""
     return next(folder for folder in (path, *path.parents) if folder.exists())
 
 

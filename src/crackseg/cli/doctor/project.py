@@ -1,4 +1,4 @@
-"""Checks of a project: settings, data, tracking store, DVC remote. What may not answer is waited for a few seconds."""
+"""Checks of a project: settings, data, tracking store, DVC remote; a server has a few seconds to answer."""
 
 from __future__ import annotations
 
@@ -39,25 +39,25 @@ if name:
 
 
 def check_settings(root: Path) -> tuple[Finding, Params | None]:
-    """params.yaml, and what it says."""
+    """Check params.yaml."""
     try:
         params = load_params(root / "params.yaml")
     except CracksegError as error:
         return Finding(
-            "params.yaml", "failed", first_line(error), "mend it; the comments in it name the choices"
+            "params.yaml", "failed", first_line(error), "correct it; the comments in it name the choices"
         ), None
     model = f"{params.model.architecture} from {params.model.init} weights, {params.train.epochs} epochs"
     return Finding("params.yaml", "ok", model), params
 
 
 def check_data(root: Path, params: Params | None) -> Finding:
-    """Whether ``data/`` is the version that git knows, and holds what params.yaml names."""
-    try:  # they need OpenCV and pandas, without which the other checks have the more to say
+    """Check that ``data/`` is the version in git, and holds the datasets that params.yaml names."""
+    try:  # needs OpenCV and pandas; if they are missing, other checks report it
         from crackseg.data.catalog import data_source, list_samples
         from crackseg.data.guard import check_data_is_committed
     except ImportError as error:
         return Finding(
-            "data", "failed", f"cannot be looked at: {first_line(error)}", "see packages and OpenCV above"
+            "data", "failed", f"cannot be checked: {first_line(error)}", "see packages and OpenCV above"
         )
     try:
         listing, _ = check_data_is_committed(root, root)
@@ -68,11 +68,11 @@ def check_data(root: Path, params: Params | None) -> Finding:
         first, _, rest = str(error).partition("\n")
         return Finding("data", "failed", first, rest.strip())
     shown = ", ".join(f"{name} {count} ({kinds[name]})" for name, count in images.items())
-    return Finding("data", "ok", f"{len(listing)} files, as git knows them; images: {shown or 'not asked for'}")
+    return Finding("data", "ok", f"{len(listing)} files, same as in git; images: {shown or 'none named'}")
 
 
 def check_store(root: Path, *, timeout_s: float) -> Finding:
-    """The tracking store: the local database, or whether the server answers in time."""
+    """Check the tracking store: the local database, or that the server answers in time."""
     try:
         uri = find_tracking_uri(root)
     except CracksegError as error:
@@ -143,11 +143,11 @@ def _with_outbox(root: Path, message: str) -> Finding:
 
 
 def check_remote(root: Path, *, timeout_s: float) -> Finding:
-    """DVC and its default remote, in a process of its own that is ended when the remote does not answer."""
+    """Check DVC and its default remote, in a separate process that is ended if the remote does not answer."""
     process = subprocess.Popen(
         [sys.executable, "-c", _ASK_REMOTE],
         cwd=root,
-        bufsize=0,  # or the first line's reading would swallow what communicate() is to return
+        bufsize=0,  # else reading the first line would consume output of communicate()
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -169,12 +169,12 @@ def check_remote(root: Path, *, timeout_s: float) -> Finding:
             "DVC remote", "failed", f"DVC does not work here: {last}", "see `dvc doctor` and `dvc config -l`"
         )
     if not name:
-        advice = "dvc remote add --default NAME URL; without one the data is on this machine alone"
+        advice = "dvc remote add --default NAME URL; without one the data is only on this machine"
         return Finding("DVC remote", "warning", "no default remote", advice)
     if answer.strip() == b"there":
         return Finding("DVC remote", "ok", f"{name} ({url})")
     if answer.strip() == b"absent":
         advice = "the first `dvc push` makes it; if it should be there, check the address with `dvc remote list`"
         return Finding("DVC remote", "warning", f"{name} ({url}): nothing there", advice)
-    advice = "check the address and your access; dvc-ssh, dvc-s3 and their like are packages of their own"
-    return Finding("DVC remote", "warning", f"{name} ({url}) cannot be asked: {last}", advice)
+    advice = "check the address and your access; dvc-ssh, dvc-s3 and similar are separate packages"
+    return Finding("DVC remote", "warning", f"{name} ({url}) cannot be reached: {last}", advice)
