@@ -101,7 +101,7 @@ def test_a_training_killed_below_dvc_is_accounted_for(prepared: Project) -> None
     assert "the stage train was ended by signal SIGKILL: most likely the machine ran out of memory" in said
     assert "the checkpoint after epoch" in said
     assert "Traceback" not in said
-    assert "going on after epoch" in prepared.run("dvc", "repro", "train")
+    assert "resuming after epoch" in prepared.run("dvc", "repro", "train")
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The pipeline's training in two processes: one run, one that dies ends all, and the same command goes on."""
+"""The pipeline's training in two processes: one run, one that dies ends all, and the same command resumes."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_a_stopped_launcher_stops_its_processes(prepared: Project) -> None:
     assert launcher.wait(90) == 130
     assert not [process for process in ranks.values() if process.is_running()]
     log = (prepared.folder.parent / "train.log").read_text()
-    assert "training stopped; the same command goes on" in log
+    assert "training stopped; the same command resumes" in log
     assert "Traceback" not in log
 
 

@@ -1,7 +1,7 @@
-"""One training run next to the pipeline: settings and images in, figures and an MLflow run out.
+"""One training run next to the pipeline: settings and images in, scores and an MLflow run out.
 
 Studies are made of many. A trial shares nothing with the workspace: no params.yaml, no outputs, no DVC stage.
-What it did is one JSON file, so a study that was interrupted goes on with the trials that have none.
+Its result is one JSON file, so an interrupted study resumes with the trials that have none.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ _TIMED_IMAGES = 4  # of the validation images; each is timed as often, and the f
 
 
 def prepare_images(data_dir: Path, dataset: str, folder: Path, base: Params) -> Path:
-    """Resize the images once for all trials; again if they, or how they are prepared, have changed.
+    """Resize the images once for all trials; again if they or their preparation have changed.
 
     Args:
         data_dir: holds ``dataset`` in the canonical layout.
         folder: gets ``prepared``.
-        base: its ``data`` section says how.
+        base: its ``data`` section has the settings.
     Returns:
         The folder that holds ``DATASET/manifest.csv``.
     Raises:
@@ -59,14 +59,14 @@ def prepare_images(data_dir: Path, dataset: str, folder: Path, base: Params) -> 
 
 
 def trial_key(params: Params, prepared_dir: Path) -> str:
-    """Name a trial by everything that its figures follow from: settings, images, code."""
+    """Name a trial by everything that its scores depend on: settings, images, code."""
     settings = settings_behind(SCORES, flatten_params(params))
     images = hash_file(prepared_dir / params.data.train_dataset / "manifest.csv")
     return checkpoint_key(settings, images, hash_code("train", "predict", "evaluate") + hash_file(Path(__file__)))
 
 
 def read_result(folder: Path) -> dict[str, float] | None:
-    """The figures of a finished trial, or None."""
+    """Read the scores of a finished trial; None if it is not finished."""
     path = folder / "result.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
@@ -84,13 +84,13 @@ def run_trial(
     weights_path: Path | None = None,
     measure_size: bool = False,
 ) -> dict[str, float]:
-    """Train, and score the validation images with the best weights; a trial that was killed goes on.
+    """Train, and score the validation images with the best weights; resume an interrupted trial.
 
     Args:
-        store: where its run goes.
-        params: the settings; ``data.train_dataset`` gives the images, the other datasets play no part.
+        store: of its run.
+        params: the settings; ``data.train_dataset`` gives the images, the other datasets are not used.
         prepared_dir: holds ``DATASET/manifest.csv``.
-        folder: the trial's own; holds its checkpoint while it runs and ``result.json`` afterwards.
+        folder: of the trial; holds its checkpoint while it runs and ``result.json`` afterwards.
         name: of the run in MLflow.
         parent: run id of the study.
         tags: more tags for the run.
@@ -98,7 +98,7 @@ def run_trial(
         weights_path: file for the best weights, in the form that the registry takes; None keeps none.
         measure_size: measure ``parameters`` and ``inference_seconds`` (of one validation image) too.
     Returns:
-        Figures by name: ``ods``, ``ois``, ``ap``, ``symmetric_ods``, ``strict_ods``, ``centerline_iou``,
+        Scores by name: ``ods``, ``ois``, ``ap``, ``symmetric_ods``, ``strict_ods``, ``centerline_iou``,
         ``best_epoch``, ``seconds`` of training.
     Raises:
         CracksegError: see ``fit``.

@@ -1,1 +1,1 @@
-"""The stages of dvc.yaml, one module each: read params.yaml, do the job, tell MLflow."""
+"""The stages of dvc.yaml, one module each: read params.yaml, run, record in MLflow."""

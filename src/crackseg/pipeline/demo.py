@@ -1,4 +1,4 @@
-"""The newcomer's first run: the whole pipeline on the sample, as a DVC experiment with CPU-sized settings."""
+"""Demo: the whole pipeline on the sample data, as a DVC experiment with small settings for a CPU."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ SETTINGS = {
     "train.validate_every": "5",
     "train.num_workers": "0",
 }
-_AGAIN = "`crackseg demo` again keeps the stages that are done, and takes up a training from its last checkpoint"
+_AGAIN = "`crackseg demo` again keeps the stages that are done, and resumes training from its last checkpoint"
 
 
 def run_demo(root: Path) -> str:
-    """Fetch the data, run the experiment ``demo`` beside the workspace, and describe what came out.
+    """Fetch the data, run the experiment ``demo`` outside the workspace, and describe its results.
 
-    ``--temp`` leaves the workspace, and so `git status`, as it was; the run, its figures and the registered model
+    ``--temp`` leaves the workspace, and so `git status`, unchanged; the run, its figures and the registered model
     are in the store, and `dvc exp apply demo` brings the files.
 
     Returns:
-        What to tell the user: the table of scores and what to try next.
+        Text for the user: the table of scores and next steps.
     Raises:
         CracksegError: a stage failed, or was killed.
-        KeyboardInterrupt: it was stopped, and all that it started has ended.
+        KeyboardInterrupt: it was stopped, and its processes have ended.
     """
     started = time.monotonic()
     root = find_real_root(root)
@@ -47,7 +47,7 @@ def run_demo(root: Path) -> str:
     overrides = [word for key, value in SETTINGS.items() for word in ("--set-param", f"{key}={value}")]
     if _read_metrics(root) is not None:
         run_dvc(root, "exp", "remove", "--quiet", EXPERIMENT_NAME)
-    # Quiet, since DVC's own lines would bury the stages'; what a stage says still shows.
+    # Quiet: DVC's own lines would hide the output of the stages, which is still shown.
     try:
         code = run_dvc_guarded(root, "exp", "run", "--quiet", "--temp", "--name", EXPERIMENT_NAME, *overrides)
     except KeyboardInterrupt:
@@ -55,7 +55,7 @@ def run_demo(root: Path) -> str:
     if code:
         reason = f": {found}" if (found := find_reason(code)) else "; why is said above"
         raise CracksegError(f"the demo ended early, DVC {describe_exit(code)}{reason}. {_AGAIN}")
-    # Only now: a process that waits next to a training leaves it the memory.
+    # Imported only now: while it waits, this process should leave the memory to training.
     from crackseg.evaluation.plots import describe_source, format_score_table
     from crackseg.training.loop import format_duration
 
@@ -75,7 +75,7 @@ def run_demo(root: Path) -> str:
 
 
 def _read_metrics(root: Path) -> dict[str, dict] | None:
-    """The metrics of the experiment by their first key, e.g. a dataset's name; None if there is no experiment."""
+    """Read the metrics of the experiment by their first key, e.g. a dataset's name; None if there is no experiment."""
     for baseline in json.loads(read_dvc(root, "exp", "show", "--json")):
         for experiment in baseline.get("experiments") or []:
             if experiment["name"] == EXPERIMENT_NAME:

@@ -17,7 +17,7 @@ from crackseg.types import PLAN_NAME
 
 
 def run(root: Path, dataset: str) -> None:
-    """Score one dataset's saved maps and record the figures in the run that trained the model."""
+    """Score one dataset's saved maps and record the scores in the run that trained the model."""
     layout = Layout(root)
     params = load_params(layout.params)
     store = Store(root, may_be_away=True)

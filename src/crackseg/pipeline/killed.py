@@ -1,6 +1,6 @@
-"""The account of a stage that is killed: a process that only waits says what died, why, and what goes on from where.
+"""Report on a killed stage: a waiting process says what died, why, and where the same command resumes.
 
-Nothing in a process can speak after SIGKILL, which is how a system without memory ends its largest one. So a stage's
+A process cannot report its own SIGKILL, with which a system out of memory ends its largest process. So a stage's
 work is done in a child. It is a fork from before the large imports, which takes some milliseconds.
 """
 
@@ -18,21 +18,21 @@ from typing import Any
 from crackseg.child_processes import describe_exit, end_with_parent, find_reason
 from crackseg.errors import CracksegError
 
-_NOTE = "CRACKSEG_STAGE_NOTE"  # the file in which the work says where its checkpoints are
+_NOTE = "CRACKSEG_STAGE_NOTE"  # file in which the child writes where its checkpoints are
 _SAME = {"train": ("train.num_workers", "train.cache_gb"), "predict": ("predict.batch_size",)}
-"""Keys by stage that need less memory and change no result, so that a checkpoint is taken up."""
+"""Keys by stage that need less memory and change no result, so that the checkpoint is resumed."""
 _OTHER = {
     "train": ("train.batch_size", "augment.crop_px"),
     "predict": ("predict.tile_size_px",),
     "prepare": ("data.size_px",),
 }
-"""Keys by stage that need less and begin again."""
+"""Keys by stage that need less memory and start the stage again."""
 
 
 def work_in_child(root: Path, stage: str) -> None:
-    """Return in a child that does the work; this process waits for it, and says how it ended if it was killed.
+    """Return in a child that does the work; this process waits for it, and reports how it was killed, if it was.
 
-    Its exit code becomes this one's. What tells this process to stop is passed on to the child, which is ended if this
+    Its exit code becomes this one's. Signals that stop this process are passed on to the child, which is ended if this
     one is killed: Linux can do that. The processes of torch's launcher are left alone; it reports on them itself.
 
     Args:
@@ -62,18 +62,18 @@ def work_in_child(root: Path, stage: str) -> None:
             print(f"\nerror: {_describe_death(root, stage, code, Path(note))}", file=sys.stderr, flush=True)
     finally:
         Path(note).unlink(missing_ok=True)
-        os._exit(code if code >= 0 else 128 - code)  # what is registered for the end is the child's to do
+        os._exit(code if code >= 0 else 128 - code)  # what is registered for the end is run by the child
 
 
 def note_checkpoints(folder: Path) -> None:
-    """Leave word where a training's checkpoints are, for the case that it is killed."""
+    """Write down the folder of a training run's checkpoints, in case it is killed."""
     if note := os.environ.get(_NOTE):
         with suppress(OSError):
             Path(note).write_text(str(folder), encoding="utf-8")
 
 
 def _pass_on(pid: int) -> None:
-    """Hand signals that tell this process to stop, or to pause, on to the child."""
+    """Pass signals that stop or pause this process on to the child."""
 
     def forward(number: int, _frame: Any) -> None:
         with suppress(ProcessLookupError):
@@ -83,7 +83,7 @@ def _pass_on(pid: int) -> None:
         with suppress(ProcessLookupError):
             os.killpg(pid, signal.SIGSTOP)
         os.kill(os.getpid(), signal.SIGSTOP)
-        with suppress(ProcessLookupError):  # from here when it goes on
+        with suppress(ProcessLookupError):  # continues here when it is resumed
             os.killpg(pid, signal.SIGCONT)
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
@@ -106,7 +106,7 @@ def _describe_death(root: Path, stage: str, code: int, note: Path) -> str:
 
 
 def _advise(root: Path, stage: str) -> str:
-    """Name the settings that need less memory, with their values now; those at 0 have nothing to give."""
+    """Name the settings that need less memory, with their values now; those at 0 cannot be lowered."""
     from crackseg.params import flatten_params, load_params
 
     try:
@@ -124,7 +124,7 @@ def _advise(root: Path, stage: str) -> str:
 
 
 def _describe_rest(stage: str, note: Path) -> list[str]:
-    """Say what is kept, and what goes on from where; a line each."""
+    """Say what is kept, and where the same command resumes; a line each."""
     kept = "kept: the results of the stages before it"
     again = "next: the same command (dvc repro, dvc exp run, crackseg demo)"
     folder = Path(note.read_text(encoding="utf-8") if note.exists() else "")
@@ -141,4 +141,4 @@ def _describe_rest(stage: str, note: Path) -> list[str]:
         epoch = json.loads(load_state(folder / LAST_NAME)["progress"])["epoch"]
     except CracksegError as error:
         return [kept, str(error)]
-    return [f"{kept}, and the checkpoint after epoch {epoch}{run}, in {folder}", f"{again} goes on from there"]
+    return [f"{kept}, and the checkpoint after epoch {epoch}{run}, in {folder}", f"{again} resumes from there"]

@@ -17,10 +17,10 @@ from crackseg.tracking.store import Store
 
 
 def run(root: Path) -> None:
-    """Register the trained weights, completed to a finished model, with scores, data version and git commit.
+    """Register the trained weights as a finished model, with scores, data version and git commit.
 
     Raises:
-        CracksegError: the registry does not take it, or does not answer.
+        CracksegError: the registry refuses it, or does not answer.
     """
     try:
         store = Store(root)

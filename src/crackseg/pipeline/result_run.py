@@ -1,4 +1,4 @@
-"""Which run results are recorded in."""
+"""Find the run in which results are recorded."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from crackseg.tracking.store import Store
 
 
 def find_result_run(store: Store, layout: Layout, params: Params) -> str:
-    """The run that results under the present settings belong to: the training's, or a child of it."""
+    """Find the run that results under the current settings belong to: the training run, or a child of it."""
     flat = flatten_params(params)
     settings = {key: flat[key] for key in keys_changing(MAPS, COUNTING, SCORES, RESULTS)}
     settings["data.md5"] = read_output(layout.data_versions)["md5"]

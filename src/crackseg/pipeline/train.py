@@ -27,10 +27,10 @@ from crackseg.training.run import Samples, build_first_network, record_training
 
 
 def run(root: Path) -> None:
-    """Train the model that params.yaml describes, or go on with a training of it that was killed.
+    """Train the model that params.yaml describes, or resume an interrupted training run.
 
-    With ``train.num_processes`` above 1 this process only starts that many and watches them; started by ``torchrun``,
-    it is one of those.
+    With ``train.num_processes`` above 1 this process only starts and watches the others; started by ``torchrun``, it is
+    one of those.
 
     Raises:
         CracksegError: see ``fit``; also a tracking store whose address is wrong, or a process that failed.
@@ -63,7 +63,7 @@ def _training_key(layout: Layout, params: Params, init_digest: str) -> str:
 
 
 def _train_along(layout: Layout, params: Params, samples: Samples, processes: Processes) -> None:
-    """Train as one of several processes that is not the first: its weights come from there, and it records nothing."""
+    """Train as a process other than the first, which sends the weights and records the run."""
     network = build_model(**dict(params.model) | {"init": "random"})
     fit(
         network,
@@ -92,7 +92,9 @@ def _train_and_record(layout: Layout, params: Params, samples: Samples, processe
         for context, split, used in zip(("training", "validation"), ("train", "val"), samples, strict=True)
     ]
     with (
-        FileLock(checkpoint_dir.with_suffix(".lock")),  # the same training started twice waits for the first
+        FileLock(
+            checkpoint_dir.with_suffix(".lock")
+        ),  # a second start of the same training run waits for the first
         terminations_as_interrupts(),
         record_training(
             store,

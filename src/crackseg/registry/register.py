@@ -57,12 +57,12 @@ _REQUIREMENTS = (
 def complete_and_register(
     store: Store, weights_path: Path, prepared_dir: Path, params: Params, tags: Mapping[str, object]
 ) -> ModelVersion:
-    """Register trained weights: complete them to a finished model, and make that a version.
+    """Build a finished model from trained weights, and register it as a version.
 
     Args:
-        store: where to.
+        store: to register in.
         weights_path: written by the training that ``params`` describe; name the training's run and data source.
-        prepared_dir: holds ``DATASET/manifest.csv`` of the training's images.
+        prepared_dir: holds ``DATASET/manifest.csv`` of the training images.
         params: the training's; ``postprocess`` is part of the model, ``registry.model_name`` its name.
         tags: what to show with the version, besides ``architecture``, ``data.source`` and ``git.commit``.
     Raises:

@@ -1,8 +1,8 @@
-"""What a killed training needs to go on: where it lies, how it is written and read.
+"""Save and load checkpoints, from which an interrupted training run resumes.
 
 Checkpoints live in the real project folder, ``mlruns/checkpoints/KEY``, also for experiments in DVC's temporary
-clones. KEY is a hash of everything that the weights follow from (settings, data, first weights, code), so a
-checkpoint can only ever continue the training that it is of.
+clones. KEY is a hash of everything that the weights depend on (settings, data, first weights, code), so a
+checkpoint can only resume the training run that wrote it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ RUN_NAME = "run.json"
 
 @dataclass(slots=True)
 class Progress:
-    """How far a training is and what was best; saved in the checkpoint."""
+    """Progress of a training run and its best scores; saved in the checkpoint."""
 
     epoch: int = 0  # epochs done
     step: int = 0  # optimiser steps done
@@ -46,11 +46,11 @@ class Progress:
 
 
 def checkpoint_key(settings: dict[str, Any], data_digest: str, code_digest: str) -> str:
-    """Hash everything that a training follows from into a folder's name.
+    """Hash everything that a training run depends on into a folder's name.
 
     Args:
         settings: flat params, anything JSON can hold.
-        data_digest: changes when any training or validation pair does.
+        data_digest: changes with any training or validation pair.
         code_digest: see :func:`crackseg.lineage.hash_code`.
     """
     text = json.dumps([settings, data_digest, code_digest], sort_keys=True, default=str)
@@ -58,7 +58,7 @@ def checkpoint_key(settings: dict[str, Any], data_digest: str, code_digest: str)
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Write a state beside its place and rename it."""
+    """Write a state under another name and rename it."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     write_bytes(path, buffer.getvalue())
@@ -88,17 +88,17 @@ def load_state(path: Path) -> dict[str, Any]:
 
 
 def resume(checkpoint_dir: Path, stateful: dict[str, Any], processes: Processes = ALONE) -> Progress:
-    """Take up what was saved in the folder; a fresh Progress if nothing was.
+    """Load the state saved in the folder; return a new Progress if there is none.
 
     Args:
-        checkpoint_dir: the training's own.
-        stateful: what has a state_dict, by name, as it was saved.
-        processes: the first of them reads, and all take up the same.
+        checkpoint_dir: of the training run.
+        stateful: objects with a state_dict, by the name they were saved under.
+        processes: the first one reads, and all load the same state.
     Raises:
-        CracksegError: the checkpoint is damaged or of another training.
+        CracksegError: the checkpoint is damaged or of another training run.
     """
     path = checkpoint_dir / LAST_NAME
-    # Only the first one's machine need have the file.
+    # Only the machine of the first process needs the file.
     state = processes.broadcast(load_state(path) if processes.is_first and path.exists() else None)
     if state is None:
         return Progress()
@@ -114,17 +114,17 @@ def resume(checkpoint_dir: Path, stateful: dict[str, Any], processes: Processes 
             f"checkpoint {path} is of another training ({first_line(error)}); delete the folder "
             f"{checkpoint_dir} to train from the beginning"
         ) from error
-    _log.info("going on after epoch %d, from %s", progress.epoch, path)
+    _log.info("resuming after epoch %d, from %s", progress.epoch, path)
     return progress
 
 
 def save_progress(
     checkpoint_dir: Path, stateful: dict[str, Any], progress: Progress, processes: Processes = ALONE
 ) -> None:
-    """Save all that :func:`resume` needs."""
+    """Save the state that :func:`resume` loads."""
     state = {name: holder.state_dict() for name, holder in stateful.items()}
-    state["rng"] = torch.get_rng_state()  # dropout draws from it
-    # Of several processes each has seeded its own for the epoch, and must not touch the others' GPUs.
+    state["rng"] = torch.get_rng_state()  # used by dropout
+    # Of several processes each has its own seed for the epoch, and must not use the others' GPUs.
     alone = processes.size == 1
     state["cuda_rng"] = torch.cuda.get_rng_state_all() if torch.cuda.is_available() and alone else []
     state["progress"] = json.dumps(asdict(progress))
@@ -132,7 +132,7 @@ def save_progress(
 
 
 def save_unless_full(path: Path, state: dict[str, Any]) -> None:
-    """Save; a full disk costs the newest checkpoint, not the training."""
+    """Save a checkpoint; on a full disk, warn and keep the previous one."""
     try:
         save_state(path, state)
     except OSError as error:
@@ -140,4 +140,4 @@ def save_unless_full(path: Path, state: dict[str, Any]) -> None:
             raise CracksegError(
                 f"{path} cannot be written ({error}); free some disk space and start again"
             ) from error
-        _log.warning("checkpoint %s cannot be written (%s); going on with the one before", path, error)
+        _log.warning("checkpoint %s cannot be written (%s); continuing with the one before", path, error)

@@ -1,4 +1,4 @@
-"""fit(): train a model, keep its best weights, go on after a kill.
+"""Training loop: fit() trains a model, keeps its best weights and resumes after an interruption.
 
 The paper (section 3.2): SGD, momentum 0.9, weight decay 5e-4, batch 2, 300 epochs; the learning rate is
 multiplied by 0.1 when the validation loss has not improved for 10 epochs. It does not say which weights of the 300
@@ -43,15 +43,17 @@ from crackseg.training.optimizers import build_optimizer, build_scheduler
 from crackseg.training.step import Stepper, build_stepper, compile_network, explained_step_errors
 from crackseg.types import CrackSample, ModelOutput
 
-_TOLERANCE_PX = 2  # of validation; the paper's d. Training does not follow `evaluate`: rescoring trains nothing.
+_TOLERANCE_PX = (
+    2  # of validation; the paper's d. Training does not depend on `evaluate`: other scoring trains nothing again.
+)
 _RAW_THRESHOLDS = 1024  # for the operating threshold: raw probabilities may fill a small part of [0, 1]
-_WARM_UP_STEPS, _TIMED_STEPS, _TIMED_S = 2, 10, 30.0  # the pace that is announced: of so many steps, or seconds
-_CHECK_EVERY = 20  # steps from one look at the loss to the next: each look waits for the GPU
+_WARM_UP_STEPS, _TIMED_STEPS, _TIMED_S = 2, 10, 30.0  # steps or seconds that are timed to announce the duration
+_CHECK_EVERY = 20  # steps between checks of the loss: each check waits for the GPU
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingRecipe:
-    """The sections of params.yaml that say how to train."""
+    """Sections of params.yaml that training depends on."""
 
     augment: AugmentParams
     loss: LossParams
@@ -62,7 +64,7 @@ class TrainingRecipe:
 
     @classmethod
     def of(cls, params: Params) -> TrainingRecipe:
-        """Take the sections from all of params.yaml's."""
+        """Select the sections from params."""
         return cls(params.augment, params.loss, params.optimizer, params.scheduler, params.train, params.predict)
 
 
@@ -90,19 +92,19 @@ def fit(
 ) -> Progress:
     """Train ``network`` and load its best weights into it.
 
-    Several processes, each with a share of every batch and of the validation images, train as one does, up to
+    Several processes, each with a part of every batch and of the validation images, train like a single one, up to
     rounding (docs/distributed.md). All call this with the same arguments; the first one writes, and has the best
     weights in the end.
 
     Args:
         network: returns ModelOutput for images in [0, 1]; only parameters that require gradients are trained.
         train_samples, val_samples: prepared pairs, at least one each.
-        recipe: how to train.
-        checkpoint_dir: what was written here by a training that was killed is taken up again.
+        recipe: settings of training.
+        checkpoint_dir: a checkpoint in it is resumed.
         on_epoch: called after each epoch with its number, from 0, and its metrics (MLflow names), before the
-            checkpoint is written: a resumed training may call it once more for the same epoch. Only of the first
+            checkpoint is written: a resumed training run may call it again for the same epoch. Only of the first
             process.
-        cache_dir: where decoded images are kept for all trainings; None keeps none.
+        cache_dir: of decoded images, shared by all training runs; None: no cache.
         processes: that train together.
     Returns:
         The progress at the end.
@@ -233,7 +235,7 @@ def _train_one_epoch(
     processes: Processes,
     notice: _DurationNotice | None,
 ) -> float:
-    """One pass over the patches; returns the mean loss."""
+    """Train one epoch; return the mean loss."""
     stepper.network.train()
     total = torch.zeros((), device=stepper.device)
     by_step = isinstance(scheduler, torch.optim.lr_scheduler.LambdaLR)
@@ -256,7 +258,7 @@ def _train_one_epoch(
             best = checkpoint_dir / BEST_NAME
             kept = f"the best weights so far are in {best}" if best.exists() else "no epoch was complete"
             if not processes.is_first:
-                kept = "process 0 says what is kept"
+                kept = "see the message of process 0 for what is kept"
             raise CracksegError(
                 f"the training loss became {total.item()} in epoch {sampler.epoch + 1}, step {step + 1}, at a learning "
                 f"rate of {optimizer.param_groups[0]['lr']:g}; {kept}. Lower optimizer.lr"
@@ -273,8 +275,8 @@ def validate(
 ) -> Validation:
     """Score validation images with the predictor that evaluation and serving use.
 
-    Several processes score each image once, and all return the scores of all images: to the bit those of one process
-    with the same weights, since counts are whole numbers, and each pass has the images that it would have there.
+    Several processes score each image once, and all return the scores of all images. They are identical to those of one
+    process with the same weights, since counts are integers and each pass has the same images.
     """
     passes = range(0, len(pairs), predictor.params.batch_size)
     mine = [
@@ -319,9 +321,9 @@ def validate(
 
 
 class _DurationNotice:
-    """Says once how long a training will take, from the pace of its own steps.
+    """Announce once how long training will take, from the time of its first steps.
 
-    The first steps pay for set-up, and are not counted. A step is all that it takes: batch, gradients, update.
+    The very first steps include set-up and are not counted. A step includes batch, gradients and update.
 
     Args:
         num_epochs, num_steps: epochs, and steps in each.
@@ -332,7 +334,7 @@ class _DurationNotice:
         self._ends: list[float] | None = []
 
     def end_step(self) -> None:
-        """Take note of a step's end."""
+        """Record the end of a step."""
         if self._ends is None:
             return
         self._ends.append(time.monotonic())
@@ -344,7 +346,7 @@ class _DurationNotice:
         total = step * self._num_steps * self._num_epochs
         if total < 1:
             return
-        # The demo takes minutes; a training of days is the paper's.
+        # The demo takes minutes; training as in the paper takes days.
         advice = "" if total < 6 * 3600 else "; a GPU takes hours, and `make demo` trains a small model in minutes"
         progress_bar.write(
             f"training on this CPU will take about {format_duration(total)}: {self._num_epochs} epochs of "

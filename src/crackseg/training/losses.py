@@ -21,13 +21,13 @@ Loss = Callable[[ModelOutput, torch.Tensor], torch.Tensor]
 
 
 class Sums(Protocol):
-    """Brings figures of a share of a batch to those of the whole batch, where several processes have the shares."""
+    """Turn values of a part of a batch into those of the whole batch, if several processes have the parts."""
 
     def add(self, sums: torch.Tensor) -> torch.Tensor:
-        """Add up over the shares; differentiable."""
+        """Add up over the parts; differentiable."""
 
     def maximum(self, values: torch.Tensor) -> torch.Tensor:
-        """The greatest over the shares; without gradient."""
+        """Return the maximum over the parts; without gradient."""
 
 
 def balanced_focal_loss(
@@ -51,10 +51,10 @@ def balanced_focal_loss(
     Args:
         logits_B1HW: float (B, 1, H, W), log-odds of crack.
         mask_B1HW: bool, uint8 or float (B, 1, H, W), 1 where there is a crack, else 0.
-        gamma: focusing exponent, >= 0; 0 weighs all pixels of a class alike.
+        gamma: focusing exponent, >= 0; 0 weights all pixels of a class equally.
         alpha: weight of the non-crack term, > 0; 3 in the paper.
-        sums: where the batch is shared among processes; the loss is then the whole batch's in each of them, and a
-            share may be empty.
+        sums: if the batch is divided among processes; the loss is then that of the whole batch in each of them, and a
+            part may be empty.
     Returns:
         Scalar, >= 0; float64 for float64 logits, else float32.
     Raises:
@@ -91,7 +91,7 @@ def balanced_focal_loss(
 def bce_loss(logits_B1HW: torch.Tensor, mask_B1HW: torch.Tensor, *, sums: Sums | None = None) -> torch.Tensor:
     """Compute binary cross-entropy from logits, the mean over all pixels of the batch.
 
-    The paper's baseline (section 3.2), which learns next to nothing on hair-thin cracks: the few crack pixels
+    The paper's baseline (section 3.2), which learns almost nothing on hair-thin cracks: the few crack pixels
     vanish in the mean. Arguments, result and errors as in :func:`balanced_focal_loss`.
     """
     logits_B1HW, crack_B1HW = _prepare(logits_B1HW, mask_B1HW)
@@ -120,8 +120,8 @@ def bce_soft_f_loss(
 
         L = mean of cross-entropy, crack pixels weighted  +  1 − F
 
-    F alone has no gradient to speak of while all p are small; the cross-entropy keeps it alive. A batch without crack
-    pixels has F = 0: its second term is the constant 1, and the cross-entropy alone has a gradient.
+    The gradient of F alone is almost zero while all p are small; cross-entropy provides one. A batch without crack
+    pixels has F = 0: its second term is the constant 1, and only the cross-entropy has a gradient.
 
     Args:
         logits_B1HW, mask_B1HW, sums: as in :func:`balanced_focal_loss`, and so are result and errors.
@@ -137,7 +137,7 @@ def bce_soft_f_loss(
     )
     true_positive = (prob_B1HW * near_B1HW).sum()
     false_positive = (prob_B1HW * (1 - near_B1HW)).sum()
-    # σ(−z) rather than 1 − p, which has no digits left where p is near 1.
+    # σ(−z) rather than 1 − p, which loses all precision near p = 1.
     false_negative = (torch.sigmoid(-logits_B1HW) * truth_B1HW).sum()
     totals = torch.stack(
         [cross_entropy, true_positive, false_positive, false_negative, logits_B1HW.new_tensor(logits_B1HW.numel())]
@@ -225,6 +225,6 @@ def _prepare(logits_B1HW: torch.Tensor, mask_B1HW: torch.Tensor) -> tuple[torch.
             "the same (B, 1, H, W) for both"
         )
     if logits_B1HW.dtype != torch.float64:
-        # Half precision has no room for the sums over some 10^5 pixels, nor for log ŷ near ŷ = 1.
+        # Half precision cannot hold the sums over some 10^5 pixels, nor for log ŷ near ŷ = 1.
         logits_B1HW = logits_B1HW.float()
     return logits_B1HW, mask_B1HW > 0.5

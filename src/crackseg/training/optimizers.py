@@ -1,4 +1,4 @@
-"""The optimiser and the learning-rate schedule that params.yaml names."""
+"""Build the optimiser and the learning-rate schedule of params.yaml."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ class TrialStopped(Exception):
     """Raised by ``on_epoch`` to end a trial early; its run ends KILLED.
 
     Args:
-        tag: what the run shows as its reason, e.g. ``pruned``.
+        tag: name of the tag with the reason, e.g. ``pruned``.
     """
 
     def __init__(self, tag: str) -> None:
@@ -47,7 +47,7 @@ class TrainedModel:
         network: holds the best weights.
         params: the settings of the training.
         progress: of the training, at its end.
-        run_id: the run's.
+        run_id: of the run.
         recorder: records more into the run.
     """
 
@@ -58,13 +58,13 @@ class TrainedModel:
     recorder: RunRecorder
 
     def save(self, path: Path, *, data_source: str) -> None:
-        """Write the weights in the form that the registry takes.
+        """Write the weights in the form that the registry needs.
 
         Args:
             path: of the file.
             data_source: ``source`` of the training images' manifest.
         """
-        spec = dict(self.params.model) | {"init": "random"}  # the weights replace whatever they began from
+        spec = dict(self.params.model) | {"init": "random"}  # the file's weights replace the initial ones
         extra = {
             "operating_threshold": self.progress.operating_threshold,
             "predict": dict(self.params.predict),
@@ -75,10 +75,10 @@ class TrainedModel:
 
 
 def build_first_network(params: Params, store: Store) -> tuple[CrackNetwork, str]:
-    """Build the network that a training begins with; returns the digest of its first weights too ("": of no file).
+    """Build the initial network; also return the digest of its initial weights ("" if not from a file).
 
     Raises:
-        CracksegError: ``model.init`` names nothing that can be had.
+        CracksegError: the weights of ``model.init`` cannot be loaded.
     """
     with fetched_init(params.model.init, store) as (init, digest):
         torch.manual_seed(params.train.seed)
@@ -101,24 +101,24 @@ def record_training(
     processes: Processes = ALONE,
     system_metrics: bool = False,
 ) -> Iterator[TrainedModel]:
-    """Train in a run of MLflow, or resume a training run that was killed; the run ends FINISHED after the block.
+    """Train in a run of MLflow, or resume an interrupted training run; the run ends FINISHED after the block.
 
     If the training or the block fails, the run shows the error and ends FAILED; KILLED if it was stopped. The
     checkpoint then stays, if there is one, and is removed otherwise.
 
     Args:
-        store: where the run goes.
+        store: of the run.
         params: the settings.
         first: see :func:`build_first_network`.
         samples: to train with and to validate with.
-        checkpoint_dir: the training's own; also holds the name of its run.
-        tags: of the run, besides those of code, device and first weights.
+        checkpoint_dir: of the training run; also holds the name of its run.
+        tags: of the run, in addition to those of code, device and first weights.
         datasets: arguments of ``RunRecorder.log_dataset``.
         name: of a new run.
-        parent: id of the run that a new run is shown below.
+        parent: id of the parent of a new run.
         on_epoch: called after each epoch with its number, from 0, and its metrics; may raise TrialStopped.
         processes: that train together; this one is the first.
-        system_metrics: record the load of processor, memory and GPU too.
+        system_metrics: also record the load of processor, memory and GPU.
     Raises:
         CracksegError: see ``fit``.
         TrialStopped: ``on_epoch`` raised it; the checkpoint stays.
@@ -155,12 +155,12 @@ def record_training(
             processes=processes,
         )
         yield TrainedModel(network, params, progress, run_id, recorder)
-    shutil.rmtree(checkpoint_dir)  # the block has kept the weights; a forced repetition trains again
+    shutil.rmtree(checkpoint_dir)  # the block has saved the weights; a forced repetition trains again
 
 
 @contextmanager
 def _reported(recorder: RunRecorder, checkpoint_dir: Path) -> Iterator[None]:
-    """Show in MLflow how the training ended."""
+    """Record in MLflow how training ended."""
     recorder.resume()
     try:
         yield
@@ -172,11 +172,11 @@ def _reported(recorder: RunRecorder, checkpoint_dir: Path) -> Iterator[None]:
     except KeyboardInterrupt:
         recorder.end("KILLED")
         raise KeyboardInterrupt(
-            f"training stopped; what is done is in {checkpoint_dir}, the same command goes on from there"
+            f"training stopped; its progress is in {checkpoint_dir}, the same command resumes from there"
         ) from None
     except BaseException as error:
         recorder.set_tags({"error": str(error)[:500]})
         recorder.end("FAILED")
-        if not (checkpoint_dir / LAST_NAME).exists():  # nothing to go on from
+        if not (checkpoint_dir / LAST_NAME).exists():  # nothing to resume from
             shutil.rmtree(checkpoint_dir, ignore_errors=True)
         raise

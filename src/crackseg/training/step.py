@@ -1,4 +1,4 @@
-"""One optimiser step's forward and backward pass, in one go or in parts that a small GPU can hold.
+"""Forward and backward pass of an optimiser step, at once or in parts that fit into a small GPU.
 
 Shape legend: B batch, H rows, W columns.
 """
@@ -22,12 +22,12 @@ from crackseg.types import ModelOutput
 
 @dataclass(frozen=True)
 class Stepper:
-    """Computes losses and gradients of batches.
+    """Compute losses and gradients of batches.
 
     Args:
         network: in training mode; as it is, compiled, or wrapped for several processes.
         loss_function: of the whole batch.
-        device, precision: where and how to compute, see crackseg.devices.
+        device, precision: see crackseg.devices.
         scaler: scales the loss where float16 gradients would vanish; disabled elsewhere.
         graph: of the same network, loss and precision; None computes kernel by kernel.
     """
@@ -53,8 +53,8 @@ class Stepper:
         Args:
             images_B3HW: uint8, on any device.
             masks_B1HW: uint8 of {0, 1}.
-            num_parts: at most B. The memory is that of a part; loss and gradients are those of the whole batch, but
-                for batch normalisation, whose statistics are a part's.
+            num_parts: at most B. The memory is that of a part; loss and gradients are those of the whole batch,
+                except for batch normalisation, whose statistics are those of a part.
             num_counted: patches, from the first, that count in loss and gradient; None: all. The others are there
                 because every process must compute something.
         Returns:
@@ -78,11 +78,11 @@ class Stepper:
             loss = self.loss_function(output, masks_B1HW)
             self.scaler.scale(loss).backward()
             return loss.detach()
-        assert num_counted is None, "a share without patches has one part"
+        assert num_counted is None, "a process without patches has one part"
         return self._compute_in_parts(images_B3HW.tensor_split(num_parts), masks_B1HW)
 
     def _compute_in_parts(self, parts: tuple[torch.Tensor, ...], masks_B1HW: torch.Tensor) -> torch.Tensor:
-        """Two passes: the logits of all parts, for the loss and its gradient there; then each part, back from it.
+        """Compute in two passes: the logits of all parts, for the loss and its gradient; then backward part by part.
 
         Adding up the parts' own losses would be cheaper by a forward pass, and wrong: the focal loss divides sums
         over the whole batch, and the mean of the parts' quotients is another loss.
@@ -110,7 +110,7 @@ class Stepper:
 
     @contextlib.contextmanager
     def _rehearsal(self) -> Iterator[None]:
-        """Leave no trace of a pass that is repeated: dropout draws the same again, running statistics stay."""
+        """Undo the side effects of a pass that is repeated: random numbers of dropout and running statistics."""
         recording = [m for m in self.network.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
         for module in recording:
             module.track_running_stats = False
@@ -141,7 +141,7 @@ def _no_exchange(network: nn.Module) -> contextlib.AbstractContextManager:
 
 
 def compile_network(network: nn.Module) -> nn.Module:
-    """Let torch fuse the network's operations; the first step takes long, and later ones less than before."""
+    """Let torch fuse the network's operations; the first step is slow, later ones are faster."""
     return torch.compile(network)  # type: ignore[return-value]
 
 
@@ -153,7 +153,7 @@ _NO_MEMORY = (
 
 @contextlib.contextmanager
 def explained_step_errors() -> Iterator[None]:
-    """Say what to do where torch cannot compile a network, or where a GPU's or the machine's memory is too small."""
+    """Raise a clear error if torch cannot compile a network, or if the memory of the GPU or machine is too small."""
     try:
         yield
     except torch.OutOfMemoryError as error:
@@ -168,7 +168,7 @@ def explained_step_errors() -> Iterator[None]:
         if "DataLoader worker" in said:
             raise CracksegError(
                 f"a process that augments images was killed ({said}); most likely the machine, or /dev/shm, ran out of "
-                "memory. Lower train.num_workers, which changes no result: the same command goes on from the last "
+                "memory. Lower train.num_workers, which changes no result: the same command resumes from the last "
                 "checkpoint"
             ) from error
         if "DefaultCPUAllocator" in said:

@@ -1,7 +1,7 @@
-"""A training step recorded once as CUDA graphs, forward and backward, and from then on started as a whole.
+"""Record a training step once as CUDA graphs, forward and backward, and replay it.
 
 At the paper's batch of two a GPU waits for Python: a step of DeepLabV3-ResNet101 takes an H100 37 ms kernel by kernel,
-and 21 ms so, of the same kernels in the same order (docs/performance.md).
+and 21 ms as a graph, with the same kernels in the same order (docs/performance.md).
 """
 
 from __future__ import annotations
@@ -21,10 +21,9 @@ _log = logging.getLogger("crackseg")
 
 
 class StepGraph:
-    """Computes the loss of a batch, and its gradients, for batches of the shape of the first one.
+    """Compute the loss of a batch, and its gradients, for batches of the shape of the first one.
 
-    Recording leaves no trace: what it passes through the network draws no random numbers and moves no running
-    statistics that later steps would see.
+    Recording has no side effects: it changes neither random numbers nor running statistics of later steps.
 
     Args:
         network: in training mode, on CUDA. Its gradients must be set to None, not to zero, before each step: they are
@@ -44,7 +43,7 @@ class StepGraph:
         Args:
             images_B3HW, masks_B1HW: uint8, on the GPU.
         Returns:
-            None for a batch of another shape than the first, and where this network cannot be recorded.
+            None for a batch of another shape than the first, and if this network cannot be recorded.
         """
         shapes = (images_B3HW.shape, masks_B1HW.shape)
         if self._shapes is None:
@@ -61,7 +60,7 @@ class StepGraph:
         buffers = {name: buffer.clone() for name, buffer in self._batch_loss.named_buffers()}
         numbers = torch.cuda.get_rng_state(device)
         try:
-            # Recorded are copies: what is read in each step is the graph's own memory.
+            # Copies are recorded: each step reads the graph's own memory.
             self._recorded = torch.cuda.make_graphed_callables(
                 self._batch_loss, (images_B3HW.clone(), masks_B1HW.clone()), allow_unused_input=True
             )
@@ -79,7 +78,7 @@ class StepGraph:
 
 
 class _BatchLoss(nn.Module):
-    """From stored pixels and masks to the loss."""
+    """Compute the loss from stored pixels and masks."""
 
     def __init__(self, network: nn.Module, loss_function: Loss, precision: torch.dtype) -> None:
         super().__init__()
@@ -92,7 +91,7 @@ class _BatchLoss(nn.Module):
 
 
 def compute_maps(network: nn.Module, images_B3HW: Tensor, precision: torch.dtype) -> ModelOutput:
-    """Put stored pixels (uint8) through a network in training."""
+    """Run a network in training on stored pixels (uint8)."""
     images_B3HW = images_B3HW.contiguous(memory_format=torch.channels_last)
     with autocast(images_B3HW.device, precision):
         return network(images_B3HW.float().div_(255))

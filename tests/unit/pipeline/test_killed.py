@@ -79,7 +79,7 @@ def test_a_killed_training_says_what_died_why_and_what_goes_on_from_where(projec
         "train.num_workers (now 2), train.cache_gb (now 10.0): changes no result",
         "train.batch_size (now 2)",
         f"the checkpoint after epoch 7 of MLflow run 0123abcd, in {project / 'checkpoints'}",
-        "the same command (dvc repro, dvc exp run, crackseg demo) goes on from there",
+        "the same command (dvc repro, dvc exp run, crackseg demo) resumes from there",
     ):
         assert words in said
     assert "Traceback" not in said

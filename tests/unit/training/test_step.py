@@ -128,7 +128,7 @@ def test_a_network_that_cannot_be_compiled_is_said(
     ("error", "said"),
     [
         (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "), "Lower train.num_workers"),
-        (RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly"), "goes on from the last checkpoint"),
+        (RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly"), "resumes from the last checkpoint"),
         (
             RuntimeError("[enforce fail at alloc_cpu.cpp:130] DefaultCPUAllocator: can't allocate"),
             "train.batch_size",

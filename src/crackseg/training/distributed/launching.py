@@ -1,4 +1,4 @@
-"""Starts a training in several processes with torch's elastic launcher, as ``torchrun`` does."""
+"""Start training in several processes with torch's elastic launcher, as ``torchrun`` does."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from crackseg.child_processes import describe_exit, find_reason
 from crackseg.errors import CracksegError
 
-_GRACE_S = 30  # from asking the others to end to ending them, when one has died
+_GRACE_S = 30  # time for the others to end by themselves after one has died
 
 
 def run_in_processes(num_processes: int, arguments: Sequence[str]) -> None:
@@ -27,9 +27,9 @@ def run_in_processes(num_processes: int, arguments: Sequence[str]) -> None:
 
     Raises:
         CracksegError: one of them failed.
-        KeyboardInterrupt: this process was told to stop, and has stopped them.
+        KeyboardInterrupt: this process was asked to stop, and has stopped them.
     """
-    # The launcher's own words are logs with time stamps and tables; what failed is said below.
+    # The launcher's own messages are logs with time stamps and tables; the failure is reported below.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     # Each would start a thread for every core.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // num_processes)))
@@ -46,7 +46,7 @@ def _launch(num_processes: int, arguments: Sequence[str], logs: DefaultLogsSpecs
         rdzv_backend="c10d",
         rdzv_endpoint="127.0.0.1:0",
         local_addr="127.0.0.1",
-        max_restarts=0,  # the checkpoint is what a training restarts from, by the same command
+        max_restarts=0,  # the same command restarts training from the checkpoint
         shutdown_timeout=_GRACE_S,
         logs_specs=logs,
     )
@@ -58,16 +58,16 @@ def _launch(num_processes: int, arguments: Sequence[str], logs: DefaultLogsSpecs
         )
         reason = f". {found[0].upper()}{found[1:]}" if (found := find_reason(failure.exitcode)) else ""
         raise CracksegError(
-            f"process {rank} of {num_processes} ended {describe_exit(failure.exitcode)}, so the training ended; what "
-            "it said is above. The same command goes on from the last checkpoint" + reason
+            f"process {rank} of {num_processes} ended {describe_exit(failure.exitcode)}, so the training ended; its "
+            "messages are above. The same command resumes from the last checkpoint" + reason
         ) from error
     except SignalException as stopped:
-        raise KeyboardInterrupt("training stopped; the same command goes on from the last checkpoint") from stopped
+        raise KeyboardInterrupt("training stopped; the same command resumes from the last checkpoint") from stopped
 
 
 def _rank_cause(exit_code: int) -> int:
-    """Of several processes that ended at about the same time, the one with the least is to blame."""
+    """Rank causes: of several processes that ended at about the same time, the lowest rank is the cause."""
     if exit_code == -signal.SIGTERM:
         return 2  # the launcher ended it
-    # One that was killed comes before those that failed for want of it.
+    # A killed process comes before those that failed because of it.
     return 0 if exit_code < 0 else 1

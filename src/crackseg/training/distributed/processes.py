@@ -1,7 +1,7 @@
-"""The processes that train one model together, on several GPUs or machines; alone is the usual case.
+"""Processes that train one model together, on several GPUs or machines; usually there is only one.
 
 They are started by torch's elastic launcher (``torchrun``, or :mod:`~crackseg.training.distributed.launching`), one
-for each GPU. All of them do the same things in the same order; what they exchange goes through here.
+for each GPU. All of them run the same steps in the same order; they exchange data only through this module.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from crackseg.devices import choose_device
 from crackseg.errors import CracksegError, first_line
 from crackseg.training.distributed.synchronized import add_over_processes, synchronize_batch_norm
 
-# How long one waits for the others before it gives up. The first of them writes checkpoints and talks to the store
-# while the others wait.
+# Time that a process waits for the others. The first one writes checkpoints and records in the store while the others
+# wait.
 _PATIENCE = timedelta(minutes=15)
 
 
 class GlobalSums:
-    """Brings sums over this process's share of a batch to sums over the whole batch; see crackseg.training.losses."""
+    """Turn sums over this process's part of a batch into sums over the whole batch; see crackseg.training.losses."""
 
     def add(self, sums: torch.Tensor) -> torch.Tensor:
         """Add up over the processes; differentiable."""
         return add_over_processes(sums)
 
     def maximum(self, values: torch.Tensor) -> torch.Tensor:
-        """The greatest over the processes; without gradient."""
+        """Return the maximum over the processes; without gradient."""
         values = values.detach().clone()
         dist.all_reduce(values, dist.ReduceOp.MAX)
         return values
@@ -44,7 +44,7 @@ class GlobalSums:
 
 @dataclass(frozen=True)
 class Processes:
-    """This process and how many there are.
+    """This process, and the number of processes.
 
     Attributes:
         rank: number of this process, from 0. The first one writes: checkpoints, records, outputs.
@@ -62,11 +62,11 @@ class Processes:
 
     @property
     def sums(self) -> GlobalSums | None:
-        """What a loss over the whole batch needs; None for a process alone."""
+        """Return the sums for a loss over the whole batch; None for a single process."""
         return GlobalSums() if self.size > 1 else None
 
     def gather(self, value: Any) -> list[Any]:
-        """The values of all processes, by rank, in each of them."""
+        """Return the values of all processes, by rank, in each of them."""
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
@@ -74,7 +74,7 @@ class Processes:
         return values
 
     def broadcast(self, value: Any) -> Any:
-        """The first process's value, in all of them."""
+        """Return the first process's value, in all of them."""
         if self.size == 1:
             return value
         box = [value]
@@ -85,7 +85,7 @@ class Processes:
         """Let the backward pass exchange gradients; weights and buffers become the first process's.
 
         Args:
-            network: on this process's device; stays what has the weights.
+            network: on this process's device; it still holds the weights.
             sync_batch_norm: normalise by the statistics of the whole batch.
         """
         if self.size == 1:
@@ -96,13 +96,13 @@ class Processes:
         return DistributedDataParallel(network, device_ids=devices)
 
     def share_buffers(self, network: nn.Module) -> None:
-        """Give all processes the first one's running statistics, which are what is saved."""
+        """Copy the first process's running statistics, which are saved, to all processes."""
         if self.size > 1:
             for buffer in network.buffers():
                 dist.broadcast(buffer, src=0)
 
     def check_same(self, value: str, what: str) -> None:
-        """Stop all processes where one of them has another value: machines may differ.
+        """Stop all processes if one of them has another value, since machines may differ.
 
         Raises:
             CracksegError: they do.
@@ -117,7 +117,7 @@ class Processes:
 
     @contextlib.contextmanager
     def explained_losses(self) -> Iterator[None]:
-        """Say in words that another process ended or stopped answering."""
+        """Raise a clear error if another process ended or stopped answering."""
         try:
             yield
         except RuntimeError as error:
@@ -125,7 +125,7 @@ class Processes:
                 raise
             raise CracksegError(
                 f"process {self.rank} of {self.size} lost another one, which ended or did not answer within "
-                f"{_PATIENCE.seconds // 60} minutes ({first_line(error, 1000)[-150:]}); what that one said is above"
+                f"{_PATIENCE.seconds // 60} minutes ({first_line(error, 1000)[-150:]}); its messages are above"
             ) from error
 
 
@@ -133,7 +133,7 @@ ALONE = Processes()
 
 
 def is_launched() -> bool:
-    """Whether torch's elastic launcher has started this process."""
+    """Return whether torch's elastic launcher has started this process."""
     return dist.is_available() and dist.is_torchelastic_launched()
 
 
@@ -150,7 +150,7 @@ def joined(device_name: str) -> Iterator[Processes]:
     if size == 1:
         yield ALONE
         return
-    end_with_parent(os.getppid())  # a launcher that is killed ends nobody
+    end_with_parent(os.getppid())  # a killed launcher does not end its processes
     device = choose_device(device_name)
     local_rank = int(os.environ["LOCAL_RANK"])
     if device.type == "cuda":
@@ -160,7 +160,7 @@ def joined(device_name: str) -> Iterator[Processes]:
     with processes.explained_losses():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
         yield processes
-        dist.destroy_process_group()  # not after an error: it would wait for those that are gone
+        dist.destroy_process_group()  # not after an error: it would wait for processes that have ended
 
 
 def check_gpus(num_processes: int) -> None:

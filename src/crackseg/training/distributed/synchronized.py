@@ -1,4 +1,4 @@
-"""Sums over the processes of a training, with gradients, and the batch normalisation of a CPU that rests on them."""
+"""Differentiable sums over processes, and the batch normalisation for CPUs that uses them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class _AddOverProcesses(torch.autograd.Function):
 
     @staticmethod
     def backward(_context: Any, gradient: torch.Tensor) -> torch.Tensor:
-        # What every process makes of the sum depends on this one's part of it.
+        # The loss in every process depends on this one's part of the sum.
         gradient = gradient.contiguous().clone()
         dist.all_reduce(gradient)
         return gradient
@@ -29,17 +29,17 @@ class _AddOverProcesses(torch.autograd.Function):
 def add_over_processes(sums: torch.Tensor) -> torch.Tensor:
     """Add up a tensor over all processes, in each of them; differentiable.
 
-    If each of N processes goes back from the same loss, gradients of what only one of them has come out N times too
-    large: the mean that DistributedDataParallel takes of them is then right.
+    If each of N processes runs backward from the same loss, gradients of parts that only one of them has are N times
+    too large; the mean that DistributedDataParallel takes of them is then right.
     """
     return _AddOverProcesses.apply(sums)
 
 
 class SynchronizedBatchNorm(_BatchNorm):
-    """Batch normalisation by the statistics of all processes' shares; ``nn.SyncBatchNorm`` does it on GPUs only."""
+    """Batch normalisation by the statistics of the whole batch; ``nn.SyncBatchNorm`` does it on GPUs only."""
 
     def _check_input_dim(self, _input: torch.Tensor) -> None:
-        """Any number of dimensions, channels second."""
+        """Accept any number of dimensions, channels second."""
 
     @torch.compiler.disable
     def forward(self, input: torch.Tensor) -> torch.Tensor:
@@ -75,7 +75,7 @@ class SynchronizedBatchNorm(_BatchNorm):
 
 
 def synchronize_batch_norm(network: nn.Module) -> nn.Module:
-    """Let all batch normalisation in a network see the shares of all processes; weights and their names stay.
+    """Let batch normalisation use the statistics of all processes; weights and their names stay.
 
     Args:
         network: on its device; it is changed in place, unless it is itself such a layer.
