@@ -11,9 +11,12 @@ import logging
 import os
 import string
 import threading
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI, Request, Response
 
 HOST = "127.0.0.1"
 _AT_ONCE = 2  # predictions: one computes while another decodes; more would only take memory
@@ -22,10 +25,6 @@ _NOTES: ContextVar[dict[str, list[str]]] = ContextVar("notes")  # for the header
 _JOINED = {"warning": " ", "remark": "; "}
 _BASE64 = frozenset(string.ascii_letters + string.digits + "+/=" + string.whitespace)
 _DRAIN_FACTOR = 64  # how much of a request that is too large is read and dropped, in limits
-
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 
 
 def main() -> None:
@@ -55,8 +54,10 @@ def main() -> None:
     uvicorn.run(app, host=HOST, port=arguments.port, log_level=os.environ.get("UVICORN_LOG_LEVEL", "warning"))
 
 
-def build_app(model: Any, *, name: str, max_bytes: int, max_pixels: int, warning: str = "") -> "RequestLimit":
+def build_app(model: Any, *, name: str, max_bytes: int, max_pixels: int, warning: str = "") -> "FastAPI":
     """Build MLflow's scoring server for a model, with our limits.
+
+    A body over the limit gets status 413 and is never held in memory.
 
     Args:
         model: from ``mlflow.pyfunc.load_model``.
@@ -66,19 +67,71 @@ def build_app(model: Any, *, name: str, max_bytes: int, max_pixels: int, warning
         warning: carried by every answer in the header ``x-crackseg-warning``, before what the version says of the
             photographs; "" for none. How photographs were read goes into ``x-crackseg-remark``.
     """
-    from fastapi import Request
-    from fastapi.responses import JSONResponse
+    from fastapi import Request, Response
     from mlflow.pyfunc import PyFuncModel, scoring_server
+    from starlette.requests import ClientDisconnect
 
     app = scoring_server.init(cast(PyFuncModel, LimitedModel(model, max_pixels)))
 
-    # MLflow turns every exception of the model into an answer, so this one was raised by reading the request.
-    @app.exception_handler(Exception)
-    async def explain(request: Request, error: Exception) -> JSONResponse:
-        message = f"the request cannot be understood: {type(error).__name__}: {str(error)[:300]}"
-        return JSONResponse({"error_code": "BAD_REQUEST", "message": message}, status_code=400)
+    @app.middleware("http")
+    async def answer(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+        try:
+            body = await _read_body(request, max_bytes)
+        except ClientDisconnect:
+            return Response(status_code=400)  # no one reads it
+        notes = {"warning": [warning] if warning else []}
+        if body is None:
+            response = _refuse(
+                413,
+                "REQUEST_TOO_LARGE",
+                f"the request is over the limit of {max_bytes / 1e6:g} megabytes; send fewer or smaller images "
+                "(`crackseg serve --max-megabytes` sets the limit)",
+            )
+        elif request.method == "POST" and "content-type" not in request.headers:
+            response = _refuse(415, "BAD_REQUEST", "there is no header Content-Type; expected application/json")
+        else:
+            request._body = body  # call_next passes it on
+            _NOTES.set(notes)  # they are the same in the thread that predicts
+            try:
+                response = await call_next(request)
+            except Exception as error:  # from reading the request: MLflow answers exceptions of the model
+                message = f"the request cannot be understood: {type(error).__name__}: {str(error)[:300]}"
+                logging.getLogger("crackseg").warning(message, exc_info=error)
+                response = _refuse(400, "BAD_REQUEST", message)
+            if response.status_code == 400 and (fault := _find_fault_of_text(body)):
+                response = _refuse(400, "INVALID_PARAMETER_VALUE", fault)
+        response.headers["x-crackseg-model"] = name.encode().decode("latin-1")  # UTF-8 in a header
+        for kind, sentences in notes.items():
+            if said := " ".join(_JOINED[kind].join(dict.fromkeys(sentences)).split())[:_MAX_HEADER]:
+                response.headers[f"x-crackseg-{kind}"] = said.encode("ascii", "replace").decode()
+        return response
 
-    return RequestLimit(app, name=name, max_bytes=max_bytes, warning=warning)
+    return app
+
+
+async def _read_body(request: "Request", max_bytes: int) -> bytes | None:
+    """Read a request's body; None if it is over the limit, and then nothing of it is held."""
+    announced = int(request.headers.get("content-length", 0))
+    if announced > max_bytes and request.headers.get("expect", "").lower() == "100-continue":
+        return None  # the client waits for permission to send its body
+    body = bytearray()
+    num_bytes = 0
+    async for chunk in request.stream():
+        num_bytes += len(chunk)
+        if num_bytes > _DRAIN_FACTOR * max_bytes:
+            return None
+        # A refusal in the middle of sending reaches many clients as a broken connection, so the rest is read.
+        if max(num_bytes, announced) > max_bytes:
+            body.clear()
+        else:
+            body += chunk
+    return None if max(num_bytes, announced) > max_bytes else bytes(body)
+
+
+def _refuse(status: int, code: str, message: str) -> "Response":
+    from fastapi.responses import JSONResponse
+
+    return JSONResponse({"error_code": code, "message": message}, status, {"connection": "close"})
 
 
 class LimitedModel:
@@ -183,7 +236,7 @@ def _find_fault_of_text(body: bytes) -> str:
         else:
             table = request["dataframe_split"]
             texts = [row[table["columns"].index("image")] for row in table["data"]]
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         return ""
     expected = "expected the base64 text of a photograph's file"
     for number, text in enumerate(texts):
@@ -200,101 +253,6 @@ def _find_fault_of_text(body: bytes) -> str:
         if sum(not c.isspace() for c in text) % 4:
             return f"row {number} of column image: {shown!r} is base64 that was cut short; {expected}"
     return ""
-
-
-class RequestLimit:
-    """ASGI middleware: bodies over a limit get status 413 and are never held in memory.
-
-    Args:
-        app: the application that answers all other requests.
-        name: of the model, for the header ``x-crackseg-model`` of each answer.
-        max_bytes: of a body.
-        warning: for the header ``x-crackseg-warning`` of each answer; "" for none.
-    """
-
-    def __init__(self, app: Any, *, name: str, max_bytes: int, warning: str = "") -> None:
-        self.app = app
-        self.warning = warning
-        self.name = name
-        self.max_bytes = max_bytes
-
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        headers = dict(scope["headers"])
-        announced = int(headers.get(b"content-length", b"0"))
-        if announced > self.max_bytes and headers.get(b"expect", b"").lower() == b"100-continue":
-            await self._refuse(send)  # the client waits for permission to send its body
-            return
-        body = bytearray()
-        num_bytes = 0
-        more = True
-        while more and num_bytes <= _DRAIN_FACTOR * self.max_bytes:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return
-            chunk = message.get("body", b"")
-            num_bytes += len(chunk)
-            # A refusal in the middle of sending reaches many clients as a broken connection, so the rest is read.
-            if max(num_bytes, announced) > self.max_bytes:
-                body.clear()
-            else:
-                body += chunk
-            more = message.get("more_body", False)
-        if max(num_bytes, announced) > self.max_bytes:
-            await self._refuse(send)
-            return
-        if scope["method"] == "POST" and b"content-type" not in headers:
-            await _answer(send, 415, "BAD_REQUEST", "there is no header Content-Type; expected application/json")
-            return
-        content = bytes(body)
-        waiting = [{"type": "http.request", "body": content, "more_body": False}]
-
-        async def replay() -> Message:
-            return waiting.pop() if waiting else await receive()
-
-        notes = {"warning": [self.warning] if self.warning else []}
-        _NOTES.set(notes)  # they are the same in the thread that predicts
-
-        refused: list[str] = []
-
-        async def send_named(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = [*message.get("headers", []), (b"x-crackseg-model", self.name.encode())]
-                for kind, sentences in notes.items():
-                    said = " ".join(_JOINED[kind].join(dict.fromkeys(sentences)).split())[:_MAX_HEADER]
-                    if said:
-                        headers.append((f"x-crackseg-{kind}".encode(), said.encode("ascii", "replace")))
-                message["headers"] = headers
-                if message["status"] == 400 and (fault := _find_fault_of_text(content)):
-                    refused.append(fault)
-                    await _answer(send, 400, "INVALID_PARAMETER_VALUE", fault)
-            if not refused:
-                await send(message)
-
-        await self.app(scope, replay, send_named)
-
-    async def _refuse(self, send: Send) -> None:
-        await _answer(
-            send,
-            413,
-            "REQUEST_TOO_LARGE",
-            f"the request is over the limit of {self.max_bytes / 1e6:g} megabytes; send fewer or smaller images "
-            "(`crackseg serve --max-megabytes` sets the limit)",
-        )
-
-
-async def _answer(send: Send, status: int, code: str, message: str) -> None:
-    body = json.dumps({"error_code": code, "message": message}).encode()
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(body)).encode()),
-        (b"connection", b"close"),
-    ]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
 
 
 if __name__ == "__main__":

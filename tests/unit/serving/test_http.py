@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -104,3 +107,67 @@ def test_what_is_no_photograph_is_named_as_what_it_is(sample: TestClient, text: 
     assert said in answer.json()["message"]
     table = {"dataframe_split": {"columns": ["image"], "data": [[encode(PHOTOGRAPH)], [text]]}}
     assert said in sample.post("/invocations", json=table).json()["message"]
+
+
+def call(server: TestClient, messages: Iterator[Any], **headers: str) -> tuple[int, bytes]:
+    """Post to the server as uvicorn does, without a client; returns status and body."""
+    scope = {
+        "type": "http", "method": "POST", "path": "/invocations", "query_string": b"",
+        "headers": [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()],
+    }  # fmt: skip
+    answers: list[Any] = []
+
+    async def receive() -> Any:
+        return next(messages)
+
+    async def send(message: Any) -> None:
+        answers.append(message)
+
+    asyncio.run(server.app(scope, receive, send))  # type: ignore[arg-type]
+    return answers[0]["status"], b"".join(answer.get("body", b"") for answer in answers)
+
+
+@pytest.mark.parametrize("headers", [{}, {"content_length": "50000000"}])
+def test_a_body_over_the_limit_is_read_to_its_end_without_being_held(
+    sample: TestClient, headers: dict[str, str]
+) -> None:
+    messages = ({"type": "http.request", "body": bytes(10**6), "more_body": i < 49} for i in range(50))
+    tracemalloc.start()
+    status, body = call(sample, messages, **headers)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert status == 413
+    assert b"over the limit of 1 megabytes" in body
+    assert next(messages, None) is None  # a client whose sending is broken off sees no answer
+    assert peak < 10 * 10**6
+
+
+def test_a_body_without_a_length_that_is_within_the_limit_is_answered(sample: TestClient) -> None:
+    body = b'{"dataframe_records": [{"image": "' + encode(PHOTOGRAPH).encode() + b'"}]}'
+    halves = iter([body[:100], body[100:]])
+    answer = sample.post("/invocations", content=halves, headers={"content-type": "application/json"})
+    assert answer.status_code == 200
+
+
+def test_a_client_that_waits_for_permission_to_send_too_much_is_refused_at_once(sample: TestClient) -> None:
+    def give_permission() -> Iterator[Any]:
+        raise AssertionError("permission was given")
+        yield
+
+    assert call(sample, give_permission(), content_length="2000000", expect="100-continue")[0] == 413
+
+
+def test_a_client_that_leaves_in_the_middle_is_no_error_of_the_server(sample: TestClient) -> None:
+    begun = {"type": "http.request", "body": b"{", "more_body": True}
+    assert call(sample, iter([begun, {"type": "http.disconnect"}]))[0] == 400
+
+
+def test_what_mlflow_cannot_read_is_refused_and_names_the_model(sample: TestClient) -> None:
+    for headers, body, status, said in (
+        ({}, b"{}", 415, "no header Content-Type"),
+        ({"content-type": "application/json"}, b"[" * 200_000, 400, "cannot be understood"),
+    ):
+        answer = sample.post("/invocations", content=body, headers=headers)
+        assert answer.status_code == status
+        assert said in answer.json()["message"]
+        assert answer.headers["x-crackseg-model"] == "models:/cracks/1"
