@@ -67,13 +67,14 @@ def measure(
         raise CracksegError("--photographs needs --out: it is for the backgrounds of the annotated pictures")
     found = find_photographs(masks, out_dir, also=(".mat",))
     warnings = find_warnings(mask.path for mask in found)
-    judge_masks(found, options)
+    read = judge_masks(found, options)
     failed: list[str] = []
     if out_dir is None:
-        reports = report_each(found, options, failed, warnings)
+        reports = report_each(found, options, failed, warnings, read)
     else:
         find = find_beside(photographs) if photographs is not None else lambda mask: None
-        failed += measure_files(found, out_dir, options, find_photograph=find, warnings=warnings).failed
+        summary = measure_files(found, out_dir, options, find_photograph=find, warnings=warnings, read=read)
+        failed += summary.failed
         reports = read_reports(found, out_dir)
     if as_json:
         separator = "["

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 from filelock import FileLock, Timeout
 
 from crackseg.data.image_files import Photograph
@@ -36,6 +37,7 @@ from crackseg.progress import progress
 
 NO_WARNINGS: Mapping[Path, str] = MappingProxyType({})
 CRACKS_TABLE, TOTALS_TABLE = "cracks.csv", "crack_totals.csv"
+_MOST_KEPT_BYTES = 128 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,42 +64,81 @@ class MeasureSummary:
     failed: list[str] = field(default_factory=list)
 
 
-def measure_file(path: Path, options: MeasureOptions) -> Measurement:
+class ReadMasks:
+    """Masks that were read to check their values, kept so that measuring them does not read them again.
+
+    One bit a pixel, and at most 128 MiB together: the others are read again.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[Path, tuple[int, tuple[int, ...], np.ndarray]] = {}
+        self._num_bytes = 0
+
+    def keep(self, path: Path, modified_ns: int, mask_HW: np.ndarray) -> None:
+        """Keep a mask, uint8 (H, W) of {0, 1}, of a file that was modified at this time."""
+        if self._num_bytes + mask_HW.size // 8 < _MOST_KEPT_BYTES:
+            self._kept[path] = modified_ns, mask_HW.shape, np.packbits(mask_HW)
+            self._num_bytes += mask_HW.size // 8
+
+    def take(self, path: Path) -> np.ndarray | None:
+        """Return a mask and keep it no longer; None if it was not kept or its file was modified since."""
+        if path not in self._kept:
+            return None
+        modified_ns, (height, width), packed = self._kept.pop(path)
+        self._num_bytes -= height * width // 8
+        if not path.is_file() or path.stat().st_mtime_ns != modified_ns:
+            return None
+        return np.unpackbits(packed, count=height * width).reshape(height, width)
+
+
+def measure_file(path: Path, options: MeasureOptions, read: ReadMasks | None = None) -> Measurement:
     """Measure the mask in a file, of any format that an import takes.
 
+    Args:
+        path: the file.
+        options: see there; those that :func:`judge_masks` had.
+        read: masks that need not be read again.
     Raises:
         CracksegError: it cannot be read, is no mask, or its values do not say what a crack is.
     """
-    reader = MaskReader(options.crack_values)
-    mask = reader.read(path)
-    if options.crack_values is None and (problems := reader.find_problems()):
-        raise CracksegError(f"{path}: not a mask that can be measured: {problems[0]}")
+    mask = read.take(path) if read is not None else None
+    if mask is None:
+        reader = MaskReader(options.crack_values)
+        mask = reader.read(path)
+        if options.crack_values is None and (problems := reader.find_problems()):
+            raise CracksegError(f"{path}: not a mask that can be measured: {problems[0]}")
     return measure_mask(mask, min_length_px=options.min_length_px)
 
 
-def judge_masks(masks: Sequence[Photograph], options: MeasureOptions) -> None:
+def judge_masks(masks: Sequence[Photograph], options: MeasureOptions) -> ReadMasks:
     """Check over all masks that the meaning of their values is clear, before any is measured.
 
     Masks that cannot be measured alone are skipped here and reported when it is their turn.
 
+    Returns:
+        What was read, for the functions that measure.
     Raises:
         CracksegError: together, the masks do not say what a crack is, e.g. cracks in red and patches in green in two
             files.
     """
+    read = ReadMasks()
     if len(masks) == 1 and options.crack_values is None:
-        return  # measure_file judges a single mask
+        return read  # measure_file judges a single mask
     together = MaskReader(options.crack_values)
     for mask in progress(masks, "read", "mask"):
         alone = MaskReader()
         try:
+            modified_ns = mask.path.stat().st_mtime_ns
             stored = read_stored_mask(mask.path)
-        except CracksegError:
+        except (CracksegError, OSError):
             continue
-        alone.take(stored, mask.path.name)
-        if options.crack_values is not None or not alone.find_problems():
-            together.take(stored, mask.path.name)
+        if options.crack_values is None:
+            alone.take(stored, mask.path.name)
+        if not alone.find_problems():
+            read.keep(mask.path, modified_ns, together.take(stored, mask.path.name))
     if problems := together.find_problems():
         raise CracksegError(f"no mask was measured: {'; '.join(problems)}")
+    return read
 
 
 def report_each(
@@ -105,12 +146,13 @@ def report_each(
     options: MeasureOptions,
     failed: list[str],
     warnings: Mapping[Path, str] = NO_WARNINGS,
+    read: ReadMasks | None = None,
 ) -> Iterator[Report]:
     """Measure masks one after the other without writing files; errors are added to ``failed``."""
     for mask in masks:
         try:
             yield describe(
-                measure_file(mask.path, options),
+                measure_file(mask.path, options, read),
                 str(mask.path),
                 options.mm_per_px,
                 warning=warnings.get(mask.path, ""),
@@ -136,6 +178,7 @@ def measure_files(
     *,
     find_photograph: Callable[[Photograph], Path | None] = lambda mask: None,
     warnings: Mapping[Path, str] = NO_WARNINGS,
+    read: ReadMasks | None = None,
 ) -> MeasureSummary:
     """Measure masks into a folder; results of the same mask and options that are there already are kept.
 
@@ -145,6 +188,7 @@ def measure_files(
             ``cracks.csv`` and ``crack_totals.csv`` over all of ``measurements``.
         find_photograph: the background of a mask's annotated image, of the same shape; None for a plain one.
         warnings: by a mask's path, a reason not to trust it; written to the tables and reports.
+        read: masks that need not be read again, of :func:`judge_masks` with the same options.
     Raises:
         CracksegError: out_dir is in use.
     """
@@ -155,7 +199,8 @@ def measure_files(
             bar = progress(masks, "measure", "mask")
             for mask in bar:
                 try:
-                    if _measure_into(mask, out_dir, options, find_photograph(mask), warnings.get(mask.path, "")):
+                    warning = warnings.get(mask.path, "")
+                    if _measure_into(mask, out_dir, options, find_photograph(mask), warning, read):
                         summary.num_measured += 1
                     else:
                         summary.num_kept += 1
@@ -199,7 +244,12 @@ def find_beside(folder: Path) -> Callable[[Photograph], Path | None]:
 
 
 def _measure_into(
-    mask: Photograph, out_dir: Path, options: MeasureOptions, photograph: Path | None, warning: str
+    mask: Photograph,
+    out_dir: Path,
+    options: MeasureOptions,
+    photograph: Path | None,
+    warning: str,
+    read: ReadMasks | None,
 ) -> bool:
     """Measure one mask unless its results are there already; return True if it was measured."""
     report_path = _report_path(out_dir, mask)
@@ -209,7 +259,7 @@ def _measure_into(
     if lines_path.is_file() and picture_path.is_file() and _made_from(report_path) == made_from:
         return False
     report_path.unlink(missing_ok=True)  # of an earlier mask of this name
-    measurement = measure_file(mask.path, options)
+    measurement = measure_file(mask.path, options, read)
     background = read_image(photograph) if photograph else None
     if background is not None:
         height, width = background.shape[:2]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from pathlib import Path
 
 import cv2
@@ -14,10 +15,13 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from crackseg.cli import cli
+from crackseg.data.image_files import find_photographs
 from crackseg.data.images.files import encode_png, write_mask
+from crackseg.data.masks.stored import StoredMask, read_stored_mask
 from crackseg.errors import CracksegError
 from crackseg.files import write_bytes
 from crackseg.geometry.components import measure_mask
+from crackseg.geometry.files import MeasureOptions, judge_masks, measure_file
 from crackseg.geometry.picture import draw_measurement
 from crackseg.geometry.scale import check_mm_per_px, choose_scale, scale_of_points
 from tests.unit.geometry.drawing import draw_bar
@@ -54,6 +58,32 @@ def test_json_is_a_list_with_an_entry_for_each_mask(masks: Path) -> None:
     assert totals["length_per_area_m_per_m2"] == pytest.approx(1000 * totals["length_mm"] / (120 * 120), rel=0.001)
     assert second["cracks"] == []
     assert second["totals"]["length_px"] == 0
+
+
+def test_each_mask_is_read_once_unless_it_changed_or_memory_is_short(
+    masks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[str] = []
+
+    def read(path: Path) -> StoredMask:
+        reads.append(path.name)
+        return read_stored_mask(path)
+
+    for module in ("crackseg.geometry.files", "crackseg.data.masks.formats"):
+        monkeypatch.setattr(f"{module}.read_stored_mask", read)
+    once = run(masks, "--json").stdout
+    assert reads == ["a.png", "none.png"]
+    found = find_photographs([str(masks)], None)
+    known = judge_masks(found, MeasureOptions())
+    write_mask(masks / "a.png", draw_bar((60.0, 60.0), 50, 4, 0))
+    os.utime(masks / "a.png", ns=(1, 1))
+    changed = measure_file(masks / "a.png", MeasureOptions(), known)
+    assert max(crack.length_px for crack in changed.cracks) == pytest.approx(50, rel=0.06)
+    write_mask(masks / "a.png", draw_bar((120.3, 119.8), 100, 4, 30))
+    monkeypatch.setattr("crackseg.geometry.files._MOST_KEPT_BYTES", 0)
+    reads.clear()
+    assert run(masks, "--json").stdout == once
+    assert reads == ["a.png", "none.png"] * 2
 
 
 def test_scale_from_two_points_is_the_same_as_the_scale(masks: Path) -> None:
