@@ -1,1 +1,1 @@
-"""From what people downloaded to training batches."""
+"""Datasets: import, validation, preparation, and loading as training batches."""

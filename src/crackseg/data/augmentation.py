@@ -63,7 +63,7 @@ def crop_pair(
 
 
 def shift_hue_saturation(image: np.ndarray, hue: float, saturation: float) -> np.ndarray:
-    """Turn the hue by a share of the circle and multiply the saturation; RGB uint8 in and out."""
+    """Shift the hue by a fraction of the circle and multiply the saturation; RGB uint8 in and out."""
     if hue == 0 and saturation == 1:
         return image
     hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)  # H in 0..179
@@ -76,7 +76,7 @@ def shift_hue_saturation(image: np.ndarray, hue: float, saturation: float) -> np
 
 
 def shift_brightness_contrast(image: np.ndarray, brightness: float, contrast: float) -> np.ndarray:
-    """Scale around the image's mean grey and add a share of full scale; uint8 in and out."""
+    """Scale around the image's mean grey and add a fraction of full scale; uint8 in and out."""
     if brightness == 0 and contrast == 1:
         return image
     mean = float(np.mean(cv2.mean(image)[:3]))

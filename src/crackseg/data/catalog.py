@@ -1,4 +1,4 @@
-"""The datasets crackseg knows, and where one lies on disk: ``data/NAME/{images,masks,roi,manifest.csv}``.
+"""Known datasets, and the layout of a dataset on disk: ``data/NAME/{images,masks,roi,manifest.csv}``.
 
 The four of the paper (its Table 2) are known by name; any other name is a dataset of the user's own.
 """
@@ -112,7 +112,7 @@ def spread_evenly(samples: Sequence[CrackSample], most: int | None) -> list[Crac
 
 
 def warn_of_source(source: str) -> str:
-    """Warn of a model whose training data is ``source``, in a sentence; "" for one that may be used.
+    """Return a warning of a model whose training data is ``source``; "" for one that may be used.
 
     Wherever a model is used this is said: terminal, page, tables, JSON and HTTP header.
     """
@@ -125,6 +125,6 @@ def warn_of_source(source: str) -> str:
 
 
 def data_source(data_dir: Path, dataset: str) -> str:
-    """``sample`` for the embedded procedural data, ``imported`` for data that a user brought."""
+    """Return ``sample`` for the embedded procedural data, ``imported`` for a user's own data."""
     sources = set(read_manifest(data_dir, dataset)["source"])
     return SAMPLE_SOURCE if sources == {SAMPLE_SOURCE} else IMPORTED_SOURCE

@@ -64,7 +64,7 @@ class CrackDataset(Dataset):
 
 
 class EpochSampler(Sampler[list[tuple[int, int]]]):
-    """Batches of (epoch, index), shuffled anew each epoch; the last batch may be smaller.
+    """Batches of (epoch, index), shuffled again in each epoch; the last batch may be smaller.
 
     Args:
         num_patches: in an epoch.
@@ -117,7 +117,7 @@ def build_loader(
 ) -> tuple[DataLoader, EpochSampler]:
     """Build the training loader; set ``sampler.epoch`` before each pass over it.
 
-    Batches are images uint8 (B, 3, h, w) and masks uint8 (B, 1, h, w), B the share of ``batch_size`` patches.
+    Batches are images uint8 (B, 3, h, w) and masks uint8 (B, 1, h, w), B this process's part of ``batch_size`` patches.
     """
     sampler = EpochSampler(len(dataset), batch_size, dataset.seed, share=share, num_shares=num_shares)
     loader = DataLoader(

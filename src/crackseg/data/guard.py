@@ -22,7 +22,7 @@ from crackseg.errors import CracksegError, count_of, join_some
 
 @dataclass(frozen=True, slots=True)
 class _Version:
-    """A version of data/ that someone has vouched for.
+    """Version of data/ that git or an import has recorded.
 
     Attributes:
         md5: as in data.dvc.
@@ -147,7 +147,7 @@ def _read_version(text: str) -> str | None:
 
 
 def _find_nearest(listing: dict[str, str], versions: Sequence[_Version], real_root: Path) -> _Difference | None:
-    """The version with the fewest differences, the staged one among equals; None if DVC's cache lists none of them."""
+    """Find the version with the fewest differences, the staged one among equals; None if DVC's cache lists none."""
     try:
         cache = open_cache(real_root)
     except CracksegError:
@@ -169,7 +169,7 @@ def _count_differences(difference: _Difference) -> str:
 
 
 def _explain(difference: _Difference | None, data_dir: Path) -> str:
-    """Say what differs from the nearest known version, and every way out with what it deletes."""
+    """Explain the differences from the nearest known version, and each remedy with the files that it deletes."""
     head = "data/ differs from data.dvc as committed or staged in git, so the results could not name their data"
     keep = "dvc add data && git add data.dvc"
     experiments = "(for experiments: git commit data.dvc)"

@@ -1,4 +1,4 @@
-"""The pictures that files, folders and patterns on a command line name, and what their results are called."""
+"""Find the images for files, folders and patterns on a command line, and the names of their results."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MADE = ("masks", "overlays", "annotated", "predictions.csv")  # in a folder of 
 
 @dataclass(frozen=True, slots=True)
 class Photograph:
-    """A file to predict, and the name of what comes out: ``masks/NAME.png``, ``overlays/NAME.jpg``."""
+    """File to predict, and the name of its results: ``masks/NAME.png``, ``overlays/NAME.jpg``."""
 
     path: Path
     name: str
@@ -82,7 +82,7 @@ def find_photographs(
 
 
 def _list_images(folder: Path, left_out: Sequence[Path], also: Sequence[str]) -> list[Path]:
-    """List the pictures below a folder, linked folders too; what is passed over is said.
+    """List the images below a folder, linked folders too; skipped files are reported.
 
     A picture of a kind that cannot be read, or a link to nothing, is listed: its row says what is wrong. A picture
     without a picture's ending is known by its first bytes.

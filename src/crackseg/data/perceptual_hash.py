@@ -87,7 +87,7 @@ def find_duplicates(fingerprints: Sequence[Fingerprint]) -> Iterator[Duplicate]:
 
 
 def _turn(hashes: np.ndarray) -> Iterator[np.ndarray]:
-    """The hashes (N, 16, 16) of the eight turned and mirrored versions of each image, itself first."""
+    """Compute the hashes (N, 16, 16) of the eight rotated and mirrored versions of each image, itself first."""
     same = np.ones(_HASH_SIDE, np.float32)
     alternating = np.resize(np.array([1, -1], np.float32), _HASH_SIDE)
     for transposed in (hashes, hashes.transpose(0, 2, 1)):

@@ -1,7 +1,7 @@
-"""Decoded pairs, kept once on disk for all who train on them.
+"""Cache of decoded pairs on disk, used by all training runs on them.
 
 Decoding is a large part of what a training pair costs (docs/performance-data.md). So the pixels of a list of pairs are
-written to one file, which everybody maps into memory: the loader's workers, the processes of several GPUs, the trials
+written to one file, which all map into memory: the loader's workers, the processes of several GPUs, the trials
 of a search, experiments in DVC's temporary clones. The system holds its pages once, and lets go of them where memory is
 short.
 """
@@ -26,7 +26,7 @@ from crackseg.progress import progress
 from crackseg.types import CrackSample
 
 _log = logging.getLogger("crackseg")
-CACHE_NAME = "decoded"  # of the folder, beside the tracking store
+CACHE_NAME = "decoded"  # of the folder, next to the tracking store
 _PIXELS, _INDEX = "pixels.raw", "index.json"
 _FORMAT = b"1"  # of the two files; a new one makes new caches
 _LEAVE_FREE = 1 << 30  # bytes of the disk: checkpoints and records need some
@@ -37,7 +37,7 @@ class PixelCache:
     """Place and size of the cache of decoded pairs.
 
     Attributes:
-        folder: a folder for each list of pairs, named by a hash of their files; what was used longest ago goes first.
+        folder: a folder for each list of pairs, named by a hash of their files; the least recently used goes first.
         max_bytes: of all of them together.
     """
 
@@ -60,9 +60,9 @@ class _Place(NamedTuple):
 
 
 class PairReader(Sequence[tuple[np.ndarray, np.ndarray]]):
-    """Image uint8 (H, W, 3) and mask uint8 (H, W) of {0, 1} of each sample, by number; nobody may write into them.
+    """Image uint8 (H, W, 3) and mask uint8 (H, W) of {0, 1} of each sample, by number; read-only.
 
-    Where the cache has no room, or the disk is full, or there is none, each pair is decoded whenever it is asked for.
+    Without a cache, or if the cache or the disk is full, each pair is decoded whenever it is asked for.
 
     Args:
         samples: prepared pairs.
@@ -94,7 +94,7 @@ class PairReader(Sequence[tuple[np.ndarray, np.ndarray]]):
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the pixels: a worker maps the file itself."""
+        """Leave out the pixels: a worker maps the file itself."""
         return self.__dict__ | {"_pixels": None}
 
     def _open(self, folder: Path) -> None:
@@ -110,7 +110,7 @@ class PairReader(Sequence[tuple[np.ndarray, np.ndarray]]):
 
 
 def _keep(samples: Sequence[CrackSample], cache: PixelCache) -> Path | None:
-    """The folder with these pairs, written now unless it is there; None if it cannot be had."""
+    """Return the folder with these pairs, written now unless it exists; None if it cannot be written."""
     try:
         folder = cache.folder / _hash_files(samples)
         cache.folder.mkdir(parents=True, exist_ok=True)
@@ -149,7 +149,7 @@ def _plan(samples: Sequence[CrackSample]) -> list[_Place]:
 
 
 def _make_room(cache: PixelCache, num_bytes: int) -> bool:
-    """Delete what was used longest ago until there is room; False if there is not enough even so."""
+    """Delete the least recently used folders until there is space; False if it is still not enough."""
     if _is_too_much(num_bytes, cache.max_bytes, "train.cache_gb allows"):
         return False
     kept = sorted((f for f in cache.folder.iterdir() if f.is_dir()), key=lambda f: f.stat().st_mtime)
@@ -175,7 +175,7 @@ def _is_too_much(num_bytes: int, limit: int, what: str) -> bool:
 
 
 def _write(folder: Path, samples: Sequence[CrackSample], places: Sequence[_Place]) -> None:
-    """Write beside the place and rename: nobody ever sees half of it."""
+    """Write next to the final path and rename, so that no reader sees a part of it."""
     temporary = folder.with_name(f"{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()

@@ -1,6 +1,6 @@
-"""From a photograph of any size to what the models take (the paper's section 3.3).
+"""Prepare photographs of any size for the models (the paper's section 3.3).
 
-The image is resized by pixel area, the 1-px truth by nearest neighbour as in the paper, or line by line.
+The image is resized by pixel area, the 1-px ground truth by nearest neighbour as in the paper, or line by line.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def prepare_pair(
     resize: str,
     mask_resize: str,
 ) -> PreparedPair:
-    """Bring an image, its truth and its region of interest to one size.
+    """Resize an image, its ground truth and its region of interest to one size.
 
     Args:
         image: uint8 (H, W, 3), RGB.

@@ -27,7 +27,7 @@ _RENEW = "if the change is meant, renew the manifest with `crackseg data import 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something found.
+    """Error, warning or note about a dataset.
 
     Attributes:
         stem: the image, or ``""`` for the dataset as a whole.
@@ -60,7 +60,7 @@ class ValidationReport:
     notes: list[Finding] = field(default_factory=list)
 
     def to_markdown(self) -> str:
-        """The report for people; the same text for the same data."""
+        """Format the report as Markdown; the same text for the same data."""
         splits = ", ".join(f"{count} {split}" for split, count in self.split_counts.items())
         lines = [
             f"## {self.dataset}",
@@ -78,7 +78,7 @@ class ValidationReport:
 
 @dataclass(frozen=True, slots=True)
 class _Photograph:
-    """A photograph that could be read."""
+    """Photograph that could be read."""
 
     report: ValidationReport  # of its dataset
     stem: str
@@ -214,7 +214,7 @@ def _check_roi(report: ValidationReport, folder: Path, row: dict[str, Any], mask
 
 
 def _read_listed(report: ValidationReport, folder: Path, row: dict[str, Any], kind: str) -> bytes | None:
-    """The bytes of the image or mask, if they are those of the import or at least there."""
+    """Read the bytes of the image or mask, and report if they are missing or changed since the import."""
     stem, listed = row["stem"], str(row[kind])
     path = _resolve(folder, listed)
     if path is None:

@@ -43,13 +43,13 @@ def list_folder(folder: Path) -> dict[str, str]:
 
 
 def hash_listing(listing: dict[str, str]) -> str:
-    """The md5 that DVC writes for a folder with these files, e.g. ``….dir`` in data.dvc."""
+    """Compute the md5 that DVC writes for a folder with these files, e.g. ``….dir`` in data.dvc."""
     entries = [{"md5": md5, "relpath": path} for path, md5 in sorted(listing.items())]
     return hashlib.md5(json.dumps(entries, sort_keys=True).encode()).hexdigest() + ".dir"
 
 
 def hash_dataset(listing: dict[str, str], dataset: str) -> str:
-    """The md5 of one dataset's folder within the listing of ``data/``."""
+    """Compute the md5 of one dataset's folder within the listing of ``data/``."""
     prefix = f"{dataset}/"
     return hash_listing({path[len(prefix) :]: md5 for path, md5 in listing.items() if path.startswith(prefix)})
 

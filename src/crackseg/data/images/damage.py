@@ -1,7 +1,7 @@
-"""Damage that decoders pass over: pictures that were cut, or of which parts were overwritten with zeros.
+"""Detect damage that decoders ignore: images that were cut short, or partly overwritten with zeros.
 
-libjpeg fills what is missing with grey and only prints a warning; what it would warn of is found here from the file's
-structure and from where decoding stopped.
+libjpeg fills missing parts with grey and only prints a warning; here the damage is found from the file's structure and
+from the position where decoding stopped.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _FILLING = bytes(value for value in range(1, 255)) * 4
 
 
 class Damaged(Exception):
-    """A file is damaged or cut short; the message says how that shows."""
+    """Error for a damaged or cut file; the message describes the damage."""
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""Decoding of photographs: whatever the file holds becomes upright RGB of 8 bits, or an error that names it.
+"""Decode photographs of any kind into upright RGB of 8 bits, or raise an error that names the file.
 
 Sizes are checked in the header, before a decompression bomb can be decoded.
 """
@@ -52,7 +52,7 @@ _TIFF = {
 
 
 class Decoded(NamedTuple):
-    """A photograph.
+    """Decoded photograph.
 
     Attributes:
         image_HW3: uint8 (H, W, 3), RGB, upright.
@@ -64,7 +64,7 @@ class Decoded(NamedTuple):
 
     @property
     def remark(self) -> str:
-        """The remarks in one line, as tables, headers and pages show them; "" if there is none."""
+        """Remarks in one line, as in tables, headers and pages; "" if there is none."""
         return "; ".join(self.remarks)
 
 
@@ -177,7 +177,7 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
 
 @contextlib.contextmanager
 def decoding(name: str) -> Iterator[None]:
-    """Turn whatever a decoder raises into an error that names the file."""
+    """Turn any error of a decoder into one that names the file."""
     try:
         yield
     except CracksegError as error:

@@ -1,4 +1,4 @@
-"""Reading and writing photographs, masks and probability maps as files.
+"""Read and write photographs, masks and probability maps as files.
 
 Photographs come out upright (EXIF), RGB, uint8, whatever the file held
 (:mod:`crackseg.data.images.decoding`). Files are written next to their place and renamed.
@@ -167,7 +167,7 @@ def encode_png(values: np.ndarray) -> bytes:
 
 
 def write_png(path: Path, values: np.ndarray) -> None:
-    """Write a PNG (see :func:`encode_png`) beside its place and rename it."""
+    """Write a PNG (see :func:`encode_png`) in one step."""
     write_bytes(path, encode_png(values))
 
 
@@ -182,7 +182,7 @@ def write_probability_map(path: Path, crack_prob: np.ndarray) -> None:
 
 
 def read_file(path: Path) -> bytes:
-    """Read a picture's content; raw files and videos are refused before their many megabytes are read."""
+    """Read an image's content; raw files and videos are refused before their many megabytes are read."""
     try:
         _require_file(path)
         with path.open("rb") as file:
@@ -197,7 +197,7 @@ def read_file(path: Path) -> bytes:
 
 
 def _require_file(path: Path) -> None:
-    """Refuse what is no regular file, without opening it: reading a pipe would wait for ever."""
+    """Refuse anything but a regular file, without opening it: reading a pipe would wait for ever."""
     try:
         mode = path.stat().st_mode
     except OSError:

@@ -1,4 +1,4 @@
-"""Kinds of picture files, by their endings and first bytes: those that are read, and photographs that cannot be."""
+"""Kinds of image files, by extension and first bytes: supported ones, and photographs that cannot be read."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def is_picture(path: Path) -> bool:
 
 
 def why_unread(name: str, head: bytes) -> str | None:
-    """Say why a file is a photograph or video that cannot be read; None if it is no such file.
+    """Explain why a photograph or video cannot be read; None if the file is neither.
 
     A raw file's ending counts before its content: most are TIFF files whose first picture is a small preview.
 

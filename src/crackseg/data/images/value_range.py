@@ -1,4 +1,4 @@
-"""The full scale of stored values: pictures of 10 to 16 bits, of integers and of floats become 8 bits.
+"""Convert images of 10 to 16 bits, of integers and of floats to 8 bits, by their full scale.
 
 docs/adr/0011 says why the scale is the file's and not the picture's own contrast.
 """

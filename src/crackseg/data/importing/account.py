@@ -1,4 +1,4 @@
-"""The account of an import: what was recognised in the source, and what was passed over.
+"""Account of an import: what was recognised in the source, and what was skipped.
 
 Printed at the end of an import and kept as ``data/NAME/import.json``, so that nothing is guessed or left out without
 a word.

@@ -23,7 +23,7 @@ from crackseg.errors import CracksegError, count_of, join_some
 
 @dataclass(slots=True)
 class Annotations:
-    """All files of a source that may be from an annotation tool.
+    """Files of a source that may be from an annotation tool.
 
     Attributes:
         files: that say something of images.

@@ -133,7 +133,7 @@ def _explain_empty(source: Path, listing: SourceListing) -> str:
 def _divide(
     source: Path, files: list[FoundFile], name: str | None
 ) -> tuple[dict[str, list[FoundFile]], list[FoundFile]]:
-    """The files of each dataset, and those that belong to none of them."""
+    """Divide files among the datasets; also return those that belong to none."""
     named = sorted({f.dataset for f in files if f.dataset})
     if name is not None:
         name = known_name(name) or check_dataset_name(name)
@@ -179,7 +179,7 @@ def _follow_manifest(dataset: RawDataset, manifest: pd.DataFrame, *, allow_unpai
 
 
 def _lists_of(name: str, list_files: list[Path], source: Path, divided: dict[str, list[FoundFile]]) -> list[Path]:
-    """The lists of one dataset of several: those in its folders, since numbers as names are in all of them."""
+    """Select the lists of one dataset of several: those in its folders, since all may use numbers as names."""
     if len(divided) == 1:
         return list_files
     return [p for p in list_files if read_folders(p.relative_to(source).parts[:-1]).dataset == name]
@@ -210,7 +210,7 @@ def _pass_over_rest(dataset: RawDataset, listing: SourceListing, unread: list[Pa
 
 
 def _advise_unpaired(dataset: RawDataset, source: Path) -> str:
-    """A remedy for files without a partner: the folder that holds all pairs, or to leave the files out."""
+    """Suggest a remedy for files without a partner: the folder that holds all pairs, or to leave the files out."""
     leave_out = f"--allow-unpaired leaves out {count_of(len(dataset.unpaired), 'such file')}"
     folder = Path(
         os.path.commonpath([p for x in dataset.pairs for p in (x.image_path.parent, x.mask_path.parent)])
@@ -224,7 +224,7 @@ def _advise_unpaired(dataset: RawDataset, source: Path) -> str:
 
 
 def _look_beside(source: Path, name: str) -> list[str]:
-    """A hint for who points at ``CrackTree260`` while ``CrackTree260_gt`` lies beside it."""
+    """Give a hint if the source is ``CrackTree260`` and ``CrackTree260_gt`` is next to it."""
     beside = sorted(
         p.name for p in source.parent.iterdir() if p.is_dir() and p != source and known_name(p.name) == name
     )

@@ -1,4 +1,4 @@
-"""All files below a folder, through links, in a fixed order; what is not followed is kept apart."""
+"""List all files below a folder, through links, in a fixed order; files that are not followed are kept apart."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SYSTEM_FILES = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"})
 
 @dataclass(slots=True)
 class WalkedFolder:
-    """The files below a folder.
+    """Files below a folder.
 
     Attributes:
         files: sorted by folder; through links, too.

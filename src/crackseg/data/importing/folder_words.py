@@ -94,17 +94,17 @@ class FolderMeaning:
 
 
 def fold(text: str) -> str:
-    """The form in which names are compared: neither case nor the way of writing accents matters."""
+    """Normalise a name for comparison: without case and without differences in the encoding of accents."""
     return unicodedata.normalize("NFC", text).casefold()
 
 
 def known_name(name: str) -> str | None:
-    """The paper's spelling of a known dataset's name, e.g. of ``cracktree260_GT``; None for other names."""
+    """Return the paper's spelling of a known dataset's name, e.g. of ``cracktree260_GT``; None for other names."""
     return _read_words(name, ()).dataset
 
 
 def split_of_name(name: str, own_names: tuple[str, ...] = ()) -> str | None:
-    """The split that a file or folder name says, e.g. ``val`` for ``CrackLS315_valid``, else None.
+    """Return the split that a file or folder name says, e.g. ``val`` for ``CrackLS315_valid``, else None.
 
     Args:
         name: without the extension.
@@ -116,7 +116,7 @@ def split_of_name(name: str, own_names: tuple[str, ...] = ()) -> str | None:
 
 
 def split_of_word(text: str) -> str | None:
-    """The split that a cell or key says by itself, e.g. ``val`` for ``Validation``, else None."""
+    """Return the split that a cell or key says by itself, e.g. ``val`` for ``Validation``, else None."""
     return _SPLIT_OF_WORD.get(fold(text).strip().replace("-", "").replace("_", "").replace(" ", ""))
 
 
@@ -129,7 +129,7 @@ def resembles_split(name: str, own_names: tuple[str, ...] = ()) -> bool:
 
 
 def truth_stem(stem: str) -> str:
-    """The photograph's stem for the stem of a ground truth: ``7_mask`` and ``7-GT`` belong to ``7``."""
+    """Return the photograph's stem for the stem of a ground truth: ``7_mask`` and ``7-GT`` belong to ``7``."""
     match = _TRUTH_SUFFIX.fullmatch(stem)
     return match[1] if match else stem
 
@@ -184,7 +184,7 @@ def _read_words(name: str, own_names: tuple[str, ...]) -> FolderMeaning:
 
 
 def _read_split(words: list[str], silent: frozenset[str]) -> str | None:
-    """The split that all words of a name agree on; None if another word is there, as in `bridge_test_2023`."""
+    """Return the split that all words of a name agree on; None if another word is there, as in `bridge_test_2023`."""
     if len(words) == 2 and words[0] in _ROLE_OF_WORD and words[1] in _SHORT_SPLITS:
         return _SHORT_SPLITS[words[1]]
     said = [_SPLIT_OF_WORD[w] for w in words if w in _SPLIT_OF_WORD]

@@ -1,4 +1,4 @@
-"""From what people downloaded or photographed to the canonical layout: images, masks, roi and manifest.csv.
+"""Import datasets into the canonical layout: images, masks, roi and manifest.csv.
 
 The last step of an import, after listing (layouts), dividing (discovery) and pairing: reads every file once, and
 replaces earlier data only when all of it was good.
@@ -47,7 +47,7 @@ class ImportSummary:
         folder: where it lies now.
         split_counts: images in train, val and test.
         num_crack_free: images whose ground truth has no crack pixel.
-        mean_crack_fraction: share of crack pixels, mean over images.
+        mean_crack_fraction: fraction of crack pixels, mean over images.
         account: what was recognised in the source, and what was passed over.
         seconds: the time it took.
     """
@@ -143,7 +143,7 @@ def import_datasets(
 
 
 def _name_of_divided(datasets: list[RawDataset], *, wanted: bool) -> str | None:
-    """The dataset that the user's own split is for: the only one, or the one of the bundle to train on."""
+    """Return the dataset that the user's own split is for: the only one, or the one of the bundle to train on."""
     if len(datasets) == 1:
         return datasets[0].name
     train = [d.name for d in datasets if d.name in KNOWN_DATASETS and KNOWN_DATASETS[d.name].role == "train"]

@@ -34,7 +34,7 @@ class IndexedPair:
 
 
 def read_lines(path: Path) -> list[str] | None:
-    """The lines of a text file without surrounding blanks, or None if it is not UTF-8 text."""
+    """Read the lines of a text file without surrounding blanks, or None if it is not UTF-8 text."""
     try:
         return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except UnicodeDecodeError:
@@ -70,7 +70,7 @@ def read_index_file(path: Path, source: Path) -> tuple[list[IndexedPair], list[s
 
 
 def _find_pair(line: str, bases: list[Path], source: Path) -> tuple[Path, Path] | str:
-    """The two files of a line, or what is wrong with it."""
+    """Find the two files of a line, or return what is wrong with it."""
     cuts = [pair for pair in _cuts(line) if _are_names(*pair)]
     if not cuts:
         return f"expected 'image mask', got {line!r}"

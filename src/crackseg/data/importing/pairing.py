@@ -37,7 +37,7 @@ class SplitClaim:
 
 @dataclass(frozen=True, slots=True)
 class RawPair:
-    """A photograph and its ground truth as they lie in the source.
+    """Photograph and its ground truth in the source.
 
     Attributes:
         stem: name in the manifest.
@@ -63,7 +63,7 @@ class RawDataset:
     Attributes:
         name: the paper's, the user's, or the canonical folder's.
         pairs: sorted by stem.
-        problems: what the user must mend before an import; empty if nothing.
+        problems: that the user must fix before an import; empty if there are none.
         account: what was recognised, and what was passed over.
         unpaired: files that are reported as problems for want of a partner, below the source.
         claims: by stem, all that says its split in the source.
@@ -240,7 +240,7 @@ def _truths_by_stem(
 
 
 def _one_each(dataset: RawDataset, files: list[FoundFile], what: str) -> dict[str, FoundFile]:
-    """The files by stem; copies are dropped, different files with one stem are a problem."""
+    """Group the files by stem; copies are dropped, different files with one stem are a problem."""
     by_stem: dict[str, FoundFile] = {}
     copies = []
     for file in files:

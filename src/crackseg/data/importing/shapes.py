@@ -1,4 +1,4 @@
-"""Between masks and drawn shapes: shapes -> pixels for an import, pixels -> outlines for an export.
+"""Convert drawn shapes to pixels for an import, and pixels to outlines for an export.
 
 Coordinates of shapes as in annotation tools: (0, 0) is the upper left corner of the first pixel.
 """
@@ -23,7 +23,7 @@ _NORMALISED_SIZE_PX = 16  # in a smaller image, all points from 0 to 1 may be a 
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """The shapes of one image as a mask, and what was annotated but not drawn.
+    """Shapes of one image as a mask, and annotations that were not drawn.
 
     Attributes:
         mask: uint8 (H, W) of {0, 1}.
@@ -120,9 +120,9 @@ def _reaches_outside(points: np.ndarray, size: tuple[int, int]) -> bool:
 
 
 def find_outlines(mask: np.ndarray) -> Iterator[np.ndarray]:
-    """The outline of each 8-connected piece of a mask, as a polygon that :func:`draw_shapes` makes the same pixels of.
+    """Find the outline of each 8-connected component of a mask, as a polygon; :func:`draw_shapes` is the inverse.
 
-    A piece with holes is one polygon, too: it goes in to each hole and out again on the same way.
+    A component with holes is one polygon, too: it enters and leaves each hole along the same path.
 
     Args:
         mask: bool or uint8 {0, 1}, (H, W).

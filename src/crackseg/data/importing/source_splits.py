@@ -1,4 +1,4 @@
-"""The split that a source has of its own: said by its folders, lists, annotation files or file names.
+"""Find the split of a source in its folders, lists, annotation files or file names.
 
 Everything that says a split is collected first; it is used only where all of it agrees, and what looks like a split
 and is not used is named. Published test images must not become training images without a word.

@@ -34,7 +34,7 @@ _HEADER_WORDS = _SPLIT_COLUMNS | frozenset(
 
 
 class ImageNames:
-    """The images of a dataset by the names that lists use for them: stems, file names, paths, names of masks."""
+    """Images of a dataset by the names that lists use for them: stems, file names, paths, names of masks."""
 
     def __init__(self, stems: Collection[str]) -> None:
         self._stems = {fold(stem): stem for stem in stems}
@@ -191,7 +191,7 @@ def _cells(line: str, cells: list[str]) -> tuple[str, ...]:
 
 
 def _find_delimiter(text: str) -> str:
-    """The character that cuts most of the first lines into cells; empty if none does."""
+    """Find the character that cuts most of the first lines into cells; empty if none does."""
     lines = [line for line in text.splitlines()[:50] if not line.startswith("#")]
     counts = {delimiter: sum(delimiter in line for line in lines) for delimiter in "\t;,|"}
     best = max(counts, key=lambda delimiter: counts[delimiter])
@@ -207,7 +207,7 @@ def _is_header(header: list[str], rows: list[Row], names: ImageNames) -> bool:
 
 
 def _find_split_column(header: list[str], table: list[list[str]], names: ImageNames) -> int | None:
-    """The column whose cells all say a split; of several, the one whose header says so."""
+    """Find the column whose cells all say a split; of several, the one whose header says so."""
     width = min((len(cells) for cells in table), default=0)
     columns = [n for n in range(width) if all(split_of_word(cells[n]) for cells in table)]
     columns = [n for n in columns if not any(names.find(cells[n]) for cells in table)]
@@ -215,7 +215,7 @@ def _find_split_column(header: list[str], table: list[list[str]], names: ImageNa
 
 
 def _rows_of_data(data: Any, where: str, split: str | None = None) -> Iterator[Row]:
-    """The names in JSON or YAML, with the split of the key that they are below, or of their own record."""
+    """Return the names in JSON or YAML, with the split of the key that they are below, or of their own record."""
     if isinstance(data, str | int):
         yield Row((str(data),), where, split)
     elif isinstance(data, list):

@@ -75,7 +75,7 @@ def decide_splits(
 
 
 def _follow_source(dataset: RawDataset, of_source: dict[str, str], seed: int) -> dict[str, str]:
-    """The split that the source says, completed where that is no guess.
+    """Return the split that the source says, completed where that is no guess.
 
     Raises:
         CracksegError: it says none for some images, which could be test images as well as others.
@@ -188,7 +188,7 @@ def _share(total: int, counts: tuple[int, int, int]) -> list[int]:
 
 
 def add_validation_split(splits: Mapping[str, str], *, seed: int) -> dict[str, str]:
-    """Give a dataset that comes with train, but without val, the paper's share of val (20 of 220) out of train.
+    """Give a dataset that comes with train, but without val, the paper's part of val (20 of 220) out of train.
 
     Args:
         splits: split of each stem.

@@ -1,4 +1,4 @@
-"""Replacing datasets in one piece: written beside ``data/``, then swapped in by renames.
+"""Replace datasets in one step: written next to ``data/``, then swapped in by renames.
 
 Killed at any moment, an import leaves the earlier data as they were; or, if it was already swapping, the next
 import (or :func:`finish_interrupted_import`) finishes the swap.
@@ -24,7 +24,7 @@ _LOCK_TIMEOUT_S = 600
 
 
 class StagingArea:
-    """A folder on the file system of ``data/``, that DVC never sees.
+    """Folder on the file system of ``data/`` that DVC never sees.
 
     Attributes:
         data_dir: where the datasets go; the folder itself, where ``data/`` is a link to it.
@@ -44,7 +44,7 @@ class StagingArea:
         self._commit = self.folder / "commit.json"  # there once everything is written, until all is swapped
 
     def new(self, dataset: str) -> Path:
-        """The folder in which to write a dataset."""
+        """Return the folder in which to write a dataset."""
         path = self._new / dataset
         path.mkdir(parents=True, exist_ok=True)
         return path
@@ -101,7 +101,7 @@ class StagingArea:
 
 @contextmanager
 def open_staging_area(data_dir: Path) -> Iterator[tuple[StagingArea, list[str]]]:
-    """Take the import's lock, mend what an earlier import left, and clear up afterwards.
+    """Take the import's lock, repair what an earlier import left, and clean up afterwards.
 
     Yields:
         The staging area, and the datasets of an earlier import that was finished now.
@@ -124,7 +124,7 @@ def open_staging_area(data_dir: Path) -> Iterator[tuple[StagingArea, list[str]]]
 
 
 def finish_interrupted_import(data_dir: Path) -> list[str]:
-    """Mend what an import that was killed left beside ``data_dir``.
+    """Repair what an import that was killed left next to ``data_dir``.
 
     Returns:
         The datasets that were put in place now; mostly none.

@@ -1,4 +1,4 @@
-"""An import into the project's ``data/`` that is a new version of it in DVC and git.
+"""Import into the project's ``data/``, and record it as a new version in DVC and git.
 
 What can be refused is refused before a file is written; what an import left half done is finished by the next.
 """
@@ -71,7 +71,7 @@ def _check_project(root: Path) -> None:
 
 
 def _find_renewed(source: Path, data_dir: Path) -> list[str]:
-    """The dataset that is imported from its own place; a list of one name, or of none."""
+    """Find the dataset that is imported from its own place; a list of one name, or of none."""
     places = [path for path in data_dir.iterdir() if path.is_dir()]
     return [path.name for path in places if source.exists() and path.resolve() == source.resolve()]
 
@@ -83,7 +83,7 @@ def _note_unversioned(root: Path, datasets: list[str]) -> None:
 
 
 def _list_unversioned(root: Path) -> list[str]:
-    """The noted datasets that are still as they were imported."""
+    """List the noted datasets that are unchanged since their import."""
     manifests = {name: root / "data" / name / "manifest.csv" for name in _read_noted(root)}
     return [
         name

@@ -1,1 +1,1 @@
-"""Ground truth files of any format to crack masks."""
+"""Read ground truth files of any format as crack masks."""

@@ -1,4 +1,4 @@
-"""The mask values that a user says mean crack: numbers or colours, and what each was in the files.
+"""Mask values that mean crack according to the user: numbers or colours, and their colours in the files.
 
 A number is a grey value; in masks of colours it is the palette's index or else the red channel. Since one number may
 be two colours in two files, what it was is remembered and compared over the whole dataset.
@@ -44,7 +44,7 @@ def name_value(value: int) -> str:
 
 @dataclass(slots=True)
 class CrackValues:
-    """Finds the pixels of what the user said, and remembers what that was.
+    """Find the pixels of the user's values, and record their colours.
 
     Attributes:
         chosen: the numbers and colours that mean crack.

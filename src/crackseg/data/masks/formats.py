@@ -1,4 +1,4 @@
-"""Ground truth in any format -> {0, 1}, and a refusal where the values do not say what a crack is.
+"""Read ground truth of any format as {0, 1}; an error if its values do not tell what a crack is.
 
 Masks are read one after the other; what their values mean is judged over the whole dataset, for imports, scores and
 measurements alike.
@@ -25,7 +25,7 @@ _MAX_LISTED = 10_000  # names that are kept
 
 @dataclass(slots=True)
 class MaskReader:
-    """Reads a dataset's ground truth and judges what its values mean.
+    """Read a dataset's ground truth and find the meaning of its values.
 
     Attributes:
         crack_values: the numbers or colours that mean crack, or None: 1 in masks of {0, 1}, 2 in CrackForest's
@@ -101,7 +101,7 @@ class MaskReader:
                 into[value] = into.get(value, 0) + int(counts[code])
 
     def find_problems(self) -> list[str]:
-        """Find what forbids trusting the masks read so far; empty if nothing."""
+        """List reasons not to trust the masks read so far; empty if there are none."""
         if self._chosen is not None:
             nothing_drawn = self._counts.keys() <= {0}
             return [] if nothing_drawn else self._chosen.find_problems(self.describe_values())
@@ -160,7 +160,7 @@ class MaskReader:
         return []
 
     def find_notes(self) -> list[tuple[str, tuple[str, ...]]]:
-        """Say what was recognised in the masks read so far, each with the names of the masks concerned."""
+        """Describe what was recognised in the masks read so far, each with the names of the masks concerned."""
         if not self._num_masks:
             return []
         if self._chosen is not None:

@@ -1,6 +1,6 @@
-"""A ground truth file -> the colours that it shows: palettes, transparency, 16 bits and MATLAB matrices resolved.
+"""Read a ground truth file as colours: palettes, transparency, 16 bits and MATLAB matrices are resolved.
 
-The first step of reading a mask; what the colours mean is judged in mask_values, over the whole dataset.
+First step of reading a mask; the meaning of the colours is found in formats, over the whole dataset.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _LOSSY_TIFF = ("jpeg", "tiff_jpeg", "webp")
 
 @dataclass(frozen=True, slots=True)
 class Codes:
-    """The colours of a mask as small numbers.
+    """Colours of a mask as small numbers.
 
     Attributes:
         codes: uint8 (H, W), ordered by brightness.
@@ -41,7 +41,7 @@ class Codes:
 
 @dataclass
 class StoredMask:
-    """A ground truth as its file shows it.
+    """Ground truth as stored in its file.
 
     Attributes:
         grey: uint8 (H, W), the largest of the colour's channels; of 16-bit values over 255 the upper byte.
@@ -64,7 +64,7 @@ class StoredMask:
 
     @cached_property
     def coded(self) -> Codes:
-        """The colours as codes, computed once."""
+        """Colours as codes, computed once."""
         if self.rgb is not None:
             return _encode_colours(self.rgb)
         values = np.arange(256)

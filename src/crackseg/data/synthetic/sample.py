@@ -1,7 +1,7 @@
-"""The embedded sample: procedural scenes written as the paper's four datasets, in the canonical layout.
+"""Write the embedded sample: procedural scenes as the paper's four datasets, in the canonical layout.
 
-Stands beside the importers on the data's way, for those who have not downloaded anything yet. The manifests say
-``sample`` as their source, so that no figure made from these data is taken for one of the published datasets.
+An alternative to the importers for users who have not downloaded anything yet. The manifests have ``sample`` as their
+source, so that no score on these data is taken for one on the published datasets.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class AnnotatedImage:
-    """All that a file says of one image.
+    """Annotations of one image in a file.
 
     Attributes:
         name: the image's file name, perhaps with folders.

@@ -1,4 +1,4 @@
-"""From a file that may come from an annotation tool to what it says, or to the reason why it cannot be read."""
+"""Read a file that may come from an annotation tool, or explain why it cannot be read."""
 
 from __future__ import annotations
 
