@@ -1,4 +1,4 @@
-"""Pixel counts of every image as a file: what a later comparison draws its images from, without the maps."""
+"""Save and load per-image confusion counts, from which later comparisons resample images without the maps."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def write_counts(counts: Mapping[str, ImageCounts], path: Path) -> None:
 
 
 def read_counts(path: Path) -> dict[str, ImageCounts]:
-    """Read what :func:`write_counts` wrote, in the order of the stems.
+    """Read the counts written by :func:`write_counts`, in the order of the stems.
 
     Raises:
-        CracksegError: the file is damaged or none of ours.
+        CracksegError: the file is damaged or of another format.
     """
     try:
         with np.load(path, allow_pickle=False) as arrays:

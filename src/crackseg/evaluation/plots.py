@@ -1,4 +1,4 @@
-"""Figures and tables for people: PR curves, qualitative panels, score tables. Reads files only."""
+"""Draw figures and tables of scores: PR curves, qualitative panels, score tables."""
 
 from __future__ import annotations
 
@@ -24,9 +24,14 @@ from crackseg.types import CrackSample
 
 matplotlib.use("Agg")  # no screen needed; must come before pyplot
 
+_SCORE_NAMES = {"paper": "paper", "symmetric": "symmetric", "strict": "strict", "centerline_iou": "clIoU"}
+_OVERLAY_COLOURS = ("#000000", "#D55E00", "#8EC9F0")
+_SHOWN_CASES = ("exact", "shifted 1 px", "shifted 3 px", "3 px thick", "5 px thick")
+_SHOWN_CASES_BELOW = ("9 px thick", "half missing", "half missing, 5 px thick", "broken", "specks")
+
 
 def describe_source(sources: Sequence[str]) -> str:
-    """Say where numbers come from, so that nobody mistakes the sample for the real data."""
+    """Describe the origin of the scores, so that the sample is not mistaken for the published datasets."""
     kinds = set(sources)
     if kinds == {SAMPLE_SOURCE}:
         return "embedded synthetic sample, not the published datasets"
@@ -75,14 +80,14 @@ def draw_panels(
     use_roi: bool,
     title: str,
 ) -> None:
-    """Draw image, truth, probability and binary map side by side, a row for each sample (the paper's Figure 4).
+    """Draw image, ground truth, probability and binary map side by side, a row for each sample (Figure 4).
 
     Args:
         threshold: the dataset's ODS threshold, on maps stretched to their minimum and maximum.
         postprocessing: what was done to the maps before they were scored; the binary map shows it.
-        use_roi: whether they were scored inside their regions of interest only.
+        use_roi: True if they were scored inside their regions of interest only.
     """
-    columns = ("image", "truth", "crack probability (stretched)", f"binary at {threshold:.3f} (ODS)")
+    columns = ("image", "ground truth", "crack probability (stretched)", f"binary at {threshold:.3f} (ODS)")
     figure, grid = plt.subplots(
         len(samples), 4, figsize=(11, 2.85 * len(samples) + 0.6), squeeze=False, layout="constrained"
     )
@@ -100,7 +105,7 @@ def draw_panels(
 def draw_panel_row(
     row: Sequence[Axes], image: np.ndarray, mask: np.ndarray, stretched: np.ndarray, crack_mask: np.ndarray
 ) -> None:
-    """Draw image, truth, map (float in [0, 1], in matplotlib's jet colours) and binary map into four axes."""
+    """Draw image, ground truth, map (float in [0, 1], in matplotlib's jet colours) and binary map into four axes."""
     row[0].imshow(image)
     # One-pixel lines vanish when a figure is scaled down; drawn dark on white and a pixel thicker they stay.
     row[1].imshow(thicken(mask), cmap="gray_r", vmin=0, vmax=1)
@@ -128,7 +133,7 @@ def draw_history(history: pd.DataFrame, path: Path, *, title: str) -> None:
 
 
 def format_score_table(scores: Mapping[str, Mapping], *, source: str) -> str:
-    """Write ODS@P@R, OIS and AP of each dataset as a Markdown table, the other protocols' ODS beside them."""
+    """Format ODS@P@R, OIS and AP of each dataset as a Markdown table, with the other protocols' ODS."""
     lines = [
         f"Scores on: {source}.",
         "",
@@ -136,15 +141,15 @@ def format_score_table(scores: Mapping[str, Mapping], *, source: str) -> str:
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for dataset, s in scores.items():
-        figures = [s["ods"], s["precision"], s["recall"], s["ois"], s["ois_std"], s["ap"]]
-        figures += [s["symmetric"]["ods"], s["strict"]["ods"], s["centerline_iou"]]
-        cells = " | ".join(f"{figure:.4f}" for figure in figures)
+        values = [s["ods"], s["precision"], s["recall"], s["ois"], s["ois_std"], s["ap"]]
+        values += [s["symmetric"]["ods"], s["strict"]["ods"], s["centerline_iou"]]
+        cells = " | ".join(f"{value:.4f}" for value in values)
         lines.append(f"| {dataset} | {s['num_images']} | {cells} |")
     return "\n".join(lines) + "\n"
 
 
 def _draw_iso_f(axes: Axes) -> None:
-    """Faint lines of equal F, as BSDS figures have them."""
+    """Draw faint lines of equal F, as in BSDS figures."""
     recall = np.linspace(0.01, 1, 200)
     for f in (0.2, 0.4, 0.6, 0.8):
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -155,7 +160,7 @@ def _draw_iso_f(axes: Axes) -> None:
 
 
 def thicken(mask: np.ndarray) -> np.ndarray:
-    """Make one-pixel lines survive being scaled down; uint8 (H, W)."""
+    """Thicken one-pixel lines so that they stay visible when scaled down; uint8 (H, W)."""
     import cv2
 
     return cv2.dilate(mask.astype(np.uint8), np.ones((2, 2), np.uint8))
@@ -169,11 +174,11 @@ def draw_weak_points(
     *,
     source: str,
 ) -> None:
-    """Draw predictions with a known fault, what every score says of them, and how that moves with the fault.
+    """Draw predictions with a known fault, their scores, and the scores over the size of the fault.
 
     Args:
         cases: scores by ``case`` (:func:`crackseg.experiments.metric_faults.score_cases`).
-        examples: by case, a detail of the prediction and of its truth; bool (H, W).
+        examples: by case, a detail of the prediction and of its ground truth; bool (H, W).
         series: by axis label, cases by their measure.
         path: PNG to write.
         source: what the masks are.
@@ -205,11 +210,11 @@ def draw_weak_points(
 def draw_resizing(
     resizing: pd.DataFrame, examples: Mapping[str, tuple[np.ndarray, np.ndarray]], path: Path, *, source: str
 ) -> None:
-    """Draw what resizing does to truth, and what an unbroken line in the right place scores against it.
+    """Draw the effect of resizing on ground truth, and the scores of an unbroken line in the right place.
 
     Args:
         resizing: from :func:`crackseg.experiments.metric_faults.measure_resizing`, not empty.
-        examples: by ``resizing``, a detail of that line and of the resized truth; bool (H, W).
+        examples: by ``resizing``, a detail of that line and of the resized ground truth; bool (H, W).
         path: PNG to write.
         source: what the masks are.
     """
@@ -225,7 +230,7 @@ def draw_resizing(
 
 
 def draw_postprocessing(examples: Mapping[str, np.ndarray], path: Path, *, source: str) -> None:
-    """Draw a detail as every post-processing method shows it, each piece in a colour of its own.
+    """Draw a detail after each post-processing method, each connected component in its own colour.
 
     Args:
         examples: by title, maps of float (H, W) in [0, 1] and crack masks of bool (H, W).
@@ -253,7 +258,7 @@ def draw_postprocessing(examples: Mapping[str, np.ndarray], path: Path, *, sourc
 
 
 def draw_continuity(table: pd.DataFrame, continuity: pd.DataFrame, path: Path, *, source: str) -> None:
-    """Draw pieces in the prediction for each piece in the truth: over the threshold, and where each method is best.
+    """Draw the continuity: over the threshold, and at each method's best threshold.
 
     Args:
         table, continuity: of :func:`crackseg.experiments.postprocessing_ablation.compare_methods`.
@@ -296,20 +301,8 @@ def draw_continuity(table: pd.DataFrame, continuity: pd.DataFrame, path: Path, *
     save_figure(figure, path)
 
 
-_SCORE_NAMES = {"paper": "paper", "symmetric": "symmetric", "strict": "strict", "centerline_iou": "clIoU"}
-
-
-_OVERLAY_COLOURS = ("#000000", "#D55E00", "#8EC9F0")
-
-
-_SHOWN_CASES = ("exact", "shifted 1 px", "shifted 3 px", "3 px thick", "5 px thick")
-
-
-_SHOWN_CASES_BELOW = ("9 px thick", "half missing", "half missing, 5 px thick", "broken", "specks")
-
-
 def _draw_overlay(axes: Axes, crack_mask: np.ndarray, mask: np.ndarray) -> None:
-    """Found, missed and false pixels on white."""
+    """Draw found, missed and false pixels on white."""
     picture = np.ones((*mask.shape, 3))
     for pixels, colour in zip(
         (mask & crack_mask, mask & ~crack_mask, crack_mask & ~mask), _OVERLAY_COLOURS, strict=True
@@ -335,7 +328,7 @@ def _add_overlay_legend(figure: FigureBase, names: Sequence[str]) -> None:
 
 
 def _colour_pieces(mask: np.ndarray) -> tuple[np.ndarray, int]:
-    """RGB (H, W, 3) in [0, 1] with a colour for each 8-connected piece on white, and their number."""
+    """Colour each 8-connected component on white: RGB (H, W, 3) in [0, 1], and their number."""
     import cv2
 
     num_labels, pieces = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)

@@ -1,4 +1,4 @@
-"""Score saved maps: apart from predicting them, so that a new metric needs no GPU, nor torch."""
+"""Score saved maps; separate from predicting them, so that a new metric needs neither a GPU nor torch."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def score_split(
         samples: whose maps to score.
         predictions_dir: holds ``STEM.png`` of each.
         params: tolerances, thresholds, whether regions of interest count.
-        postprocessing: what is done to each map first.
+        postprocessing: applied to each map first.
         operating_threshold: raw probability at which the lines are counted; unlike the thresholds of ODS it was
             chosen without looking at these images.
         on_counts: called with the stem and the counts of each image.
     Returns:
-        The three protocols, and the pooled counts of centre lines and pieces.
+        Scores under the three protocols, and the pooled counts of centre lines and connected components.
     Raises:
-        CracksegError: a map is missing, damaged or of another size than the truth.
+        CracksegError: a map is missing, damaged or of another size than the ground truth.
     """
     scores = ScoreAccumulator(num_thresholds=params.num_thresholds)
     lines = LineCounts(0, 0, 0, 0, 0, 0)
@@ -71,14 +71,14 @@ def score_folder(
     num_thresholds: int = 256,
     crack_values: tuple[CrackValue, ...] | None = None,
 ) -> Scores:
-    """Score anybody's maps, with the stem of their mask: 8- or 16-bit grey, or floats in [0, 1] (``.npy``, TIFF).
+    """Score maps of any origin with the stems of their masks: 8- or 16-bit grey, or floats in [0, 1].
 
     Args:
-        predictions_dir: one map for each mask.
-        masks_dir: truth, in any format that can be imported.
-        crack_values: mask values that mean crack, where that is not plain.
+        predictions_dir: one map for each mask, an image, ``.npy`` or float TIFF.
+        masks_dir: ground truth, in any format that can be imported.
+        crack_values: mask values that mean crack, if that is not clear.
     Raises:
-        CracksegError: a partner is missing or doubled, or a pair cannot be read or differs in size.
+        CracksegError: a partner is missing or duplicate, or a pair cannot be read or differs in size.
     """
     predictions = list_by_stem(predictions_dir, MAP_EXTENSIONS)
     masks = list_by_stem(masks_dir, (*IMAGE_EXTENSIONS, ".mat"))
@@ -107,7 +107,7 @@ def score_folder(
 def write_scores(
     scores: Scores, lines: LineCounts, dataset: str, out_dir: Path, *, extra: dict[str, object]
 ) -> None:
-    """Write what DVC and the report read: ``DATASET.json``, ``DATASET_pr.csv``, ``DATASET_images.csv``.
+    """Write the files that DVC and the report read: ``DATASET.json``, ``DATASET_pr.csv``, ``DATASET_images.csv``.
 
     The JSON holds one key, the dataset's name, so that `dvc exp show` has a column for each dataset.
     """
@@ -136,12 +136,12 @@ def write_scores(
 
 
 def format_scores(scores: Scores) -> str:
-    """Write the three protocols as a table for the terminal."""
+    """Format the scores under the three protocols as a table for the terminal."""
     names = ("ods", "precision", "recall", "threshold", "ois", "ois_std", "ap")
     lines = [f"{scores.num_images} images", f"{'protocol':<10}" + "".join(f"{name:>11}" for name in names)]
     for protocol in PROTOCOLS:
-        figures = getattr(scores, protocol).to_dict()
-        lines.append(f"{protocol:<10}" + "".join(f"{figures[name]:>11.4f}" for name in names))
+        values = getattr(scores, protocol).to_dict()
+        lines.append(f"{protocol:<10}" + "".join(f"{values[name]:>11.4f}" for name in names))
     return "\n".join(lines)
 
 
