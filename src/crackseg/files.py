@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import errno
 import hashlib
+import io
+import itertools
 import json
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +21,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def write_bytes(path: Path, content: bytes | Iterable[bytes]) -> None:
     """Write a file next to its final path and rename it, so that no reader sees a part of it.
 
+    Args:
+        path: of the file.
+        content: all of it, or one part after the other where it would not fit in memory.
     Raises:
         CracksegError: the name is longer than the file system takes.
         OSError: the disk refuses.
@@ -28,7 +34,8 @@ def write_bytes(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{uuid.uuid4().hex[:12]}.tmp")  # short: with the file's name it could be too long
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
+        with temporary.open("wb") as file:
+            file.writelines([content] if isinstance(content, bytes) else content)
         os.replace(temporary, path)
     except BaseException as error:
         with contextlib.suppress(OSError):
@@ -67,20 +74,56 @@ def read_json(path: Path, *, advice: str) -> dict[str, Any]:
     return content
 
 
-def write_csv(table: pd.DataFrame, path: Path) -> None:
-    """Write a table as CSV, six significant digits."""
-    write_bytes(path, table.to_csv(index=False, lineterminator="\n", float_format="%.6g").encode())
+def write_csv(table: pd.DataFrame, path: Path, *, digits: int | None = 6) -> None:
+    """Write a table as CSV; floats with so many significant digits, None: with all."""
+    style = None if digits is None else f"%.{digits}g"
+    write_bytes(path, table.to_csv(index=False, lineterminator="\n", float_format=style).encode())
 
 
-def format_markdown(table: pd.DataFrame) -> str:
-    """Format a table as Markdown: numbers right-aligned, floats with three decimals, missing values as a dash."""
-    marks = ["---:" if table[column].dtype.kind in "iuf" else "---" for column in table]
-    rows = [list(table.columns), marks]
-    rows += [[_format_cell(value) for value in row] for row in table.itertuples(index=False)]
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+def format_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Write rows as the lines of a CSV table, one at a time; the header comes first.
+
+    Args:
+        columns: their names; a row that lacks one has an empty cell there.
+        rows: values by column.
+    """
+    line = io.StringIO(newline="")
+    writer = csv.DictWriter(line, columns, lineterminator="\n")
+    for row in itertools.chain([dict(zip(columns, columns, strict=True))], rows):
+        writer.writerow(row)
+        yield line.getvalue()
+        line.seek(0)
+        line.truncate()
+
+
+def format_markdown(
+    header: Sequence[str], rows: Iterable[Sequence[object]], align: str = "", *, padded: bool = False
+) -> str:
+    """Write a table as Markdown: floats with three decimals, NaN as a dash.
+
+    Args:
+        header: titles of the columns.
+        rows: cells; line breaks and bars in their text stay in the cell.
+        align: a letter for each column, "l" or "r"; all to the left without it.
+        padded: fill up the cells, so that columns stand below each other in a terminal, too.
+    """
+    cells = [[_format_cell(cell) for cell in row] for row in [header, *rows]]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)] if padded else [0] * len(header)
+    marks = ["---:" if letter == "r" else "---" for letter in align.ljust(len(header), "l")]
+    lines = [
+        f"| {' | '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))} |\n" for row in cells
+    ]
+    rule = f"| {' | '.join('-' * width for width in widths)} |\n" if padded else f"|{'|'.join(marks)}|\n"
+    return "".join([lines[0], rule, *lines[1:]])
+
+
+def frame_to_markdown(table: pd.DataFrame) -> str:
+    """Write a table as Markdown, columns of numbers to the right."""
+    align = "".join("r" if table[column].dtype.kind in "iuf" else "l" for column in table)
+    return format_markdown(list(table.columns), table.itertuples(index=False), align)
 
 
 def _format_cell(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.3f}" if value == value else "–"
-    return str(value)
+    return str(value).replace("|", "\\|").replace("\n", "<br>")

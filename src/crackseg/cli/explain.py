@@ -114,7 +114,7 @@ def compare_postprocessing(
     from crackseg.errors import count_of
     from crackseg.evaluation.plots import draw_continuity, draw_postprocessing
     from crackseg.experiments import postprocessing_ablation as study
-    from crackseg.files import format_markdown, write_bytes, write_csv
+    from crackseg.files import frame_to_markdown, write_bytes, write_csv
     from crackseg.params import EvaluateParams
 
     maps = study.find_maps(predictions, masks, rois)
@@ -129,7 +129,7 @@ def compare_postprocessing(
     )
     source = f"{predictions}: {count_of(len(maps), 'map')}"
     settings = f"low_ratio {low_ratio}, max_gap_px {max_gap_px}, floor {floor}, tolerance_px {tolerance_px}"
-    text = f"{source}. Settings: {settings}, line_tolerance_px {line_tolerance_px}.\n\n{format_markdown(table)}"
+    text = f"{source}. Settings: {settings}, line_tolerance_px {line_tolerance_px}.\n\n{frame_to_markdown(table)}"
     write_csv(table, out_dir / "postprocessing.csv")
     write_csv(continuity, out_dir / "continuity.csv")
     write_bytes(out_dir / "postprocessing.md", text.encode())

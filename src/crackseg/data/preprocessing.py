@@ -16,7 +16,7 @@ import pandas as pd
 from crackseg.data.catalog import MANIFEST_COLUMNS, list_samples, read_manifest
 from crackseg.data.images.files import encode_png, read_image, read_mask, write_mask
 from crackseg.errors import CracksegError
-from crackseg.files import write_bytes
+from crackseg.files import write_bytes, write_csv
 from crackseg.params import DataParams
 from crackseg.progress import progress
 from crackseg.types import CrackSample
@@ -130,8 +130,7 @@ def prepare_dataset(data_dir: Path, dataset: str, prepared_dir: Path, params: Da
         if pair.roi is not None:
             write_mask(out / row["roi"], pair.roi)
         rows.append(row)
-    table = pd.DataFrame(rows, columns=list(MANIFEST_COLUMNS))
-    write_bytes(out / "manifest.csv", table.to_csv(index=False, lineterminator="\n").encode())
+    write_csv(pd.DataFrame(rows, columns=list(MANIFEST_COLUMNS)), out / "manifest.csv", digits=None)
 
 
 def _prepare_sample(sample: CrackSample, params: DataParams) -> PreparedPair:

@@ -18,6 +18,7 @@ from matplotlib.patches import Patch
 from crackseg.data.catalog import SAMPLE_SOURCE
 from crackseg.data.images.files import read_image
 from crackseg.evaluation.stored_maps import read_scored_map
+from crackseg.files import format_markdown
 from crackseg.params import PostprocessParams
 from crackseg.plotting import COLOURS, save_figure
 from crackseg.types import CrackSample
@@ -134,18 +135,13 @@ def draw_history(history: pd.DataFrame, path: Path, *, title: str) -> None:
 
 def format_score_table(scores: Mapping[str, Mapping], *, source: str) -> str:
     """Format ODS@P@R, OIS and AP of each dataset as a Markdown table, with the other protocols' ODS."""
-    lines = [
-        f"Scores on: {source}.",
-        "",
-        "| dataset | images | ODS | @P | @R | OIS | ± | AP | symmetric ODS | strict ODS | clIoU |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
-    ]
+    header = ["dataset", "images", "ODS", "@P", "@R", "OIS", "±", "AP", "symmetric ODS", "strict ODS", "clIoU"]
+    rows = []
     for dataset, s in scores.items():
         values = [s["ods"], s["precision"], s["recall"], s["ois"], s["ois_std"], s["ap"]]
         values += [s["symmetric"]["ods"], s["strict"]["ods"], s["centerline_iou"]]
-        cells = " | ".join(f"{value:.4f}" for value in values)
-        lines.append(f"| {dataset} | {s['num_images']} | {cells} |")
-    return "\n".join(lines) + "\n"
+        rows.append([dataset, s["num_images"], *(f"{value:.4f}" for value in values)])
+    return f"Scores on: {source}.\n\n" + format_markdown(header, rows, "l".ljust(len(header), "r"))
 
 
 def _draw_iso_f(axes: Axes) -> None:

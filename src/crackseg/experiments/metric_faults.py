@@ -22,7 +22,7 @@ from crackseg.data.preprocessing import resize_mask
 from crackseg.data.synthetic.scenes import render_scene
 from crackseg.errors import CracksegError, count_of
 from crackseg.evaluation.metrics import PROTOCOLS, ImageCounts, ScoreAccumulator, count_image
-from crackseg.files import format_markdown
+from crackseg.files import frame_to_markdown
 from crackseg.geometry.centerlines import LineCounts, count_lines, count_pieces
 from crackseg.progress import progress
 
@@ -232,7 +232,7 @@ def format_weak_points(
 ) -> str:
     """Write both tables as Markdown."""
     said = ", ".join(f"{name} {value}" for name, value in settings.items())
-    tables = [format_markdown(table) for table in (cases, resizing) if len(table)]
+    tables = [frame_to_markdown(table) for table in (cases, resizing) if len(table)]
     return "\n".join([f"Ground truth: {source}. Settings: {said}.\n", *tables])
 
 

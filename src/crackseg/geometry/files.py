@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +19,7 @@ from crackseg.data.masks.crack_values import CrackValue
 from crackseg.data.masks.formats import MaskReader
 from crackseg.data.masks.stored import read_stored_mask
 from crackseg.errors import CracksegError
-from crackseg.files import write_bytes
+from crackseg.files import format_csv, write_bytes
 from crackseg.geometry.components import Measurement, measure_mask
 from crackseg.geometry.picture import draw_measurement
 from crackseg.geometry.report import (
@@ -304,22 +302,19 @@ def _made_from(report_path: Path) -> object:
 
 
 def _write_tables(out_dir: Path) -> None:
-    _write_table(out_dir / CRACKS_TABLE, CRACK_COLUMNS, (row for r in _reports(out_dir) for row in crack_rows(r)))
-    _write_table(out_dir / TOTALS_TABLE, TOTAL_COLUMNS, (total_row(report) for report in _reports(out_dir)))
+    cracks = (row for report in _reports(out_dir) for row in crack_rows(report))
+    totals = (total_row(report) for report in _reports(out_dir))
+    # Row by row: the tables of many masks are large.
+    for name, columns, rows in (
+        (CRACKS_TABLE, CRACK_COLUMNS, cracks), (TOTALS_TABLE, TOTAL_COLUMNS, totals)
+    ):  # fmt: skip
+        lines = (line.encode("utf-8", "surrogateescape") for line in format_csv(columns, rows))
+        write_bytes(out_dir / name, lines)
 
 
 def _reports(out_dir: Path) -> Iterator[Report]:
     for path in sorted((out_dir / "measurements").rglob("*.json")):
         yield json.loads(path.read_bytes())
-
-
-def _write_table(path: Path, columns: tuple[str, ...], rows: Iterator[Report]) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")  # row by row: the tables of many masks are large
-    with temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    os.replace(temporary, path)
 
 
 def _to_json(content: object) -> bytes:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from crackseg.errors import CracksegError
-from crackseg.files import write_bytes
+from crackseg.files import format_csv, write_bytes
 
 TABLE_NAME = "predictions.csv"
 COLUMNS = (
@@ -27,11 +27,7 @@ Row = dict[str, str]
 
 def write_table(path: Path, rows: Iterable[Row]) -> None:
     """Write the table, replacing an older one in one step."""
-    buffer = io.StringIO(newline="")
-    writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_bytes(path, buffer.getvalue().encode("utf-8", "surrogateescape"))
+    write_bytes(path, (line.encode("utf-8", "surrogateescape") for line in format_csv(COLUMNS, rows)))
 
 
 def is_table(header: Sequence[str]) -> bool:

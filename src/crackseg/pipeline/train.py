@@ -11,7 +11,7 @@ from crackseg.child_processes import terminations_as_interrupts
 from crackseg.data.catalog import list_splits
 from crackseg.data.pixel_cache import CACHE_NAME
 from crackseg.devices import choose_device
-from crackseg.files import hash_file, write_bytes, write_json
+from crackseg.files import hash_file, write_csv, write_json
 from crackseg.lineage import hash_code, settings_behind
 from crackseg.models import build_model
 from crackseg.params import Params, flatten_params, load_params
@@ -109,8 +109,7 @@ def _train_and_record(layout: Layout, params: Params, samples: Samples, processe
         ) as trained,
     ):
         trained.save(layout.weights, data_source=source)
-        history = pd.DataFrame(trained.progress.history)
-        write_bytes(layout.history, history.to_csv(index=False, lineterminator="\n").encode())
+        write_csv(pd.DataFrame(trained.progress.history), layout.history, digits=None)
         write_json(layout.run, {"run_id": trained.run_id})
         figures = {
             "best_epoch": trained.progress.best_epoch,

@@ -16,6 +16,7 @@ import pandas as pd
 
 from crackseg.data.catalog import KNOWN_DATASETS, SAMPLE_SOURCE
 from crackseg.errors import CracksegError
+from crackseg.files import format_markdown
 from crackseg.lineage import describe_loss
 from crackseg.tracking.store import Store
 
@@ -222,20 +223,20 @@ def _describe_scores(
     def show(key: str) -> str:
         return f"{metrics[key]:.4f}" if key in metrics else "–"
 
-    lines = ["| dataset | images | protocol | ODS | @P | @R | OIS | AP |", "|---|--:|---|--:|--:|--:|--:|--:|"]
+    rows = []
     names = ("ods", "precision", "recall", "ois", "ap")
     for dataset in datasets:
         count = metrics.get(f"{dataset}/num_images")
         number = "–" if count is None else f"{count:.0f}"
         for protocol, (prefix, _) in _PROTOCOLS.items():
-            cells = [show(f"{dataset}/{prefix}{name}") for name in names]
-            lines.append(f"| {dataset} | {number} | {protocol} | {' | '.join(cells)} |")
+            rows.append([dataset, number, protocol, *(show(f"{dataset}/{prefix}{name}") for name in names)])
     iou = ", ".join(f"{d} {show(f'{d}/centerline_iou')}" for d in datasets)
     protocols = "; ".join(f"*{name}*: {meaning}" for name, (_, meaning) in _PROTOCOLS.items())
     made = [d for d in datasets if tags.get(f"data.{d}.source") == SAMPLE_SOURCE]
     sample = f"**On the embedded synthetic sample, not the published images: {', '.join(made)}.** " if made else ""
     return (
-        "\n".join(lines) + f"\n\n{sample}Split `{params.get('data.evaluate_split')}`, tolerance "
+        format_markdown(["dataset", "images", "protocol", "ODS", "@P", "@R", "OIS", "AP"], rows, "lrlrrrrr")
+        + f"\n{sample}Split `{params.get('data.evaluate_split')}`, tolerance "
         f"{params.get('evaluate.tolerance_px')} px. {protocols}. Mean ODS {show('mean/ods')}; centre-line IoU at the "
         f"operating threshold: {iou or '–'}."
     )
@@ -258,7 +259,7 @@ def _describe_failures(results: Run, failures: Mapping[str, pd.DataFrame | None]
 
 
 def _describe_data(run: Run, results: Run) -> str:
-    lines = ["| used for | images | version (MD5) | source |", "|---|--:|---|---|"]
+    rows = []
     seen = set()
     for found in [*_list_inputs(run), *_list_inputs(results)]:
         context = next((tag.value for tag in found.tags if tag.key == "mlflow.data.context"), "?")
@@ -267,11 +268,11 @@ def _describe_data(run: Run, results: Run) -> str:
             continue
         seen.add((context, name, digest))
         profile = json.loads(found.dataset.profile or "{}")
-        lines.append(
-            f"| {context}: {name} | {profile.get('images', '?')} | `{digest}` | {profile.get('source', '?')} |"
-        )
+        images, source = profile.get("images", "?"), profile.get("source", "?")
+        rows.append([f"{context}: {name}", images, f"`{digest}`", source])
     whole = results.data.tags.get("data.md5") or run.data.tags.get("data.md5", "unknown")
-    return "\n".join(lines) + f"\n\nWhole of `data/`, as in `data.dvc`: `{whole}`."
+    table = format_markdown(["used for", "images", "version (MD5)", "source"], rows, "lrll")
+    return table + f"\nWhole of `data/`, as in `data.dvc`: `{whole}`."
 
 
 def _describe_licences(run: Run, datasets: Sequence[str]) -> str:

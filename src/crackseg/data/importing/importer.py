@@ -30,7 +30,7 @@ from crackseg.data.importing.staging import open_staging_area
 from crackseg.data.masks.crack_values import CrackValue
 from crackseg.data.masks.formats import MaskReader, has_shape_of
 from crackseg.errors import CracksegError, count_of
-from crackseg.files import hash_file, write_bytes
+from crackseg.files import hash_file, write_bytes, write_csv
 from crackseg.progress import progress
 
 _MAX_PROBLEMS_SHOWN = 20
@@ -263,8 +263,7 @@ def _write_files(
         text = f"{count_of(len(cut), 'shape')} partly outside the image: what lies in it is drawn"
         dataset.account.recognise("shapes", text, cut)
     table = pd.DataFrame(rows, columns=list(MANIFEST_COLUMNS)).sort_values("stem", ignore_index=True)
-    content = table.to_csv(index=False, lineterminator="\n", float_format="%.9g")
-    write_bytes(folder / "manifest.csv", content.encode())
+    write_csv(table, folder / "manifest.csv", digits=9)
     return table
 
 

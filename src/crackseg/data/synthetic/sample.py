@@ -19,7 +19,7 @@ from crackseg.data.images.files import encode_png, write_mask
 from crackseg.data.importing.staging import open_staging_area
 from crackseg.data.synthetic.scenes import Scene, render_scene
 from crackseg.errors import CracksegError
-from crackseg.files import hash_file, write_bytes
+from crackseg.files import hash_file, write_bytes, write_csv
 from crackseg.progress import progress
 
 DEFAULT_COUNTS: Mapping[str, tuple[int, int, int]] = {
@@ -72,8 +72,7 @@ def write_sample(
                 )
                 bar.update()
             table = pd.DataFrame(rows, columns=list(MANIFEST_COLUMNS))
-            content = table.to_csv(index=False, lineterminator="\n", float_format="%.9g")
-            write_bytes(folder / "manifest.csv", content.encode())
+            write_csv(table, folder / "manifest.csv", digits=9)
         staging.swap_in(list(counts))
 
 

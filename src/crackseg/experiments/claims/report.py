@@ -22,7 +22,7 @@ from crackseg.experiments.claims.study import (
     SYSTEMS,
     record_study,
 )
-from crackseg.files import write_bytes
+from crackseg.files import format_markdown, write_bytes, write_csv
 from crackseg.params import load_params
 from crackseg.project import find_real_root
 
@@ -73,7 +73,7 @@ def write_study(root: Path, table: pd.DataFrame, data_dir: Path, dataset: str, o
     if len(inits):
         paths.append(images_dir / "study_init.png")
         draw_inits(inits, paths[3], source=label)
-    write_bytes(paths[0], table.to_csv(index=False, lineterminator="\n", float_format="%.5g").encode())
+    write_csv(table, paths[0], digits=5)
     counts = read_manifest(data_dir, dataset)["split"].value_counts()
     verdicts = [*_judge_losses(compared), *_judge_inits(inits)]
     page = _write_page(dataset, source, counts, table, compared, inits, verdicts)
@@ -137,14 +137,14 @@ def _format_table(table: pd.DataFrame, key: str, names: Sequence[str]) -> str:
     """Write a Markdown table: a row for each system and ``key``, the best mean ODS of a system in bold."""
     summary = summarise(table, ["system", key, *(["loss"] if key == "init" else [])])
     best = summary[("ods", "mean")].groupby(level="system").transform("max")
-    head = [*names, *_FIGURES.values(), "seeds"]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(names) + "---:|" * (len(_FIGURES) + 1)]
+    rows = []
     for index, row in summary.iterrows():
         cells = [f"{row[(figure, 'mean')]:.3f} ± {row[(figure, 'std')]:.3f}" for figure in _FIGURES]
         if row[("ods", "mean")] == best[index]:
             cells[0] = f"**{cells[0]}**"
-        lines.append("| " + " | ".join([*map(str, index), *cells, str(int(row[("seeds", "count")]))]) + " |")
-    return "\n".join(lines)
+        rows.append([*index, *cells, int(row[("seeds", "count")])])
+    header = [*names, *_FIGURES.values(), "seeds"]
+    return format_markdown(header, rows, "l" * len(names) + "r" * (len(_FIGURES) + 1))
 
 
 def _write_page(
@@ -169,7 +169,7 @@ def _write_page(
     warning = "" if source == IMPORTED_SOURCE else "**These are synthetic scenes, not photographs.**\n\n"
     of_inits = (
         "## ImageNet weights compared with random weights\n\n"
-        f"{_format_table(inits, 'init', ['system', 'init', 'loss'])}\n\n"
+        f"{_format_table(inits, 'init', ['system', 'init', 'loss'])}\n"
         "![ODS by initial weights](images/study_init.png)\n"
         if len(inits)
         else ""
@@ -195,7 +195,6 @@ calling every pixel a crack), so the order of its losses has no meaning.
 ![ODS by loss](images/study_losses.png)
 
 {_format_table(compared, "loss", ["system", "loss"])}
-
 Mean ± population standard deviation over the seeds; paper protocol unless named, post-processing none; clIoU at the
 operating threshold. Bold: a system's best mean ODS.
 

@@ -10,6 +10,7 @@ import pandas as pd
 from crackseg.evaluation.bootstrap import Difference
 from crackseg.experiments.compare.differences import ScoreRow
 from crackseg.experiments.compare.resolve_runs import ComparedRun
+from crackseg.files import format_markdown
 from crackseg.lineage import ANSWERS, keys_behind
 from crackseg.params.effects import RESULTS
 
@@ -36,23 +37,24 @@ def format_comparison(
         figures: file names of pictures next to the page.
     """
     labels = [run.label for run in runs]
-    parts = [f"# {' · '.join(labels)}", _table(["run", "run id"], [[run.label, run.run_id] for run in runs])]
+    listed = _format_table(["run", "run id"], [[run.label, run.run_id] for run in runs])
+    parts = [f"# {' · '.join(labels)}", listed]
     parts.append("## What differs")
     # Keys of another version are unknown, and tags are no settings.
     idle = differing.keys() & ANSWERS.keys() - keys_behind(RESULTS)
     rows_of = {key: [key, *(_cut(value) for value in values)] for key, values in differing.items()}
     if counting := [row for key, row in rows_of.items() if key not in idle]:
-        parts.append(_table(["setting", *labels], counting))
+        parts.append(_format_table(["setting", *labels], counting))
     else:
         parts.append("No recorded setting that scores depend on." if idle else "No recorded setting.")
     if idle:
         parts.append("Also, without effect on scores except for rounding:")
-        parts.append(_table(["setting", *labels], [row for key, row in rows_of.items() if key in idle]))
+        parts.append(_format_table(["setting", *labels], [row for key, row in rows_of.items() if key in idle]))
     parts.append("## Scores")
     scores = [
         [row.metric, *(_cell(v, d) for v, d in zip(row.values, row.differences, strict=True))] for row in rows
     ]
-    parts.append(_table(["metric", *labels], scores))
+    parts.append(_format_table(["metric", *labels], scores))
     parts.append(
         f"In brackets: the difference to {labels[0]} with its 95 % interval, from a paired bootstrap over the images. "
         "▲ and ▼: the interval lies above or below 0. Each interval stands for itself: of twenty, one is expected to "
@@ -69,7 +71,7 @@ def format_comparison(
             ]
             for _, row in table.head(_SHOWN_IMAGES).iterrows()
         ]
-        parts.append(_table([f"{dataset}, F of", *labels, "spread"], shown))
+        parts.append(_format_table([f"{dataset}, F of", *labels, "spread"], shown))
     if remarks:
         parts += ["## Remarks", "\n".join(f"- {remark}" for remark in remarks)]
     parts += [f"![{name.removesuffix('.png')}]({name})" for name in figures]
@@ -112,14 +114,9 @@ def _cell(value: float | None, difference: Difference | None) -> str:
 
 
 def _cut(value: str) -> str:
-    text = value.replace("|", "\\|") or '""'
+    text = value or '""'
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Write a Markdown table with aligned columns."""
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    lines = [header, ["-" * width for width in widths], *rows]
-    return "\n".join(
-        f"| {' | '.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))} |" for line in lines
-    )
+def _format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return format_markdown(header, rows, padded=True).rstrip("\n")

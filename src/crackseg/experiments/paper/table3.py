@@ -13,7 +13,7 @@ from crackseg.data.catalog import SAMPLE_SOURCE
 from crackseg.experiments.paper.comparison import CONFIGURATION_KEYS, DATASETS, mark_best, uses_sample
 from crackseg.experiments.paper.configurations import PaperRow
 from crackseg.experiments.paper.published import read_deepcrack_table
-from crackseg.files import format_markdown
+from crackseg.files import format_markdown, frame_to_markdown
 
 MISSING = "missing"
 SAMPLE_NOTE = "EMBEDDED SYNTHETIC SAMPLE, not the published datasets"
@@ -169,18 +169,14 @@ def format_table3(table: pd.DataFrame) -> str:
         ),
     ]
     for dataset in DATASETS:
+        rows = [[row.label, *map(_emphasize, row.texts, row.bold)] for row in make_rows(table, dataset)]
         lines += [
             f"### {describe_dataset(table, dataset)}",
             "",
-            _join(header),
-            _join(["---"] + ["---:"] * len(columns)),
+            format_markdown(header, rows, "l" + "r" * len(columns)),
         ]
-        for row in make_rows(table, dataset):
-            texts = [_to_markdown(text, bold) for text, bold in zip(row.texts, row.bold, strict=True)]
-            lines.append(_join([row.label, *texts]))
-        lines.append("")
     lines += [f"- [{note[0]}]{note[1:]}" for note in notes]
-    lines += ["", f"## {DEEPCRACK_TITLE}", "", format_markdown(write_deepcrack_table())]
+    lines += ["", f"## {DEEPCRACK_TITLE}", "", frame_to_markdown(write_deepcrack_table())]
     return "\n".join(lines)
 
 
@@ -197,10 +193,6 @@ def write_deepcrack_table() -> pd.DataFrame:
     return shown
 
 
-def _to_markdown(text: str, bold: bool) -> str:
+def _emphasize(text: str, bold: bool) -> str:
     first, *rest = text.split("\n")
-    return "<br>".join([f"**{first}**" if bold else first, *rest])
-
-
-def _join(texts: Sequence[str]) -> str:
-    return f"| {' | '.join(texts)} |"
+    return "\n".join([f"**{first}**" if bold else first, *rest])

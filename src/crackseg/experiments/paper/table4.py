@@ -13,7 +13,7 @@ from crackseg.data.catalog import SAMPLE_SOURCE
 from crackseg.experiments.paper.comparison import read_inputs
 from crackseg.experiments.paper.published import read_table4
 from crackseg.experiments.paper.timing import BATCH_SIZE, CROP_PX, SIZE_PX, InferenceTiming
-from crackseg.files import format_markdown
+from crackseg.files import frame_to_markdown
 from crackseg.lineage import keys_changing
 from crackseg.models import ARCHITECTURES
 from crackseg.params.effects import PACE
@@ -223,7 +223,7 @@ def make_remarks(table: pd.DataFrame) -> list[str]:
 def format_table4(table: pd.DataFrame) -> str:
     """Write Table 4 as Markdown."""
     remarks = "".join(f"- {remark}\n" for remark in make_remarks(table))
-    return f"## Table 4\n\n{format_markdown(write_table4(table))}\n{remarks}"
+    return f"## Table 4\n\n{frame_to_markdown(write_table4(table))}\n{remarks}"
 
 
 def _write_training(row: pd.Series) -> str:

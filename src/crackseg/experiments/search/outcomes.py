@@ -42,7 +42,7 @@ def show(store: Store, storage: Storage, name: str | None) -> str:
         trials = search.study.get_trials(deepcopy=False)
         head = f"study {search.name}, trials: {_count_states(search)}"
         table = format_comparison(search).split("\n\n| trial")[0] if rank(search) else ""
-        return "\n".join([head, "", table, "", *format_trials(search, trials)])
+        return "\n".join([head, "", table, "", format_trials(search, trials)])
     if not studies:
         return "the storage has no study; `crackseg search` makes one"
     lines = []

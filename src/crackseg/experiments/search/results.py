@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from crackseg.errors import CracksegError
 from crackseg.experiments.search.study import CONFIGURATION, Search
+from crackseg.files import format_markdown
 
 # User attributes of a trial.
 FIGURES, RUN_ID, SECONDS, ERROR = "figures", "run_id", "seconds", "error"
@@ -81,13 +82,12 @@ def format_comparison(search: Search) -> str:
     rows = compare_with_paper(search)
     reference = rows[0].trial if len(rows) > 1 else None
     protocol = search.params.search.protocol
-    lines = [
+    head = (
         f"Validation images of {search.params.data.train_dataset}, {protocol} ODS, "
-        f"{search.params.train.epochs} epochs a trial, one seed.",
-        "",
-        "| best of | ODS | difference | trial | trials | minutes of training |",
-        "|---|---:|---:|---:|---:|---:|",
-    ]
+        f"{search.params.train.epochs} epochs a trial, one seed."
+    )
+    header = ["best of", "ODS", "difference", "trial", "trials", "minutes of training"]
+    cells = []
     for row in rows:
         value = f"{row.trial.values[0]:.4f}" if row.trial else "–"
         difference = (
@@ -96,17 +96,16 @@ def format_comparison(search: Search) -> str:
             else ""
         )
         number = row.trial.number if row.trial else "–"
-        lines.append(
-            f"| {row.label} | {value} | {difference} | {number} | {row.num_trials} | {row.seconds / 60:.1f} |"
-        )
-    return "\n".join([*lines, "", *format_trials(search, rank(search)[:10])]) + "\n"
+        cells.append([row.label, value, difference, number, row.num_trials, f"{row.seconds / 60:.1f}"])
+    best = format_trials(search, rank(search)[:10])
+    return "\n".join([head, "", format_markdown(header, cells, "lrrrrr"), best])
 
 
-def format_trials(search: Search, trials: Sequence[FrozenTrial]) -> list[str]:
-    """Write trials as lines of a Markdown table."""
+def format_trials(search: Search, trials: Sequence[FrozenTrial]) -> str:
+    """Write trials as a Markdown table."""
     second = search.params.search.second_objective
     titles = ["trial", "state", "ODS", *([second] if second != "none" else []), "minutes", "settings"]
-    lines = ["| " + " | ".join(titles) + " |", "|---:|---|" + "---:|" * (len(titles) - 3) + "---|"]
+    rows = []
     front = front_of(search)
     for t in trials:
         values = [f"{v:.4g}" if i else f"{v:.4f}" for i, v in enumerate(t.values or ())]
@@ -117,8 +116,8 @@ def format_trials(search: Search, trials: Sequence[FrozenTrial]) -> list[str]:
         )
         settings += " (Pareto front)" if t.number in front else ""
         settings += f" {t.user_attrs[ERROR]}" if t.state == TrialState.FAIL and ERROR in t.user_attrs else ""
-        lines.append("| " + " | ".join([str(t.number), t.state.name.lower(), *values, minutes, settings]) + " |")
-    return lines
+        rows.append([t.number, t.state.name.lower(), *values, minutes, settings])
+    return format_markdown(titles, rows, "rl" + "r" * (len(titles) - 3) + "l")
 
 
 def describe_point(point: Mapping[str, Any]) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +9,7 @@ import numpy as np
 
 from crackseg.data.images.files import read_image, write_mask
 from crackseg.errors import CracksegError
-from crackseg.files import write_bytes
+from crackseg.files import format_csv, write_bytes
 from crackseg.geometry.components import measure_mask
 from crackseg.geometry.picture import draw_measurement
 from crackseg.geometry.report import CRACK_COLUMNS, Report, crack_rows, describe
@@ -49,7 +47,7 @@ def measure_findings(inspection: Inspection, threshold: float, mm_per_px: float 
     stem = Path(inspection.name).stem
     files = (folder / f"{stem}_mask.png", folder / f"{stem}_cracks.csv", folder / f"{stem}_annotated.jpg")
     write_mask(files[0], crack_mask)
-    write_bytes(files[1], _write_table(report).encode())
+    write_bytes(files[1], "".join(format_csv(CRACK_COLUMNS, crack_rows(report))).encode())
     write_bytes(files[2], draw_measurement(measurement, read_image(inspection.image_path), mm_per_px))
     own = threshold == inspection.operating_threshold
     return Findings(_summarize(report, threshold, own=own), _show_table(report), files)
@@ -80,14 +78,6 @@ def _summarize(report: Report, threshold: float, *, own: bool) -> str:
         f"{totals['crack_fraction']:.2%} of the picture, at threshold {threshold:.4g}"
         f"{' (the model’s own)' if own else ''}.</p>"
     )
-
-
-def _write_table(report: Report) -> str:
-    stream = io.StringIO(newline="")
-    writer = csv.DictWriter(stream, CRACK_COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(crack_rows(report))
-    return stream.getvalue()
 
 
 def _show_table(report: Report) -> str:

@@ -446,7 +446,7 @@ def test_trials_of_the_front_are_marked(bench: Bench) -> None:
     values = [(0.9, 30.0), (0.8, 10.0), (0.7, 20.0)]
     bench.training = lambda number, *_: dict(zip(("ods", "parameters"), values[number], strict=True))
     search = bench.open("marked", 3, search__second_objective="parameters")
-    lines = format_trials(search, bench.work(search))[2:]
+    lines = format_trials(search, bench.work(search)).splitlines()[2:]
     assert ["(Pareto front)" in line for line in lines] == [True, True, False]
 
 
