@@ -132,7 +132,7 @@ def register_model(
     artifacts = {"weights": weights_path, "settings": settings_path, "probe": probe_dir}
     try:
         with FileLock(store.home / "registry.lock"):
-            found = _find_version(store, name, run_id, digests)
+            found = _find_registered(store, name, run_id, digests)
             registered = found or _log_model(store, run_id, artifacts, name)
             for key, value in {**tags, **digests}.items():
                 store.client.set_model_version_tag(name, registered.version, key, str(value))
@@ -150,7 +150,7 @@ def _hash_settings(path: Path) -> str:
     return hashlib.sha256(deciding.encode()).hexdigest()
 
 
-def _find_version(store: Store, name: str, run_id: str, digests: Mapping[str, str]) -> ModelVersion | None:
+def _find_registered(store: Store, name: str, run_id: str, digests: Mapping[str, str]) -> ModelVersion | None:
     versions = store.client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
     return next((v for v in versions if digests.items() <= v.tags.items()), None)
 

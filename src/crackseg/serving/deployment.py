@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import NoReturn
 
 from mlflow.entities.model_registry import ModelVersion
-from mlflow.exceptions import MlflowException
 
 from crackseg.data.catalog import warn_of_source
 from crackseg.errors import CracksegError
@@ -66,7 +65,7 @@ def find_warning(model_uri: str, store: Store | None) -> str:
     """
     if store:
         name, version = model_uri.removeprefix("models:/").split("/")
-        return warn_of_source(store.client.get_model_version(name, version).tags.get("data.source", ""))
+        return warn_of_source(store.get_version(name, version).tags.get("data.source", ""))
     found = sorted(Path(model_uri).rglob(SETTINGS_NAME))
     return warn_of_source(ModelSettings.read(found[0]).data_source) if found else ""
 
@@ -138,9 +137,4 @@ def _find_version(uri: str | None) -> tuple[Store, ModelVersion]:
         raise CracksegError(
             f"--model {uri}: expected models:/NAME@ALIAS, models:/NAME/VERSION with a number, or a version's folder"
         )
-    try:
-        return store, store.client.get_model_version(*match.groups())
-    except MlflowException as error:
-        raise CracksegError(
-            f"{uri}: no such version in {store.uri}; `crackseg models` shows what there is"
-        ) from error
+    return store, store.get_version(*match.groups())

@@ -16,6 +16,7 @@ import mlflow
 from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
@@ -51,10 +52,12 @@ from crackseg.tracking.store_address import (
 
 _log = logging.getLogger("crackseg")
 EXPERIMENT = "crackseg"
+_ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # no model or version; no alias
 # Their messages about migrations and lost connections would break the progress bars; the outbox warns once
 # when the store does not answer.
 for _name in ("mlflow", "alembic", "mlflow.system_metrics", "urllib3"):
     logging.getLogger(_name).setLevel(logging.ERROR)
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # a lost database, with a traceback
 
 
 class Store:
@@ -299,8 +302,23 @@ class Store:
                 return max((str(v.version) for v in staged), key=int, default=None)
             return str(self.client.get_model_version_by_alias(name, alias).version)
         except MlflowException as error:
-            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):  # no model; no alias
+            if error.error_code in _ABSENT:
                 return None
+            raise CracksegError(f"the store {self.uri} does not answer: {first_line(error)}") from error
+
+    def get_version(self, name: str, number: str) -> ModelVersion:
+        """Fetch a version of a registered model by its number.
+
+        Raises:
+            CracksegError: there is no such version, or the store does not answer.
+        """
+        try:
+            return self.client.get_model_version(name, number)
+        except MlflowException as error:
+            if error.error_code in _ABSENT:
+                raise CracksegError(
+                    f"the model {name!r} has no version {number} in {self.uri}; `crackseg models` lists them"
+                ) from error
             raise CracksegError(f"the store {self.uri} does not answer: {first_line(error)}") from error
 
     def get_run(self, run_id: str) -> Run:

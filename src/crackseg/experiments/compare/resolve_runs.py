@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlflow.entities import Run
-from mlflow.exceptions import MlflowException
 
-from crackseg.errors import CracksegError, first_line
+from crackseg.errors import CracksegError
 from crackseg.registry.card import RESULTS_TAG
 from crackseg.tracking.store import Store
 
@@ -91,14 +90,14 @@ def find_runs(store: Store, words: Sequence[str], model_name: str) -> tuple[list
 def _find(store: Store, word: str, model_name: str, remarks: list[str]) -> tuple[str, Run]:
     """Find the run that a word names, and its label."""
     if version := re.fullmatch(r"v?(\d+)", word):
-        return _find_version(store, model_name, version[1], word, f"version {version[1]}")
+        return f"version {version[1]}", _results_of(store, model_name, version[1], word)
     if address := re.fullmatch(r"(?:models:/([^/@]+))?(?:/(\d+)|@(.+))", word):
         name = address[1] or model_name
         number = address[2] or store.find_version(name, address[3])
         if number is None:
             raise CracksegError(f"{word}: the model {name!r} has no alias {address[3]!r}; see `crackseg models`")
         shown = f"version {number}" if name == model_name else f"{name} version {number}"
-        return _find_version(store, name, number, word, shown)
+        return shown, _results_of(store, name, number, word)
     run_id = word.removeprefix("runs:/")
     if re.fullmatch(r"[0-9a-f]{32}", run_id):
         run = store.get_run(run_id)
@@ -106,19 +105,12 @@ def _find(store: Store, word: str, model_name: str, remarks: list[str]) -> tuple
     return word, _find_named(store, word, remarks)
 
 
-def _find_version(store: Store, name: str, number: str, word: str, label: str) -> tuple[str, Run]:
-    try:
-        version = store.client.get_model_version(name, number)
-    except MlflowException as error:
-        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            raise CracksegError(f"the store {store.uri} does not answer: {first_line(error)}") from error
-        raise CracksegError(
-            f"{word}: the model {name!r} has no version {number} in {store.uri}; `crackseg models` lists them"
-        ) from error
+def _results_of(store: Store, name: str, number: str, word: str) -> Run:
+    version = store.get_version(name, number)
     run_id = version.tags.get(RESULTS_TAG) or version.run_id
     if not run_id:
         raise CracksegError(f"{word}: version {number} of {name!r} has no run, and so no scores; compare others")
-    return label, store.get_run(run_id)
+    return store.get_run(run_id)
 
 
 def _find_named(store: Store, name: str, remarks: list[str]) -> Run:
@@ -137,7 +129,7 @@ def _find_named(store: Store, name: str, remarks: list[str]) -> Run:
             )
         known = sorted({run.name for run in store.finished_runs() if run.name})
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        hint = f"; did you mean {' or '.join(near)}?" if near else "."
         raise CracksegError(
             f"no run or DVC experiment {name!r} in {store.uri}: {_HOW}{hint} An experiment whose stages were all "
             "cached has no run of its own: name the run in its outputs/model/run.json"
