@@ -89,6 +89,21 @@ def read_output(path: Path) -> dict[str, Any]:
     return read_json(require_made(path), advice="run `dvc repro --force`")
 
 
+def read_data_version(layout: Layout, dataset: str) -> dict[str, Any]:
+    """Read the version of a dataset that the stage `prepare` has recorded.
+
+    Raises:
+        CracksegError: it did not prepare this dataset.
+    """
+    versions = read_output(layout.data_versions)["datasets"]
+    if dataset not in versions:
+        raise CracksegError(
+            f"no dataset {dataset!r} among the prepared ones: {', '.join(versions)}. Those of data.train_dataset and "
+            "data.test_datasets in params.yaml are; run `dvc repro` after a change"
+        )
+    return versions[dataset]
+
+
 def run_own_code(root: Path) -> None:
     """Start this command again with the package in ``root/src`` (an experiment's own), if another one is running."""
     source = root / "src"

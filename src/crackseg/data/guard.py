@@ -16,7 +16,14 @@ from pathlib import Path
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from crackseg.data.versioning import ACCEPTED, hash_listing, list_cached_folder, list_folder, open_cache
+from crackseg.data.versioning import (
+    ACCEPTED,
+    describe_linked_folders,
+    hash_listing,
+    list_cached_folder,
+    list_folder,
+    open_cache,
+)
 from crackseg.errors import CracksegError, count_of, join_some
 
 
@@ -67,6 +74,9 @@ def check_data_is_committed(
             f"no data: {real_root / 'data'} is empty. Fetch the versioned data with `dvc pull data.dvc`, or bring "
             "your own with `crackseg data import SOURCE`"
         )
+    for dataset in sorted(data_dir.iterdir()):  # data/ itself may be a link
+        if linked := describe_linked_folders(dataset):
+            raise CracksegError(linked)
     versions = _list_versions(root, real_root)
     listing = list_folder(data_dir)
     present = hash_listing(listing)

@@ -17,6 +17,7 @@ from crackseg.data.catalog import SPLITS, read_manifest
 from crackseg.data.images.files import decode_image, read_stored
 from crackseg.data.masks.formats import has_shape_of
 from crackseg.data.perceptual_hash import Fingerprint, compute_fingerprint, find_duplicates
+from crackseg.data.versioning import describe_linked_folders
 from crackseg.errors import CracksegError, count_of, join_some
 from crackseg.progress import progress
 
@@ -132,6 +133,8 @@ def _check_dataset(data_dir: Path, name: str) -> tuple[ValidationReport, list[_P
     folder = data_dir / name
     report = ValidationReport(name, {split: int((table["split"] == split).sum()) for split in SPLITS})
     photographs = []
+    if linked := describe_linked_folders(folder):
+        report.errors.append(Finding(name, linked))
     for stem in sorted(table["stem"][table["stem"].duplicated()].unique()):
         report.errors.append(Finding(stem, "the manifest lists it more than once"))
     without_crack: dict[str, list[str]] = {split: [] for split in SPLITS}

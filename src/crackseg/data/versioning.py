@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from ruamel.yaml import YAML
 
 from crackseg.child_processes import run_guarded
-from crackseg.errors import CracksegError
+from crackseg.errors import CracksegError, join_some
 from crackseg.files import hash_file, write_bytes
 
 if TYPE_CHECKING:  # loading DVC takes a fifth of a second
@@ -40,6 +40,18 @@ def list_folder(folder: Path) -> dict[str, str]:
         and path.name not in _NOT_DATA
         and not path.relative_to(folder).parts[0].startswith(".import-")
     }
+
+
+def describe_linked_folders(folder: Path) -> str:
+    """Say which folders at or below ``folder`` are links, which DVC leaves out of a version without a word; or ""."""
+    linked = [path for path in (folder, *sorted(folder.rglob("*"))) if path.is_symlink() and path.is_dir()]
+    if not linked:
+        return ""
+    first = linked[0]
+    return (
+        f"{join_some(map(str, linked))}: a link to a folder, which DVC leaves out of the version; put the files in its "
+        f"place: rm {first} && cp -r {first.resolve()} {first}"
+    )
 
 
 def hash_listing(listing: dict[str, str]) -> str:

@@ -11,7 +11,7 @@ from crackseg.evaluation.report import flatten_scores, read_scores
 from crackseg.evaluation.scoring import score_split, write_scores
 from crackseg.params import load_params
 from crackseg.pipeline.result_run import find_result_run
-from crackseg.project import Layout, read_output
+from crackseg.project import Layout, read_data_version, read_output
 from crackseg.tracking.store import Store
 from crackseg.types import PLAN_NAME
 
@@ -21,7 +21,7 @@ def run(root: Path, dataset: str) -> None:
     layout = Layout(root)
     params = load_params(layout.params)
     store = Store(root, may_be_away=True)
-    version = read_output(layout.data_versions)["datasets"][dataset]
+    version = read_data_version(layout, dataset)
     samples = list_samples(layout.prepared, dataset, params.data.evaluate_split)
     counts: dict[str, ImageCounts] = {}
     scores, lines = score_split(

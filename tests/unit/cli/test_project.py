@@ -6,6 +6,8 @@ import pytest
 from click.testing import CliRunner
 
 from crackseg.cli import cli
+from crackseg.errors import CracksegError
+from crackseg.pipeline import evaluate, predict
 
 
 @pytest.fixture
@@ -28,3 +30,12 @@ def test_a_study_may_be_named_before_and_after_the_subcommand(project: Path, wor
     result = CliRunner().invoke(cli, words)
     assert "no study 'night'" in str(result.exception)
     assert (project / "mlruns").is_dir()
+
+
+def test_a_stage_of_a_dataset_that_was_not_prepared_names_those_that_were(project: Path) -> None:
+    (project / "outputs").mkdir()
+    (project / "outputs" / "data_versions.json").write_text('{"datasets": {"BRIDGE7": {}, "WALL": {}}}')
+    (project / "params.yaml").write_bytes((Path(__file__).parents[3] / "params.yaml").read_bytes())
+    for run in (predict.run, evaluate.run):
+        with pytest.raises(CracksegError, match="no dataset 'NOPE' among the prepared ones: BRIDGE7, WALL"):
+            run(project, "NOPE")

@@ -136,9 +136,11 @@ def load_search(store: Store, storage: Storage, name: str | None) -> Search:
     if name is None and len(names) == 1:
         name = names[0]
     if name not in names:
-        have = f"it has {', '.join(names)}" if names else "it has none; `crackseg search` makes one"
-        asked = f"no study {name!r} in the storage" if name else "--study says which study of the storage"
-        raise CracksegError(f"{asked}; {have}")
+        if not names:
+            asked = f"no study {name!r} in the storage" if name else "no study in the storage"
+            raise CracksegError(f"{asked}, which is empty; `crackseg search` makes one")
+        asked = f"no study {name!r} in the storage" if name else f"{len(names)} studies in the storage"
+        raise CracksegError(f"{asked}; name one with --study: {', '.join(names)}")
     study = optuna.load_study(study_name=name, storage=storage)
     config = study.user_attrs.get(_CONFIG)
     if config is None:
