@@ -218,7 +218,7 @@ def test_starting_without_a_version_in_production_or_on_a_taken_port_says_so(
     assert "promote" in message
     message = finished.run("crackseg", "serve", "--model", CANDIDATE, "--port", str(server.port), fails=True)
     assert f"port {server.port}" in message
-    assert "no such version" in finished.run("crackseg", "serve", "--model", "models:/crackseg/99", fails=True)
+    assert "has no version 99" in finished.run("crackseg", "serve", "--model", "models:/crackseg/99", fails=True)
 
 
 def test_terminated_server_leaves_no_process(finished: Project) -> None:
