@@ -15,7 +15,7 @@ from typing import Any
 
 from optuna.trial import TrialState
 
-from crackseg.child_processes import end_with_parent, find_reason
+from crackseg.child_processes import end_with_parent, find_reason, terminations_as_interrupts
 from crackseg.data.catalog import list_samples
 from crackseg.errors import CracksegError
 from crackseg.experiments.search.figures import draw_figures
@@ -202,24 +202,22 @@ def _run_workers(job: Job, num_jobs: int) -> None:
         return
     os.environ["TQDM_DISABLE"] = "1"  # read by the workers when they start
     context = get_context("spawn")  # a fork would inherit the locks of MLflow's and OpenCV's threads
-    former = signal.signal(signal.SIGTERM, _interrupt)
     workers = [context.Process(target=_work, args=(job,), name=f"search-{i}") for i in range(num_jobs)]
-    try:
-        # A terminal's Ctrl-C reaches the workers too. They inherit that it is ignored: a second signal would
-        # interrupt a worker while it releases its trial.
-        of_terminal = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with terminations_as_interrupts():
         try:
+            # A terminal's Ctrl-C reaches the workers too. They inherit that it is ignored: a second signal would
+            # interrupt a worker while it releases its trial.
+            of_terminal = signal.signal(signal.SIGINT, signal.SIG_IGN)
+            try:
+                for worker in workers:
+                    worker.start()
+            finally:
+                signal.signal(signal.SIGINT, of_terminal)
             for worker in workers:
-                worker.start()
-        finally:
-            signal.signal(signal.SIGINT, of_terminal)
-        for worker in workers:
-            worker.join()
-    except BaseException:
-        _stop(workers)
-        raise
-    finally:
-        signal.signal(signal.SIGTERM, former)
+                worker.join()
+        except BaseException:
+            _stop(workers)
+            raise
     failed = [w for w in workers if w.exitcode]
     if len(failed) == len(workers):
         raise CracksegError(
@@ -256,7 +254,3 @@ def _stop(workers: Sequence[BaseProcess]) -> None:
         worker.join(max(0.0, deadline - time.monotonic()))
         if worker.is_alive():
             worker.kill()  # the next command finds its trial and resumes it
-
-
-def _interrupt(_signal: int, _frame: Any) -> None:
-    raise KeyboardInterrupt

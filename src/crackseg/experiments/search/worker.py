@@ -6,14 +6,13 @@ import contextlib
 import json
 import math
 import os
-import signal
 import time
 import uuid
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import optuna
 import torch
@@ -21,6 +20,7 @@ from filelock import FileLock
 from optuna.storages._heartbeat import get_heartbeat_thread
 from optuna.trial import Trial, TrialState
 
+from crackseg.child_processes import terminations_as_interrupts
 from crackseg.experiments.search.results import (
     ERROR,
     FIGURES,
@@ -75,19 +75,12 @@ def work(job: Job) -> None:
     Raises:
         KeyboardInterrupt: it was stopped; its trial waits to be continued.
     """
-    former = signal.signal(signal.SIGTERM, _interrupt)
-    try:
+    with terminations_as_interrupts():
         torch.set_num_threads(job.num_threads)
         storage = open_storage(job.storage, patience_s=PATIENCE_S)  # the server answered a moment ago
         study = optuna.load_study(study_name=job.name, storage=storage, pruner=build_pruner(job.params))
         search = Search(study, storage, job.params, job.overrides, job.run_id, job.folder)
         _Worker(job, search, Store(job.root)).run()
-    finally:
-        signal.signal(signal.SIGTERM, former)
-
-
-def _interrupt(_signal: int, _frame: Any) -> NoReturn:
-    raise KeyboardInterrupt
 
 
 class _Worker:
