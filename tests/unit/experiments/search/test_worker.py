@@ -5,6 +5,7 @@ import math
 import os
 import re
 import shutil
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -149,6 +150,19 @@ def test_a_hopeless_trial_is_pruned_but_never_a_cell_of_the_paper(bench: Bench) 
     rows = compare_with_paper(search)
     assert (rows[0].num_trials, rows[0].trial.number if rows[0].trial else None) == (12, 0)
     assert rows[-1].trial is None
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP])
+def test_a_worker_that_is_told_to_stop_hands_its_trial_back(bench: Bench, how: signal.Signals) -> None:
+    def training(*_: Any) -> dict[str, float]:
+        signal.raise_signal(how)
+        return {"ods": 0.5}
+
+    bench.training = training
+    search = bench.open(f"stopped-{how.name}", 1)
+    with pytest.raises(KeyboardInterrupt):
+        bench.work(search)
+    assert [t.state.name for t in search.study.get_trials()] == ["WAITING"]
 
 
 def test_only_the_best_weights_are_kept(bench: Bench) -> None:
