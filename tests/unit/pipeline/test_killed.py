@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[3]
 STAGE = """
 import os, signal, sys, time
 from pathlib import Path
-from crackseg.stages.killed import note_checkpoints, work_in_child
+from crackseg.pipeline.killed import note_checkpoints, work_in_child
 
 root = Path(sys.argv[1])
 work_in_child(root, "train")
