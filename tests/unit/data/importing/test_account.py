@@ -13,7 +13,7 @@ from tests.unit.data.importing.raw_sources import add_masks, add_photos
 
 
 def import_into(tmp_path: Path, source: Path, **options: object) -> ImportSummary:
-    (summary,) = import_datasets(source, tmp_path / "data", **{"name": "BRIDGE", "progress": False, **options})
+    (summary,) = import_datasets(source, tmp_path / "data", **{"name": "BRIDGE", **options})
     return summary
 
 

@@ -28,7 +28,7 @@ def source(tmp_path: Path) -> Path:
 
 
 def run(source: Path, **options: object) -> ImportSummary:
-    options = {"name": "BRIDGE", "progress": False} | options
+    options = {"name": "BRIDGE"} | options
     (summary,) = import_datasets(source, source.parent / "data", **options)
     return summary
 

@@ -24,7 +24,7 @@ def source(tmp_path: Path) -> Path:
 
 
 def bring(source: Path, **options: object) -> ImportSummary:
-    options = {"name": "X1", "progress": False} | options
+    options = {"name": "X1"} | options
     (summary,) = import_datasets(source, source.parent / "data", **options)
     return summary
 
