@@ -17,7 +17,8 @@ from benchmarks.measure import Effort, Row, measure_in_turn
 from benchmarks.scenes import draw_pair
 from crackseg.devices import choose_device, full_float32
 from crackseg.evaluation.metrics import ScoreAccumulator, count_image
-from crackseg.inference.autotune import CACHE_VARIABLE, settle
+from crackseg.files import CACHE_VARIABLE
+from crackseg.inference.autotune import settle
 from crackseg.inference.predictor import Predictor, build_predictor, sigmoid
 from crackseg.models import CrackNetwork, build_model
 from crackseg.params import PredictParams

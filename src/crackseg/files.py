@@ -20,6 +20,15 @@ from crackseg.errors import CracksegError
 if TYPE_CHECKING:
     import pandas as pd
 
+CACHE_VARIABLE = "CRACKSEG_CACHE_DIR"
+
+
+def user_cache() -> Path:
+    """The folder for what any command may make again, of all projects: ``CRACKSEG_CACHE_DIR``, else ``~/.cache``'s."""
+    chosen = os.environ.get(CACHE_VARIABLE)
+    default = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "crackseg"
+    return Path(chosen) if chosen else default
+
 
 def write_bytes(path: Path, content: bytes | Iterable[bytes]) -> None:
     """Write a file next to its final path and rename it, so that no reader sees a part of it.

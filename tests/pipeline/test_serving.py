@@ -210,12 +210,7 @@ def run_together(threads: Sequence[threading.Thread]) -> None:
         thread.join()
 
 
-def test_starting_without_a_version_in_production_or_on_a_taken_port_says_so(
-    server: Server, finished: Project
-) -> None:
-    message = finished.run("crackseg", "serve", fails=True)
-    assert "no version of crackseg is called production" in message
-    assert "promote" in message
+def test_starting_on_a_taken_port_or_without_such_a_version_says_so(server: Server, finished: Project) -> None:
     message = finished.run("crackseg", "serve", "--model", CANDIDATE, "--port", str(server.port), fails=True)
     assert f"port {server.port}" in message
     assert "has no version 99" in finished.run("crackseg", "serve", "--model", "models:/crackseg/99", fails=True)

@@ -18,8 +18,9 @@ CONFIGURATIONS = {
     "crackseg.experiments.paper.table3",
     "crackseg.experiments.claims.study",
     "crackseg.pipeline.demo",
+    "crackseg.pipeline.pretrain",
 }
-OF_ALL = {"initialization", "network", "registry", "state_dicts", "weights_file"}
+OF_ALL = {"initialization", "network", "registry", "shipped", "state_dicts", "weights_file"}
 
 
 def test_settings_are_checked_against_the_names_of_the_tables() -> None:

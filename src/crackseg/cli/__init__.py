@@ -21,6 +21,7 @@ from crackseg.cli import (
     measure,
     paper,
     predict,
+    pretrain,
     registry,
     scoring,
     search,
@@ -122,6 +123,7 @@ def ui(project: Project, port: int) -> None:
 
 for _command in (
     predict.predict,
+    pretrain.pretrain,
     app.app,
     measure.measure,
     annotations.annotation_forms,

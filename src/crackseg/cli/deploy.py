@@ -8,7 +8,10 @@ import click
 
 from crackseg.cli.output import warn
 
-_MODEL_HELP = "models:/NAME@ALIAS, models:/NAME/VERSION, or a version's folder. [default: @production]"
+_MODEL_HELP = (
+    "models:/NAME@ALIAS, models:/NAME/VERSION, scenes (shipped), or a version's folder. "
+    "[default: @production, or scenes]"
+)
 _MOST_LINES = 20  # about single photographs
 
 

@@ -16,7 +16,9 @@ from crackseg.errors import CracksegError
 @click.argument("paths", nargs=-1, required=True)
 @click.option("--out", "out_dir", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder.")
 @click.option(
-    "--model", "uri", help="models:/NAME@ALIAS, models:/NAME/VERSION, or a folder. [default: @production]"
+    "--model",
+    "uri",
+    help="models:/NAME@ALIAS, models:/NAME/VERSION, scenes (shipped), or a folder. [default: @production, or scenes]",
 )
 @click.option("--threshold", type=click.FloatRange(0, 1), help="Instead of the model's operating threshold.")
 @click.option(
@@ -41,6 +43,8 @@ def predict(
 ) -> None:
     """Find the cracks in photographs: files, folders (with subfolders) and "quoted*globs".
 
+    Without a version in production, the model that crackseg ships is used (docs/shipped-model.md).
+
     Writes masks, overlays and predictions.csv into the folder --out; with --measure also the length and width
     of each crack. The same command resumes an interrupted run.
     Ends with 3 if a photograph could not be read; all others are predicted.
@@ -64,10 +68,8 @@ def predict(
     if scale is not None and not measure:
         raise CracksegError("--mm-per-px is the scale of --measure; give both")
     photographs = find_photographs(paths, out_dir)
-    root = project.root if report_drift or uri is None or not Path(uri).is_dir() else None
-    if uri is None:
-        assert root is not None
-        uri = find_production(root)
+    uri = uri or find_production()
+    root = project.root if report_drift or uri.startswith("models:/") else None
     model = load_model(uri, root)
     summary, figures = predict_files(
         model.analyzer, photographs, out_dir, model=model.digest, threshold=threshold, overlays=overlays

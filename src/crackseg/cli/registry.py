@@ -25,7 +25,7 @@ _MARKS = {"passed": "pass", "failed": "FAIL", "warning": "WARN", "skipped": "  -
 @click.pass_context
 @with_project
 def models(project: Project, context: click.Context, as_json: bool) -> None:
-    """Show every registered version: scores, data, alias, stage, when and by whom.
+    """Show every registered version: scores, data, alias, stage, when and by whom; and the shipped model.
 
     \b
     crackseg models
@@ -33,12 +33,24 @@ def models(project: Project, context: click.Context, as_json: bool) -> None:
     """
     if context.invoked_subcommand is not None:
         return
+    from crackseg.models.shipped import SHIPPED_NAME
+    from crackseg.registry.production import NotRegistered
     from crackseg.registry.promotion import list_versions
 
-    production = _open(project)
+    try:
+        production = _open(project)
+    except NotRegistered as error:
+        if as_json:
+            shipped = {"name": SHIPPED_NAME, "used": True}
+            click.echo(json.dumps({"model": None, "versions": [], "shipped": shipped}, indent=2))
+        else:
+            click.echo(f"{error}\n{_describe_shipped(used=True)}")
+        return
     versions = list_versions(production)
+    used = not any("production" in v["aliases"] for v in versions)
     if as_json:
-        click.echo(json.dumps({"model": production.name, "versions": versions}, indent=2))
+        shipped = {"name": SHIPPED_NAME, "used": used}
+        click.echo(json.dumps({"model": production.name, "versions": versions, "shipped": shipped}, indent=2))
         return
     datasets = list(dict.fromkeys(name for v in versions for name in v["datasets"]))
     header = [
@@ -69,6 +81,7 @@ def models(project: Project, context: click.Context, as_json: bool) -> None:
         for v in versions
     ]
     click.echo(_table([header, *rows]) if rows else f"no version of {production.name!r} is registered")
+    click.echo(_describe_shipped(used=used))
 
 
 @models.command("delete")
@@ -239,6 +252,13 @@ def _show_record(record: Record) -> None:
         click.secho("      CHANGED: the record before this one is not what it was then, or is missing", fg="red")
     if record.checks:
         _show_checks(record.checks)
+
+
+def _describe_shipped(*, used: bool) -> str:
+    from crackseg.models.shipped import SHIPPED_NAME
+
+    state = "used while nothing is in production" if used else "not used: a version is in production"
+    return f"{SHIPPED_NAME}: shipped with crackseg, {state} (`--model {SHIPPED_NAME}` names it)"
 
 
 def _score(value: float | None) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Iterator, Sequence
 from multiprocessing.context import BaseContext
+from typing import Protocol, cast
 
 import cv2
 import numpy as np
@@ -20,6 +21,22 @@ from crackseg.data.pixel_cache import PairReader, PixelCache
 from crackseg.errors import CracksegError
 from crackseg.params import AugmentParams
 from crackseg.types import CrackSample
+
+
+class PatchSource(Protocol):
+    """Training patches addressed by (epoch, index), as the module's head says.
+
+    Attributes:
+        seed: of the order.
+    """
+
+    seed: int
+
+    def __len__(self) -> int:
+        """Return the number of patches of an epoch."""
+
+    def __getitem__(self, address: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return image uint8 (3, h, w) and mask uint8 (1, h, w) of {0, 1}."""
 
 
 class CrackDataset(Dataset):
@@ -107,7 +124,7 @@ class EpochSampler(Sampler[list[tuple[int, int]]]):
 
 
 def build_loader(
-    dataset: CrackDataset,
+    dataset: PatchSource,
     *,
     batch_size: int,
     num_workers: int,
@@ -121,7 +138,7 @@ def build_loader(
     """
     sampler = EpochSampler(len(dataset), batch_size, dataset.seed, share=share, num_shares=num_shares)
     loader = DataLoader(
-        dataset,
+        cast(Dataset, dataset),
         batch_sampler=sampler,
         num_workers=num_workers,
         multiprocessing_context=_worker_context() if num_workers else None,

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -26,11 +25,10 @@ from torch import nn
 
 from crackseg.devices import choose_precision, describe_device
 from crackseg.errors import CracksegError, first_line
-from crackseg.files import write_bytes
+from crackseg.files import user_cache, write_bytes
 from crackseg.inference.engines import Engine, Plan, build_engine, has_compiler, has_openvino
 from crackseg.inference.predictor import Predictor, tile_windows
 
-CACHE_VARIABLE = "CRACKSEG_CACHE_DIR"
 # A run that takes eager float32 less is not worth measuring; one that takes ten times as long is worth a try of
 # torch.compile, which takes 15 to 20 s on two cores.
 _WORTH_S = 60.0
@@ -290,11 +288,7 @@ def _cache_path(network: nn.Module, device: torch.device, shape: Sequence[int], 
         "batch_size": batch_size,
     }
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
-    folder = os.environ.get(CACHE_VARIABLE)
-    base = (
-        Path(folder) if folder else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "crackseg"
-    )
-    return base / f"calibration-{digest}.json"
+    return user_cache() / f"calibration-{digest}.json"
 
 
 def _read(path: Path) -> Timings | None:

@@ -1,4 +1,4 @@
-"""Initial weights of a network: random, ImageNet, COCO, or a file.
+"""Initial weights of a network: random, of drawn scenes, ImageNet, COCO, or a file.
 
 ``random`` needs nothing here: all models draw their weights when they are built.
 """
@@ -22,6 +22,7 @@ from torch import Tensor
 from crackseg.errors import CracksegError, first_line
 from crackseg.models.encoders import EncoderBody
 from crackseg.models.network import NetworkBody
+from crackseg.models.shipped import SHIPPED_NAME, WEIGHTS_BY_WIDTH
 from crackseg.models.state_dicts import DAMAGED_FILE_ERRORS, StateDict, keys_without, load_state, read_weights
 from crackseg.progress import is_quiet
 
@@ -44,7 +45,8 @@ def initialize(
     Args:
         body: as its constructor left it, with random weights.
         architecture: its name.
-        init: ``random``: left as it is. A name from ``offers``: ``imagenet`` for the backbone or the encoder;
+        init: ``random``: left as it is. A name from ``offers``: ``scenes`` for the whole network, as crackseg ships
+            it (:mod:`crackseg.models.shipped`); ``imagenet`` for the backbone or the encoder;
             ``coco``: the backbone from torchvision's DeepLabV3 weights, trained on COCO with VOC's labels; the
             classifier stays new and random, since the paper replaces all of it (section 3.1), and the auxiliary
             classifier is dropped. Anything else: path of a weights file (crackseg's, or a bare state dict in
@@ -68,6 +70,24 @@ def initialize(
 def load_encoder(body: EncoderBody, _architecture: str) -> None:
     """Load a pretrained encoder by name from smp or timm; a Loader."""
     body.load_pretrained_encoder()
+
+
+def load_shipped(body: NetworkBody, architecture: str) -> None:
+    """Take the weights that crackseg ships, for a network of their width; a Loader."""
+    width = getattr(body, "width", None)
+    path = WEIGHTS_BY_WIDTH.get((architecture, width))
+    if path is None:
+        have = ", ".join(f"{name} of width {wide} (model.width: {wide})" for name, wide in WEIGHTS_BY_WIDTH)
+        raise CracksegError(
+            f"model.init = {SHIPPED_NAME!r}: there are no such weights for {architecture} of width {width}, only for "
+            f"{have}; set that width, or model.init: random"
+        )
+    try:
+        _take_over(body, architecture, path)
+    except CracksegError as error:
+        raise CracksegError(
+            f"{error}; the weights belong to crackseg: install it again (pip install --force-reinstall)"
+        ) from error
 
 
 def from_torchvision(
@@ -142,13 +162,18 @@ def _initialize_from_file(
         raise CracksegError(
             f"model.init = {init!r}: neither one of {', '.join(names)} nor a file that exists; {hint}"
         )
+    _take_over(body, architecture, path, num_classes)
+
+
+def _take_over(body: NetworkBody, architecture: str, path: Path, num_classes: int | None = None) -> None:
+    """Copy a weights file whole; ``num_classes`` None: of as many maps as the file has, or the shapes differ."""
     stored = read_weights(path)
     if stored.model is not None and stored.model.get("architecture") != architecture:
         raise CracksegError(
             f"{path}: holds weights of {stored.model.get('architecture')}, but model.architecture is "
             f"{architecture}; set the one or the other"
         )
-    if stored.model is not None and stored.model.get("num_classes", 1) != num_classes:
+    if stored.model is not None and num_classes is not None and stored.model.get("num_classes", 1) != num_classes:
         raise CracksegError(
             f"{path}: holds weights of a model with num_classes {stored.model.get('num_classes', 1)}, but "
             f"model.num_classes is {num_classes}; set the one or the other"

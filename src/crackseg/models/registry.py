@@ -9,10 +9,11 @@ from crackseg.errors import CracksegError
 from crackseg.models import deepcrack, deeplabv3, smp_models
 from crackseg.models.encnet import EncNet
 from crackseg.models.encoders import EncoderBody, explained_errors, try_out
-from crackseg.models.initialization import Loader, from_torchvision, initialize, load_encoder
+from crackseg.models.initialization import Loader, from_torchvision, initialize, load_encoder, load_shipped
 from crackseg.models.network import TRAIN_LAYERS, CrackNetwork, NetworkBody
 from crackseg.models.segmenter import Segmenter
 from crackseg.models.setr import SETR
+from crackseg.models.shipped import SHIPPED_NAME
 from crackseg.models.unet import UNet
 from crackseg.params.choices import explain_choice
 
@@ -93,7 +94,9 @@ ARCHITECTURES: dict[str, Architecture] = {
             deeplabv3.mobilenet_as_backbone,
         ),
     ),
-    "unet": Architecture(lambda options: UNet(options.num_classes, options.width), width=16),
+    "unet": Architecture(
+        lambda options: UNet(options.num_classes, options.width), width=16, pretrained={SHIPPED_NAME: load_shipped}
+    ),
     # The paper's [6] in its own words: symmetric, skip connections, one loss at the end. Ronneberger's width,
     # and everything else in UNet, are our choice.
     "modified_unet": Architecture(lambda options: UNet(options.num_classes, options.width), width=64),
@@ -170,7 +173,8 @@ def build_model(
 
     Args:
         architecture: a key of ``ARCHITECTURES``.
-        init: ``random``, ``imagenet``, ``coco`` or a path; see :func:`crackseg.models.initialization.initialize`.
+        init: ``random``, ``scenes``, ``imagenet``, ``coco`` or a path; see
+            :func:`crackseg.models.initialization.initialize`.
         num_classes: 1 map (crack), or 2 (background and crack, which `CrackNetwork` brings to one).
         normalize: subtract ImageNet's mean and divide by its deviation, inside the model.
         train_layers: ``all``, or ``classifier``: only the head is trained, i.e. all but the backbone or encoder;
@@ -194,6 +198,10 @@ def build_model(
     options = BodyOptions(
         num_classes, width=width or row.width or 0, batch_norm=batch_norm, encoder=encoder or row.encoder
     )
+    if init == SHIPPED_NAME and normalize:
+        raise CracksegError(
+            f"model.init = {init!r}: these weights were trained without normalisation; set model.normalize: false"
+        )
     body = _build_body(architecture, options)
     offers = {name: other.pretrained for name, other in ARCHITECTURES.items()}
     initialize(body, architecture, init, offers=offers, num_classes=num_classes)

@@ -31,6 +31,7 @@ class UNet(NetworkBody):
 
     def __init__(self, num_classes: int, width: int) -> None:
         super().__init__()
+        self.width = width
         widths = [width * 2**level for level in range(NUM_DOWNSAMPLINGS + 1)]
         self.encoder = nn.ModuleList(
             _double_conv(in_channels, out_channels)

@@ -22,7 +22,9 @@ from crackseg.models.network import CrackNetwork
 from crackseg.models.state_dicts import FORMAT, VERSION, load_state, read_weights
 
 
-def save_weights(path: Path, network: CrackNetwork, *, spec: dict[str, Any], extra: dict[str, Any]) -> None:
+def save_weights(
+    path: Path, network: CrackNetwork, *, spec: dict[str, Any], extra: dict[str, Any], half: bool = False
+) -> None:
     """Write a network's weights next to their final path and rename the file.
 
     Args:
@@ -30,12 +32,17 @@ def save_weights(path: Path, network: CrackNetwork, *, spec: dict[str, Any], ext
         network: on any device; its weights are stored as CPU tensors.
         spec: the arguments of ``build_model`` that made it, ``architecture`` included.
         extra: plain values to keep with it (numbers, strings, lists, dicts), e.g. ``operating_threshold``.
+        half: store float16, half the size; it is float32 again when it is loaded.
     Raises:
         TypeError: a value in ``spec`` or ``extra`` is not plain.
     """
     # Through JSON, because a NumPy number would be saved without an error and then refused by every reader.
     spec, extra = json.loads(json.dumps([spec, extra]))
     state_dict = {key: value.detach().cpu().contiguous() for key, value in network.body.state_dict().items()}
+    if half:
+        state_dict = {
+            key: value.half() if value.is_floating_point() else value for key, value in state_dict.items()
+        }
     content = {"format": FORMAT, "version": VERSION, "model": spec, "state_dict": state_dict, "extra": extra}
     buffer = io.BytesIO()
     torch.save(content, buffer)

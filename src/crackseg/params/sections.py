@@ -130,8 +130,9 @@ class OptimizerParams(_Section):
 
 
 class SchedulerParams(_Section):
-    name: Annotated[Literal["plateau", "cosine", "none"], Affects(WEIGHTS)]
-    """``plateau`` follows the validation loss (the paper); ``cosine`` falls to zero over the epochs, by step."""
+    name: Annotated[Literal["plateau", "cosine", "onecycle", "none"], Affects(WEIGHTS)]
+    """``plateau`` follows the validation loss (the paper); ``cosine`` falls to zero over the epochs, by step;
+    ``onecycle`` rises over the first 30 % of the steps and falls to zero over the others."""
     factor: Annotated[float, Field(gt=0, lt=1), Affects(WEIGHTS, when={"scheduler.name": "plateau"})]
     """Factor by which ``plateau`` multiplies the learning rate."""
     patience: Annotated[int, Field(ge=0), Affects(WEIGHTS, when={"scheduler.name": "plateau"})]

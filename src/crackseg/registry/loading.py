@@ -10,6 +10,7 @@ from pathlib import Path
 
 from crackseg.errors import CracksegError
 from crackseg.inference.detector import SETTINGS_NAME, WEIGHTS_NAME, CrackAnalyzer
+from crackseg.models.shipped import SHIPPED_NAME, SHIPPED_SETTINGS, SHIPPED_WEIGHTS
 from crackseg.tracking.store import Store, fetch_model
 
 
@@ -32,18 +33,21 @@ def load_model(uri: str, root: Path | None) -> LoadedModel:
     """Load a finished model.
 
     Args:
-        uri: ``models:/NAME/VERSION``, ``models:/NAME@ALIAS``, ``models:/NAME/STAGE``, or a folder that holds
-            ``weights.pt`` and ``settings.json``, at any depth (a version as it was downloaded).
-        root: the project with the store where it is registered; not needed for a folder.
+        uri: ``scenes``, the model that crackseg ships; ``models:/NAME/VERSION``, ``models:/NAME@ALIAS``,
+            ``models:/NAME/STAGE``; or a folder that holds ``weights.pt`` and ``settings.json``, at any depth (a
+            version as it was downloaded).
+        root: the project with the store where it is registered; not needed for the shipped model or a folder.
     Raises:
         CracksegError: there is no such model, or it is not one that was registered by crackseg.
     """
+    if uri == SHIPPED_NAME:
+        return _load_files(SHIPPED_WEIGHTS, SHIPPED_SETTINGS, uri)
     if Path(uri).is_dir():
         return _load_folder(Path(uri), uri)
     if not uri.startswith("models:/"):
         raise CracksegError(
-            f"--model {uri}: no such folder; expected models:/NAME@production, models:/NAME/VERSION or a folder with "
-            f"{WEIGHTS_NAME} and {SETTINGS_NAME}"
+            f"--model {uri}: no such folder; expected {SHIPPED_NAME}, models:/NAME@production, models:/NAME/VERSION or "
+            f"a folder with {WEIGHTS_NAME} and {SETTINGS_NAME}"
         )
     if root is None:
         raise CracksegError(f"{uri}: only a project knows registered models; run crackseg in its folder")
@@ -83,7 +87,13 @@ def _load_folder(folder: Path, uri: str) -> LoadedModel:
                 f"{uri}: expected one {name} in it, found {len(found)}; a model that was registered before it carried "
                 f"{SETTINGS_NAME} must be registered again (`dvc repro --force --single-item register`)"
             )
-    weights_path, settings_path = (found[0] for found in files.values())
+    return _load_files(files[WEIGHTS_NAME][0], files[SETTINGS_NAME][0], uri)
+
+
+def _load_files(weights_path: Path, settings_path: Path, uri: str) -> LoadedModel:
+    for path in (weights_path, settings_path):
+        if not path.is_file():
+            raise CracksegError(f"{uri}: {path} is missing; install crackseg again")
     digest = hashlib.sha256(weights_path.read_bytes())
     digest.update(settings_path.read_bytes())
     return LoadedModel(CrackAnalyzer.load(weights_path, settings_path), uri, digest.hexdigest()[:16])

@@ -102,6 +102,10 @@ class Fault:
     record: Record | None = None
 
 
+class NotRegistered(CracksegError):
+    """Raised where no model of a name is registered: the store answered."""
+
+
 class Production:
     """The registered model ``name`` and its version in production.
 
@@ -109,7 +113,8 @@ class Production:
         store: where the model is registered.
         name: of the registered model.
     Raises:
-        CracksegError: no model of that name is registered, or the registry does not answer.
+        NotRegistered: no model of that name is registered.
+        CracksegError: the registry does not answer.
     """
 
     def __init__(self, store: Store, name: str) -> None:
@@ -123,7 +128,7 @@ class Production:
             except MlflowException as error:
                 if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                     raise
-                raise CracksegError(
+                raise NotRegistered(
                     f"no model {name!r} is registered in {store.uri}: `dvc repro` trains and registers one "
                     "(registry.model_name in params.yaml names it)"
                 ) from error

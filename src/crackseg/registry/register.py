@@ -6,9 +6,11 @@ import hashlib
 import shutil
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import mlflow
 from filelock import FileLock
@@ -21,6 +23,7 @@ from crackseg.errors import CracksegError, first_line
 from crackseg.files import write_bytes
 from crackseg.inference.detector import SETTINGS_NAME, WEIGHTS_NAME, ModelSettings
 from crackseg.models import ARCHITECTURES
+from crackseg.models.shipped import SHIPPED_NAME
 from crackseg.models.state_dicts import read_weights
 from crackseg.params import Params
 from crackseg.registry.package import PROBE_NAME, build_analyzer, write_probe
@@ -156,32 +159,9 @@ def _find_registered(store: Store, name: str, run_id: str, digests: Mapping[str,
 
 
 def _log_model(store: Store, run_id: str, artifacts: Mapping[str, Path], name: str) -> ModelVersion:
-    package = Path(crackseg.__file__).parent
-    spec = read_weights(artifacts["weights"]).model
-    assert spec is not None, artifacts  # save_weights wrote it
-    requirements = _REQUIREMENTS + ARCHITECTURES[spec["architecture"]].extra_packages
     status = store.get_run(run_id).info.status
-    with (
-        tempfile.TemporaryDirectory() as scratch,
-        mlflow.start_run(run_id=run_id),
-        warnings.catch_warnings(),
-    ):
-        # A version's files are found by their names.
-        weights = shutil.copyfile(artifacts["weights"], Path(scratch) / WEIGHTS_NAME)
-        settings = shutil.copyfile(artifacts["settings"], Path(scratch) / SETTINGS_NAME)
-        carried = dict(artifacts) | {"weights": weights, "settings": settings}
-        # MLflow would derive a signature from type hints and an input example; we pass our own.
-        warnings.simplefilter("ignore", UserWarning)
-        from crackseg.registry.pyfunc import SIGNATURE
-
-        logged = mlflow.pyfunc.log_model(
-            name="model",
-            python_model=str(package / "registry" / "pyfunc.py"),
-            artifacts={key: str(path) for key, path in carried.items()},
-            code_paths=[str(_copy_package(package, Path(scratch)))],
-            signature=SIGNATURE,
-            pip_requirements=[f"{r}=={version(r)}" for r in requirements],
-        )
+    with mlflow.start_run(run_id=run_id), packaging(artifacts) as arguments:
+        logged = mlflow.pyfunc.log_model(name="model", **arguments)
     if status != "FINISHED":  # leaving the `with` marked it so
         store.client.set_terminated(run_id, status)
     try:
@@ -192,6 +172,41 @@ def _log_model(store: Store, run_id: str, artifacts: Mapping[str, Path], name: s
     return store.client.create_model_version(name, logged.model_uri, run_id=run_id, model_id=logged.model_id)
 
 
+@contextmanager
+def packaging(artifacts: Mapping[str, Path]) -> Iterator[dict[str, Any]]:
+    """Give the arguments by which MLflow saves or logs a finished model, while their files exist.
+
+    Args:
+        artifacts: ``weights`` and ``settings``, under any names, and ``probe``.
+    Raises:
+        CracksegError: the weights are damaged.
+    """
+    package = Path(crackseg.__file__).parent
+    spec = read_weights(artifacts["weights"]).model
+    assert spec is not None, artifacts  # save_weights wrote it
+    requirements = _REQUIREMENTS + ARCHITECTURES[spec["architecture"]].extra_packages
+    with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
+        # Whoever loads a version finds its files by their names.
+        weights = shutil.copyfile(artifacts["weights"], Path(scratch) / WEIGHTS_NAME)
+        settings = shutil.copyfile(artifacts["settings"], Path(scratch) / SETTINGS_NAME)
+        carried = dict(artifacts) | {"weights": weights, "settings": settings}
+        # MLflow asks for type hints and an input example, from which it would derive a signature; we give ours.
+        warnings.simplefilter("ignore", UserWarning)
+        from crackseg.registry.pyfunc import SIGNATURE
+
+        yield {
+            "python_model": str(package / "registry" / "pyfunc.py"),
+            "artifacts": {key: str(path) for key, path in carried.items()},
+            "code_paths": [str(_copy_package(package, Path(scratch)))],
+            "signature": SIGNATURE,
+            "pip_requirements": [f"{r}=={version(r)}" for r in requirements],
+        }
+
+
 def _copy_package(package: Path, scratch: Path) -> Path:
-    """Copy the package's source without caches, so that the logged code is the same on every machine."""
-    return Path(shutil.copytree(package, scratch / "crackseg", ignore=shutil.ignore_patterns("__pycache__")))
+    """Copy the package's source without caches, so that the logged code is the same on every machine.
+
+    The shipped weights stay out: a version has its own.
+    """
+    ignored = shutil.ignore_patterns("__pycache__", SHIPPED_NAME)
+    return Path(shutil.copytree(package, scratch / "crackseg", ignore=ignored))

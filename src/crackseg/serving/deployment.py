@@ -16,40 +16,76 @@ from mlflow.entities.model_registry import ModelVersion
 from crackseg.data.catalog import warn_of_source
 from crackseg.errors import CracksegError
 from crackseg.inference.detector import SETTINGS_NAME, ModelSettings
+from crackseg.models.shipped import SHIPPED_CARD, SHIPPED_NAME
 from crackseg.project import find_root
 from crackseg.registry.card import write_card
 from crackseg.registry.loading import pin_alias
-from crackseg.registry.production import PRODUCTION_ALIAS
+from crackseg.registry.production import PRODUCTION_ALIAS, NotRegistered, Production
 from crackseg.registry.promotion import open_production
+from crackseg.registry.shipped import name_model, package_shipped
 from crackseg.tracking.store import Store
 
 _HOST = "127.0.0.1"
+_SHIPPED_NOTE = (
+    f"using {SHIPPED_NAME}, the model that crackseg ships, which was trained on drawn scenes alone "
+    "(docs/shipped-model.md)"
+)
 _log = logging.getLogger("crackseg")
 
 
-def find_production(root: Path) -> str:
-    """Return the URI of the version in production; a promotion that was interrupted is finished first.
+def find_registered() -> Production | None:
+    """Return the registered model of this project; None where there is no project, or no model in its registry.
 
     Raises:
-        CracksegError: no model is registered, or the registry does not answer.
+        CracksegError: the registry does not answer.
     """
-    production = open_production(root)
+    try:
+        root = find_root()
+    except CracksegError:
+        return None
+    try:
+        return open_production(root)
+    except NotRegistered:
+        return None
+
+
+def find_production() -> str:
+    """Return the URI of the version in production; a promotion that was interrupted is finished first.
+
+    Where nothing is in production, the model that crackseg ships, which is said in one line.
+
+    Raises:
+        CracksegError: the registry does not answer.
+    """
+    production = find_registered()
+    if production is None:
+        _log.warning("note: no model is registered here: %s", _SHIPPED_NOTE)
+        return SHIPPED_NAME
     for note in production.repair():
         _log.warning("note: %s", note)
-    return f"models:/{production.name}@{PRODUCTION_ALIAS}"
+    if PRODUCTION_ALIAS in production.read().aliases:
+        return f"models:/{production.name}@{PRODUCTION_ALIAS}"
+    _log.warning(
+        "note: no version of %s is in production (`crackseg promote`): %s", production.name, _SHIPPED_NOTE
+    )
+    return SHIPPED_NAME
 
 
 def find_model(uri: str | None) -> tuple[str, Store | None]:
     """Find a model and the store it is registered in.
 
     Args:
-        uri: ``models:/NAME@ALIAS``, ``models:/NAME/VERSION`` or a folder; None: what is in production.
+        uri: ``models:/NAME@ALIAS``, ``models:/NAME/VERSION``, ``scenes`` (the shipped one) or a folder; None: what
+            is in production, or else the shipped one.
     Returns:
         ``models:/NAME/VERSION`` and its store; or the folder and None.
     Raises:
         CracksegError: no such model.
     """
-    if uri and Path(uri).is_dir():
+    uri = uri or find_production()
+    if uri == SHIPPED_NAME:
+        return str(package_shipped()), None
+    if Path(uri).is_dir():
         if not (Path(uri) / "MLmodel").is_file():
             raise CracksegError(f"--model {uri}: the folder holds no MLmodel; expected a downloaded version")
         return str(Path(uri).resolve()), None
@@ -105,7 +141,7 @@ def run_scoring_server(
         [
             sys.executable, "-I", spec.origin, model_uri,
             f"--port={port}", f"--max-bytes={max_bytes}", f"--max-pixels={max_pixels}",
-            f"--warning={warning}",
+            f"--warning={warning}", f"--name={name_model(model_uri)}",
         ],
         environment,
     )  # fmt: skip
@@ -124,17 +160,17 @@ def check_port(host: str, port: int) -> None:
 
 
 def renew_card(uri: str | None) -> str:
-    """Write the model card of a registered version again and return it."""
-    return write_card(*_find_version(uri))
+    """Write the model card of a registered version again and return it; the shipped model's is returned as it is."""
+    uri = uri or find_production()
+    return SHIPPED_CARD.read_text(encoding="utf-8") if uri == SHIPPED_NAME else write_card(*_find_version(uri))
 
 
-def _find_version(uri: str | None) -> tuple[Store, ModelVersion]:
-    root = find_root()
-    uri = uri or find_production(root)
-    store = Store(root)
+def _find_version(uri: str) -> tuple[Store, ModelVersion]:
+    store = Store(find_root())
     match = re.fullmatch(r"models:/([^/@]+)/(\d+)", pin_alias(uri, store))
     if match is None:
         raise CracksegError(
-            f"--model {uri}: expected models:/NAME@ALIAS, models:/NAME/VERSION with a number, or a version's folder"
+            f"--model {uri}: expected models:/NAME@ALIAS, models:/NAME/VERSION with a number, {SHIPPED_NAME}, or a "
+            "version's folder"
         )
     return store, store.get_version(*match.groups())

@@ -34,6 +34,7 @@ from crackseg.models.network import MIN_SIDE_PX
 from crackseg.models.state_dicts import read_weights
 from crackseg.models.weights_file import load_network
 from crackseg.registry.package import PROBE_NAME
+from crackseg.registry.shipped import name_model
 from crackseg.tracking.store import Store, fetch_model
 
 FORMATS = {"onnx": ".onnx", "openvino": ".xml"}
@@ -113,7 +114,8 @@ def export_model(
             photograph, or a larger difference; nothing is written or logged then.
     """
     suffix = FORMATS[file_format]
-    out_path = out_path or Path(re.sub(r"\W+", "-", uri.removeprefix("models:/")).strip("-") + suffix)
+    name = name_model(uri)
+    out_path = out_path or Path(re.sub(r"\W+", "-", name.removeprefix("models:/")).strip("-") + suffix)
     if out_path.suffix != suffix:
         raise CracksegError(f"--out {out_path}: a file of format {file_format} ends in {suffix}")
     _require(file_format)
@@ -137,7 +139,7 @@ def export_model(
         if store:
             _log(store, uri, file_format, paths, parity)
     warning = warn_of_source(settings.data_source)
-    return Exported(tuple(written), uri, parity, logged=store is not None, warning=warning)
+    return Exported(tuple(written), name, parity, logged=store is not None, warning=warning)
 
 
 def compare(network: nn.Module, run: _Run, images: Sequence[np.ndarray], *, tile_px: int) -> Parity:
@@ -178,7 +180,7 @@ def _open(folder: Path, uri: str) -> tuple[ProbabilityNetwork, ModelSettings, di
         )
     network, _ = load_network(weights_path)
     metadata = {
-        "crackseg.model": uri,
+        "crackseg.model": name_model(uri),
         "crackseg.architecture": str(architecture),
         "crackseg.operating_threshold": repr(settings.operating_threshold),
         "crackseg.predict": settings.predict.model_dump_json(),

@@ -35,22 +35,24 @@ def main() -> None:
     parser.add_argument("--max-bytes", type=int, required=True)
     parser.add_argument("--max-pixels", type=int, required=True)
     parser.add_argument("--warning", default="")
+    parser.add_argument("--name", default="")
     arguments = parser.parse_args()
     import mlflow
     import uvicorn
 
+    name = arguments.name or arguments.model_uri
     log = logging.getLogger("crackseg")
     log.setLevel(logging.ERROR)  # `crackseg serve` has already shown the warning of the version
     model = mlflow.pyfunc.load_model(arguments.model_uri)
     log.setLevel(logging.NOTSET)
     app = build_app(
         model,
-        name=arguments.model_uri,
+        name=name,
         max_bytes=arguments.max_bytes,
         max_pixels=arguments.max_pixels,
         warning=arguments.warning,
     )
-    print(f"{arguments.model_uri} answers at http://{HOST}:{arguments.port}/invocations (Ctrl-C ends)", flush=True)
+    print(f"{name} answers at http://{HOST}:{arguments.port}/invocations (Ctrl-C ends)", flush=True)
     uvicorn.run(app, host=HOST, port=arguments.port, log_level=os.environ.get("UVICORN_LOG_LEVEL", "warning"))
 
 

@@ -354,6 +354,8 @@ def fetched_init(init: str, store: Store) -> Iterator[tuple[str, str]]:
 
     The digest is part of a training run's key: a file may change, and an alias may move, under the same name.
 
+    Weights that crackseg ships have a digest too: another version of crackseg may ship others.
+
     Args:
         init: ``model.init`` of params.yaml.
         store: where ``models:/…`` comes from; the paths of files are below its project folder.
@@ -367,7 +369,9 @@ def fetched_init(init: str, store: Store) -> Iterator[tuple[str, str]]:
             if path.is_file():
                 yield str(path), hash_file(path)
                 return
-        yield init, ""
+        from crackseg.models.shipped import SHIPPED_NAME, digest_shipped  # with torch, which only a training needs
+
+        yield init, digest_shipped() if init == SHIPPED_NAME else ""
 
 
 def fetch_weights(uri: str, folder: Path) -> Path:

@@ -21,7 +21,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from crackseg import progress as progress_bar
-from crackseg.data.dataset import CrackDataset, EpochSampler, build_loader
+from crackseg.data.dataset import CrackDataset, EpochSampler, PatchSource, build_loader
 from crackseg.data.pixel_cache import PairReader, PixelCache
 from crackseg.devices import choose_device, choose_precision, describe_device, set_determinism
 from crackseg.errors import CracksegError
@@ -81,7 +81,7 @@ class Validation:
 
 def fit(
     network: nn.Module,
-    train_samples: Sequence[CrackSample],
+    train_samples: Sequence[CrackSample] | PatchSource,
     val_samples: Sequence[CrackSample],
     recipe: TrainingRecipe,
     *,
@@ -98,7 +98,7 @@ def fit(
 
     Args:
         network: returns ModelOutput for images in [0, 1]; only parameters that require gradients are trained.
-        train_samples, val_samples: prepared pairs, at least one each.
+        train_samples, val_samples: prepared pairs, at least one each; or to train with, patches from elsewhere.
         recipe: settings of training.
         checkpoint_dir: a checkpoint in it is resumed.
         on_epoch: called after each epoch with its number, from 0, and its metrics (MLflow names), before the
@@ -121,8 +121,16 @@ def fit(
     set_determinism(device, params.deterministic)
 
     cache = PixelCache(cache_dir, int(params.cache_gb * 1e9)) if cache_dir and params.cache_gb else None
-    dataset = CrackDataset(
-        train_samples, recipe.augment, patches_per_image=params.patches_per_image, seed=params.seed, cache=cache
+    dataset: PatchSource = (
+        CrackDataset(
+            train_samples,
+            recipe.augment,
+            patches_per_image=params.patches_per_image,
+            seed=params.seed,
+            cache=cache,
+        )
+        if isinstance(train_samples, Sequence)
+        else train_samples
     )
     val_pairs = PairReader(val_samples, cache)
     loader, sampler = build_loader(

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from crackseg.data.dataset import PatchSource
 from crackseg.data.pixel_cache import CACHE_NAME
 from crackseg.devices import choose_device, describe_device
 from crackseg.models import build_model
@@ -23,7 +24,7 @@ from crackseg.training.distributed.processes import ALONE, Processes
 from crackseg.training.loop import TrainingRecipe, fit
 from crackseg.types import CrackSample
 
-Samples = tuple[list[CrackSample], list[CrackSample]]
+Samples = tuple[list[CrackSample] | PatchSource, list[CrackSample]]
 """Prepared pairs to train with and to validate with."""
 
 
@@ -57,12 +58,13 @@ class TrainedModel:
     run_id: str
     recorder: RunRecorder
 
-    def save(self, path: Path, *, data_source: str) -> None:
+    def save(self, path: Path, *, data_source: str, half: bool = False) -> None:
         """Write the weights in the form that the registry needs.
 
         Args:
             path: of the file.
             data_source: ``source`` of the training images' manifest.
+            half: store float16.
         """
         spec = dict(self.params.model) | {"init": "random"}  # the file's weights replace the initial ones
         extra = {
@@ -71,7 +73,7 @@ class TrainedModel:
             "run_id": self.run_id,
             "data_source": data_source,
         }
-        save_weights(path, self.network, spec=spec, extra=extra)
+        save_weights(path, self.network, spec=spec, extra=extra, half=half)
 
 
 def build_first_network(params: Params, store: Store) -> tuple[CrackNetwork, str]:

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from crackseg.errors import CracksegError
+from crackseg.files import CACHE_VARIABLE
 from crackseg.inference import autotune
 from crackseg.inference.autotune import (
-    CACHE_VARIABLE,
     Candidate,
     Timings,
     agrees,

@@ -292,7 +292,7 @@ def test_what_is_in_production_cannot_be_deleted(production: Production) -> None
 
 
 def test_whoever_uses_what_is_in_production_finishes_a_killed_promotion_first(
-    root: Path, production: Production
+    root: Path, production: Production, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     promote(production, "1")
     params = (Path(__file__).parents[3] / "params.yaml").read_text(encoding="utf-8")
@@ -302,7 +302,9 @@ def test_whoever_uses_what_is_in_production_finishes_a_killed_promotion_first(
     process.join()
     assert process.exitcode == -9
     assert describe(production)["production"] == "1"
-    uri = find_production(root)
+    (root / "dvc.yaml").touch()
+    monkeypatch.chdir(root)
+    uri = find_production()
     assert pin_alias(uri, production.store) == f"models:/{NAME}/2"
     check_agreement(production)
 

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from crackseg.devices import set_determinism
-from crackseg.inference.autotune import CACHE_VARIABLE, agrees, eager_plan, settle
+from crackseg.files import CACHE_VARIABLE
+from crackseg.inference.autotune import agrees, eager_plan, settle
 from crackseg.inference.engines import Plan, build_engine
 from crackseg.inference.predictor import build_predictor
 from crackseg.params import OptimizerParams, PredictParams

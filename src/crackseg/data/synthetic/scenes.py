@@ -36,11 +36,14 @@ class Scene:
         image: uint8 (H, W, 3), RGB.
         mask: uint8 (H, W), 0 or 1, curves one pixel wide; half the image's size for Stone331.
         roi: uint8, 0 or 1, of the mask's size: where the stone is; None for the other looks.
+        joints: uint8, 0 or 1, of the mask's size: joints of slabs, which ``mask`` counts as cracks, as CrackTree260's
+            annotators did; None if there are none.
     """
 
     image: np.ndarray
     mask: np.ndarray
     roi: np.ndarray | None
+    joints: np.ndarray | None = None
 
 
 def render_scene(look: str, seed: int, *, size: tuple[int, int] | None = None, with_crack: bool = True) -> Scene:
@@ -205,13 +208,15 @@ def _crack_tree(rng: np.random.Generator, size: tuple[int, int], with_crack: boo
         light *= 1 + rng.choice((-0.9, 0.9)) * scratch
 
     cracks: list[Stroke] = []
+    joints: list[Stroke] = []
     if with_crack:
         style = CrackStyle((1, 4), (1.4, 3.4), (0.3, 0.62), rng.uniform(0.25, 0.45), rng.uniform(110, 320))
         cracks = make_network(rng, size, style)
         if rng.random() < 0.3:  # joints of slabs
             angle = rng.normal(0, 0.08)
             for turn in (0, np.pi / 2)[: int(rng.integers(1, 3))]:
-                cracks.append(make_line(rng, size, angle + turn, rng.uniform(2, 3.5), rng.uniform(0.35, 0.6)))
+                joints.append(make_line(rng, size, angle + turn, rng.uniform(2, 3.5), rng.uniform(0.35, 0.6)))
+    cracks += joints
     light = _cut(rng, light, cracks, light_angle)
     tar = cv2.GaussianBlur(_specks(rng, size, rng.uniform(5, 50), (2.0, 7.0)), (0, 0), 2)
     light *= 1 - 0.7 * _ramp(tar * (1 + 0.4 * _noise(rng, size, 4)), 0.25, 0.5)
@@ -221,7 +226,7 @@ def _crack_tree(rng: np.random.Generator, size: tuple[int, int], with_crack: boo
     tint = np.array((1.01, 1.0, 0.97), np.float32) + rng.normal(0, 0.012, 3)
     skylight = 1 + shade[..., None] * np.array((-0.03, 0, 0.06), np.float32)  # shadows are lit by the blue sky
     image = _photograph(rng, light, tint * skylight, blur_px=rng.uniform(0.35, 0.6), noise=2.0)
-    return Scene(image, draw_truth(cracks, size), None)
+    return Scene(image, draw_truth(cracks, size), None, draw_truth(joints, size) if joints else None)
 
 
 def _tyre_marks(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:

@@ -28,11 +28,11 @@ def write_status(step: str) -> str:
     return f"<p class='says'>{html.escape(step)}</p>" if step else ""
 
 
-def write_no_production(name: str) -> str:
+def write_no_production() -> str:
     """Write a notice that no version is in production, and what to do."""
     return write_notice(
-        f"No version of {name} is in production. Choose one below to try it, or put one into production with "
-        "`crackseg promote` and load this page again.",
+        "No version is in production: the model that crackseg ships is chosen, which was trained on drawn scenes "
+        "alone. Choose another below, or put one into production with `crackseg promote` and load this page again.",
         kind="warning",
     )
 

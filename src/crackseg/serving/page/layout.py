@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 
 from crackseg.errors import CracksegError
+from crackseg.models.shipped import SHIPPED_NAME
 from crackseg.serving.page import html
 from crackseg.serving.page.findings import measure_findings, parse_scale
 from crackseg.serving.page.inspection import THRESHOLD_STEP
@@ -150,8 +151,8 @@ class _Page:
             offered = self.cache.list_choices()
         except CracksegError as error:
             return changes | {self.banner: html.write_notice(str(error), kind="error")}
-        banner = "" if offered.in_production else html.write_no_production(self.cache.name)
-        chosen = gr.Dropdown(choices=offered.choices, value=offered.in_production)
+        banner = "" if offered.in_production else html.write_no_production()
+        chosen = gr.Dropdown(choices=offered.choices, value=offered.in_production or SHIPPED_NAME)
         warning = html.write_notice(offered.warning, kind="warning")
         return changes | {self.version: chosen, self.banner: banner, self.problems: warning}
 

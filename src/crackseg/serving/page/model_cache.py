@@ -6,6 +6,7 @@ import threading
 from dataclasses import dataclass
 
 from crackseg.data.catalog import warn_of_source
+from crackseg.models.shipped import SHIPPED_NAME
 from crackseg.registry.loading import LoadedModel, load_model
 from crackseg.registry.production import PRODUCTION_ALIAS, Production
 
@@ -17,7 +18,7 @@ class VersionChoices:
     """Versions that can be chosen.
 
     Attributes:
-        choices: (what is shown, the version's number) of each version, the newest first.
+        choices: (what is shown, the version's number) of each version, the newest first, then the shipped model.
         in_production: the number of the version in production; None if there is none.
         warning: that the version in production must not be used, a sentence; "" if it may be.
     """
@@ -28,21 +29,16 @@ class VersionChoices:
 
 
 class ModelCache:
-    """The registered versions of a model.
+    """The registered versions of a model, and the model that crackseg ships.
 
     Args:
-        production: the registered model.
+        production: the registered model; None if there is none.
     """
 
-    def __init__(self, production: Production) -> None:
+    def __init__(self, production: Production | None) -> None:
         self._production = production
         self._models: dict[str, LoadedModel] = {}
         self._lock = threading.Lock()
-
-    @property
-    def name(self) -> str:
-        """Name of the registered model."""
-        return self._production.name
 
     def list_choices(self) -> VersionChoices:
         """Read the registry as it is now.
@@ -50,6 +46,9 @@ class ModelCache:
         Raises:
             CracksegError: it does not answer.
         """
+        shipped = (f"{SHIPPED_NAME} · shipped with crackseg", SHIPPED_NAME)
+        if self._production is None:
+            return VersionChoices([shipped], None)
         state = self._production.read()
         choices = []
         for number, version in reversed(state.versions.items()):
@@ -58,7 +57,7 @@ class ModelCache:
             choices.append((" · ".join([f"version {number}", *filter(None, notes)]), number))
         current = state.aliases.get(PRODUCTION_ALIAS)
         tags = state.versions[current].tags if current in state.versions else {}
-        return VersionChoices(choices, current, warn_of_source(tags.get("data.source", "")))
+        return VersionChoices([*choices, shipped], current, warn_of_source(tags.get("data.source", "")))
 
     def load(self, version: str) -> LoadedModel:
         """Load a version, or return the one that is in memory.
@@ -66,10 +65,14 @@ class ModelCache:
         Raises:
             CracksegError: there is no such version, or its files are gone or damaged.
         """
-        uri = f"models:/{self.name}/{version}"
         with self._lock:
-            model = self._models.pop(version, None) or load_model(uri, self._production.store.root)
+            model = self._models.pop(version, None) or self._load(version)
             self._models[version] = model  # moved to the end: the least recently used one is removed first
             while len(self._models) > _KEPT:
                 del self._models[next(iter(self._models))]
             return model
+
+    def _load(self, version: str) -> LoadedModel:
+        if self._production is None or version == SHIPPED_NAME:
+            return load_model(SHIPPED_NAME, None)
+        return load_model(f"models:/{self._production.name}/{version}", self._production.store.root)

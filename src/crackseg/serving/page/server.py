@@ -14,9 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from crackseg.errors import CracksegError
-from crackseg.project import find_root
-from crackseg.registry.promotion import open_production
-from crackseg.serving.deployment import check_port
+from crackseg.serving.deployment import check_port, find_registered
 from crackseg.serving.page.model_cache import ModelCache
 
 HOST = "127.0.0.1"
@@ -34,7 +32,7 @@ def run_app(port: int, say: Callable[[str], Any]) -> None:
         port: on 127.0.0.1.
         say: told the address, once.
     Raises:
-        CracksegError: gradio is not installed, no model is registered, or the port is taken.
+        CracksegError: gradio is not installed, or the port is taken.
     """
     # Read by gradio when it is imported: no telemetry, no check for newer versions.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -47,7 +45,7 @@ def run_app(port: int, say: Callable[[str], Any]) -> None:
         raise CracksegError(f"crackseg app needs gradio ({error}): pip install 'crackseg[app]'") from error
     from crackseg.serving.page.layout import build_page
 
-    cache = ModelCache(open_production(find_root()))
+    cache = ModelCache(find_registered())
     check_port(HOST, port)
     with tempfile.TemporaryDirectory(prefix="crackseg-app-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # photographs are deleted with the page

@@ -60,7 +60,7 @@ class Session:
 
         Args:
             paths: of the files that were dropped.
-            version: a number; None if none was chosen.
+            version: a number, or ``scenes``; None if none was chosen.
         Yields:
             The name of each step before it, and "" at the end.
         """

@@ -17,7 +17,7 @@ def test_the_newest_stands_first_and_production_is_chosen(tmp_path: Path) -> Non
     promote(production, "2")
     offered = cache.list_choices()
     assert offered.in_production == "2"
-    assert [number for _, number in offered.choices] == ["3", "2", "1"]
+    assert [number for _, number in offered.choices] == ["3", "2", "1", "scenes"]
     assert offered.choices[1][0].startswith("version 2 · production")
 
 

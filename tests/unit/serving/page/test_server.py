@@ -2,7 +2,6 @@
 
 import socket
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -31,17 +30,3 @@ def test_a_port_that_is_taken_is_named() -> None:
         port = taken.getsockname()[1]
         with pytest.raises(CracksegError, match=f"port {port} of 127.0.0.1 cannot be used.*choose another --port"):
             check_port("127.0.0.1", port)
-
-
-def test_without_a_registered_model_it_says_how_to_get_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    root = Path(__file__).parents[4]
-    for name in ("params.yaml", "dvc.yaml"):
-        (tmp_path / name).write_bytes((root / name).read_bytes())
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    with pytest.raises(
-        CracksegError, match=r"no model 'crackseg' is registered.*`dvc repro` trains and registers one"
-    ):
-        run_app(7860, print)

@@ -1,0 +1,45 @@
+"""`crackseg pretrain`: the model that crackseg ships, trained again on drawn scenes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from crackseg.cli.project import Project, with_project
+
+
+@click.command()
+@click.option("--out", "out_dir", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder.")
+@click.option(
+    "--minutes", default=10.0, show_default=True, type=click.FloatRange(min=0, min_open=True), help="Of training."
+)
+@click.option("--epochs", type=click.IntRange(1), help="Passes over the scenes, instead of --minutes.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of scenes, patches, weights.")
+@click.option(
+    "--element", "elements", multiple=True,
+    help="What is drawn over the patches; may be repeated (docs/shipped-model.md). [default: joints, tie_holes]",
+)  # fmt: skip
+@with_project
+def pretrain(
+    project: Project,
+    out_dir: Path,
+    minutes: float,
+    epochs: int | None,
+    seed: int,
+    elements: tuple[str, ...],
+) -> None:
+    """Train a small U-Net on drawn scenes alone, as the model that crackseg ships.
+
+    The scenes are rendered while it trains. A run that was killed is resumed by the same command.
+
+    \b
+    crackseg pretrain --out pretrained --minutes 15
+    crackseg predict photographs --out found --model pretrained/model
+    """
+    from crackseg.pipeline.pretrain import pretrain as train_on_scenes
+
+    model_dir = train_on_scenes(
+        project.root, out_dir, minutes=minutes, epochs=epochs, seed=seed, elements=elements
+    )
+    click.echo(f"the model is in {model_dir}: crackseg predict PHOTOGRAPHS --out FOUND --model {model_dir}")

@@ -1,0 +1,137 @@
+"""Training patches of drawn scenes, rendered by the loader's workers as they are needed, and kept for later epochs.
+
+A patch follows from (seed, epoch, index) alone, and a scene from (seed, number), as in :mod:`crackseg.data.dataset`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from crackseg.data.catalog import KNOWN_DATASETS
+from crackseg.data.images.files import encode_png, write_mask
+from crackseg.data.synthetic.elements import draw_elements
+from crackseg.data.synthetic.photographing import cut_patch, photograph_patch
+from crackseg.data.synthetic.scenes import render_scene
+from crackseg.errors import CracksegError
+from crackseg.files import write_bytes
+from crackseg.types import CrackSample
+
+SCENE_PX = 512
+_FINISHED_SEED = 2**20  # validation scenes have numbers from here on
+
+
+class ScenePatches(Dataset):
+    """Patches addressed by (epoch, index): uint8 images (3, P, P) and masks (1, P, P) of {0, 1}.
+
+    Args:
+        folder: keeps the rendered scenes, as ``NUMBER.png`` with the mask as the alpha channel; one that is there is
+            not rendered again.
+        num_scenes: the four looks in turn, one in ten without cracks.
+        patches_per_scene: in an epoch.
+        patch_px: side of a patch, P.
+        seed: see the module's head.
+        elements: names of what is drawn over the patches; None: the default ones.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        num_scenes: int,
+        patches_per_scene: int,
+        patch_px: int,
+        seed: int,
+        elements: Sequence[str] | None = None,
+    ) -> None:
+        self.folder = folder
+        self.num_scenes = num_scenes
+        self.patches_per_scene = patches_per_scene
+        self.patch_px = patch_px
+        self.seed = seed
+        self.elements = elements
+
+    def __len__(self) -> int:
+        return self.num_scenes * self.patches_per_scene
+
+    def __getitem__(self, address: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+        epoch, index = address
+        rng = np.random.default_rng([self.seed, epoch, index])
+        image, mask = make_patch(*self._take_scene(index % self.num_scenes), self.patch_px, rng, self.elements)
+        return torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(mask)[None]
+
+    def _take_scene(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        path = self.folder / f"{number}.png"
+        try:
+            stored = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
+            return np.ascontiguousarray(stored[..., :3]), (stored[..., 3] > 0).astype(np.uint8)
+        except (OSError, cv2.error, TypeError, IndexError):  # not there yet, or cut short by a full disk
+            image, mask = draw_scene(self.seed, number)
+            write_bytes(path, _encode(np.dstack([image, mask * np.uint8(255)])))
+            return image, mask
+
+
+def draw_scene(seed: int, number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Render a scene: uint8 (512, 512, 3), RGB, and mask (512, 512) of {0, 1}."""
+    looks = tuple(KNOWN_DATASETS)
+    look = looks[number % len(looks)]
+    half_size = look == "Stone331"  # its mask has half the photograph's size
+    side = 2 * SCENE_PX if half_size else SCENE_PX
+    scene_seed = int(np.random.default_rng([seed, number]).integers(2**31))
+    scene = render_scene(look, scene_seed, size=(side, side), with_crack=number % 10 != 7)
+    image = scene.image
+    if half_size:
+        image = cv2.resize(image, (SCENE_PX, SCENE_PX), interpolation=cv2.INTER_AREA)
+    return image, scene.mask
+
+
+def make_patch(
+    image: np.ndarray,
+    mask: np.ndarray,
+    size_px: int,
+    rng: np.random.Generator,
+    elements: Sequence[str] | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cut a patch, draw elements over it and photograph it; see the modules of these names."""
+    image, mask = cut_patch(image, mask, size_px, rng)
+    return photograph_patch(draw_elements(image, rng, elements), rng), mask
+
+
+def write_validation_scenes(
+    folder: Path, *, num_scenes: int, seed: int, elements: Sequence[str] | None = None, size_px: int = SCENE_PX
+) -> list[CrackSample]:
+    """Write whole scenes, with elements and photographed as patches are, that no training sees.
+
+    Args:
+        num_scenes, seed, elements: as in :class:`ScenePatches`.
+        size_px: side of the square that is cut from each.
+        folder: gets ``images`` and ``masks``; what is there already stays.
+    Raises:
+        CracksegError: the folder cannot be written.
+    """
+    samples = []
+    for number in range(_FINISHED_SEED, _FINISHED_SEED + num_scenes):
+        stem = f"scene-{number - _FINISHED_SEED:03d}"
+        paths = folder / "images" / f"{stem}.png", folder / "masks" / f"{stem}.png"
+        samples.append(CrackSample("scenes", stem, "val", *paths, None))
+        if all(path.is_file() for path in paths):
+            continue
+        rng = np.random.default_rng([seed, number, 1])
+        image, mask = make_patch(*draw_scene(seed, number), size_px, rng, elements)
+        try:
+            write_bytes(paths[0], encode_png(image))
+            write_mask(paths[1], mask)
+        except OSError as error:
+            raise CracksegError(f"{paths[0]}: the scene cannot be written ({error.strerror})") from error
+    return samples
+
+
+def _encode(pixels: np.ndarray) -> bytes:
+    ok, content = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    assert ok, pixels.shape
+    return content.tobytes()

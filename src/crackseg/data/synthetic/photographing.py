@@ -1,0 +1,87 @@
+"""Strong changes that make one drawn patch many photographs: turns, zoom, colour, contrast, blur, noise, JPEG."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from crackseg.data.synthetic.drawing import thin
+
+
+def cut_patch(
+    image: np.ndarray, mask: np.ndarray, size_px: int, rng: np.random.Generator, *, zoom: float = 0.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cut a random square, turn it by quarters and flip it; some are enlarged or reduced.
+
+    Args:
+        image: uint8 (H, W, 3), RGB.
+        mask: uint8 (H, W), 0 or 1, of the same size.
+        size_px: side of the patch; the image is at least 1.4 times as large.
+        zoom: fraction of the patches whose scale is changed, by 0.7 to 1.7.
+    Returns:
+        uint8 (size_px, size_px, 3) and (size_px, size_px); lines of the mask are one pixel wide again.
+    """
+    scale = float(np.exp(rng.uniform(np.log(0.72), np.log(1.7)))) if rng.random() < zoom else 1.0
+    side = min(round(size_px / scale), *image.shape[:2])
+    top, left = (int(rng.integers(0, length - side + 1)) for length in image.shape[:2])
+    image, mask = (array[top : top + side, left : left + side] for array in (image, mask))
+    if side != size_px:
+        reduces = side > size_px
+        shape = (size_px, size_px)
+        image = cv2.resize(image, shape, interpolation=cv2.INTER_AREA if reduces else cv2.INTER_CUBIC)
+        if reduces:
+            covered = cv2.resize(mask * np.float32(1), shape, interpolation=cv2.INTER_AREA)
+            mask = thin((covered > 0.25).astype(np.uint8))
+        else:
+            mask = thin(cv2.resize(mask, shape, interpolation=cv2.INTER_NEAREST))
+    turns, flips = int(rng.integers(4)), rng.random() < 0.5
+    image, mask = np.rot90(image, turns), np.rot90(mask, turns)
+    if flips:
+        image, mask = image[:, ::-1], mask[:, ::-1]
+    return np.ascontiguousarray(image), np.ascontiguousarray(mask)
+
+
+def photograph_patch(light: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Change contrast, brightness, colour, gamma and sharpness strongly, and add noise and traces of JPEG.
+
+    Args:
+        light: float32 (H, W, 3), RGB, about 0 to 255.
+    Returns:
+        uint8 (H, W, 3).
+    """
+    mean = np.float32(light.mean())
+    light = (light - mean) * np.float32(rng.uniform(0.45, 1.6)) + mean + np.float32(rng.uniform(-50, 50))
+    light = light * (1 + rng.normal(0, 0.08, 3).astype(np.float32))
+    colour = rng.random()
+    if colour < 0.5:  # three in ten grey, two in ten paler or more colourful
+        grey = light.mean(axis=2, keepdims=True)
+        light = grey + (light - grey) * np.float32(0 if colour < 0.3 else rng.uniform(0, 2.5))
+    if rng.random() < 0.5:
+        light = 255 * (light.clip(0, 255) / 255) ** np.float32(rng.uniform(0.6, 1.6))
+    if rng.random() < 0.15:  # darker towards a corner
+        light = light * _vignette(rng, light.shape[:2])
+    blur = rng.random()
+    if blur < 0.5:
+        light = cv2.GaussianBlur(light, (0, 0), rng.uniform(0.3, 1.4))
+    elif blur < 0.57:  # motion
+        length = int(rng.integers(2, 6))
+        kernel = np.zeros((length, length), np.float32)
+        cv2.line(kernel, (0, 0), (length - 1, int(rng.integers(length))), 1.0)
+        light = cv2.filter2D(light, -1, kernel / kernel.sum())
+    if rng.random() < 0.6:
+        channels = 1 if rng.random() < 0.5 else 3
+        noise = rng.standard_normal((*light.shape[:2], channels), dtype=np.float32)
+        light = light + np.float32(rng.uniform(0, 12)) * noise
+    image = np.rint(light).clip(0, 255).astype(np.uint8)
+    if rng.random() < 0.3:
+        ok, content = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(40, 95))])
+        assert ok, image.shape
+        image = cv2.imdecode(content, cv2.IMREAD_COLOR)
+    return image
+
+
+def _vignette(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
+    y, x = (np.linspace(0, 1, length, dtype=np.float32) for length in size)
+    corner = rng.integers(0, 2, 2)
+    distance = np.hypot(y[:, None] - corner[0], x - corner[1])
+    return (1 - np.float32(rng.uniform(0.1, 0.5)) * distance / np.float32(1.4))[..., None]

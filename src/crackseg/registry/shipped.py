@@ -1,0 +1,55 @@
+"""The shipped model where a version of the registry is expected: as a folder that MLflow loads and serves."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from pathlib import Path
+
+import mlflow
+
+from crackseg.files import user_cache
+from crackseg.lineage import PACKAGE
+from crackseg.models.shipped import SHIPPED_NAME, SHIPPED_PROBE, SHIPPED_SETTINGS, SHIPPED_WEIGHTS, digest_shipped
+from crackseg.registry.register import packaging
+
+_PREFIX = f"{SHIPPED_NAME}-"
+
+
+def package_shipped() -> Path:
+    """Make the folder that ``mlflow.pyfunc.load_model`` takes, once for each version of crackseg's code.
+
+    Raises:
+        CracksegError: the shipped files are damaged.
+    """
+    folder = user_cache() / f"{_PREFIX}{_digest()}"
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    artifacts = {"weights": SHIPPED_WEIGHTS, "settings": SHIPPED_SETTINGS, "probe": SHIPPED_PROBE}
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch, packaging(artifacts) as arguments:
+        made = Path(scratch) / "model"
+        mlflow.pyfunc.save_model(path=str(made), **arguments)
+        try:
+            made.rename(folder)
+        except OSError:  # another process was faster
+            if not folder.is_dir():
+                raise
+    for other in folder.parent.glob(f"{_PREFIX}*"):  # of other versions of the code
+        if other != folder:
+            shutil.rmtree(other, ignore_errors=True)
+    return folder
+
+
+def name_model(uri: str) -> str:
+    """The name by which people know a model: ``scenes`` for the folder of the shipped one, others as they are."""
+    path = Path(uri)
+    return SHIPPED_NAME if path.parent == user_cache() and path.name.startswith(_PREFIX) else uri
+
+
+def _digest() -> str:
+    digest = hashlib.sha256(digest_shipped().encode())
+    for path in sorted(PACKAGE.rglob("*.py")):
+        digest.update(path.relative_to(PACKAGE).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
