@@ -69,6 +69,8 @@ class ScenePatches(Dataset):
         path = self.folder / f"{number}.png"
         try:
             stored = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
+            if stored is None:
+                raise TypeError("no picture")
             return np.ascontiguousarray(stored[..., :3]), (stored[..., 3] > 0).astype(np.uint8)
         except (OSError, cv2.error, TypeError, IndexError):  # not there yet, or cut short by a full disk
             image, mask = draw_scene(self.seed, number)
