@@ -186,11 +186,11 @@ def packaging(artifacts: Mapping[str, Path]) -> Iterator[dict[str, Any]]:
     assert spec is not None, artifacts  # save_weights wrote it
     requirements = _REQUIREMENTS + ARCHITECTURES[spec["architecture"]].extra_packages
     with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
-        # Whoever loads a version finds its files by their names.
+        # A version's files are found by their names.
         weights = shutil.copyfile(artifacts["weights"], Path(scratch) / WEIGHTS_NAME)
         settings = shutil.copyfile(artifacts["settings"], Path(scratch) / SETTINGS_NAME)
         carried = dict(artifacts) | {"weights": weights, "settings": settings}
-        # MLflow asks for type hints and an input example, from which it would derive a signature; we give ours.
+        # MLflow would derive a signature from type hints and an input example; we pass our own.
         warnings.simplefilter("ignore", UserWarning)
         from crackseg.registry.pyfunc import SIGNATURE
 
