@@ -32,7 +32,7 @@ def test_a_killed_pretraining_resumes_to_the_same_weights_and_is_a_model(root: P
         if epoch == 1:
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt, match="the same command goes on from there"):
+    with pytest.raises(KeyboardInterrupt, match="the same command resumes"):
         pretrain(root, root / "killed", **TINY, on_epoch=kill)
     resumed = pretrain(root, root / "killed", **TINY)
     first, second = (read_weights(folder / "weights.pt").state_dict for folder in (straight, resumed))
