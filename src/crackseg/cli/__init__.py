@@ -103,7 +103,7 @@ def demo(project: Project) -> None:
 
 
 @cli.command()
-@click.option("--port", default=5000, show_default=True, help="Port on 127.0.0.1.")
+@click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535), help="Port on 127.0.0.1.")
 @with_project
 def ui(project: Project, port: int) -> None:
     """Show all runs and models in the MLflow UI.

@@ -53,8 +53,7 @@ from crackseg.tracking.store_address import (
 _log = logging.getLogger("crackseg")
 EXPERIMENT = "crackseg"
 _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # no model or version; no alias
-# Their messages about migrations and lost connections would break the progress bars; the outbox warns once
-# when the store does not answer.
+# Their messages about migrations and lost connections would break the progress bars; the outbox warns once.
 for _name in ("mlflow", "alembic", "mlflow.system_metrics", "urllib3"):
     logging.getLogger(_name).setLevel(logging.ERROR)
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # a lost database, with a traceback

@@ -39,3 +39,11 @@ def test_a_stage_of_a_dataset_that_was_not_prepared_names_those_that_were(projec
     for run in (predict.run, evaluate.run):
         with pytest.raises(CracksegError, match="no dataset 'NOPE' among the prepared ones: BRIDGE7, WALL"):
             run(project, "NOPE")
+
+
+@pytest.mark.parametrize("command", ["ui", "serve", "app"])
+def test_a_port_that_no_machine_has_is_refused_before_anything_starts(project: Path, command: str) -> None:
+    result = CliRunner().invoke(cli, [command, "--port", "99999"])
+    assert result.exit_code == 2
+    assert "99999 is not in the range 1<=x<=65535" in result.output
+    assert not (project / "mlruns").exists()
