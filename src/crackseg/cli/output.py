@@ -30,7 +30,9 @@ def set_up_output(context: click.Context, *, quiet: bool, verbose: bool) -> None
             os.environ[variable] = "1"
         else:
             os.environ.pop(variable, None)
-    if os.environ.get("NO_COLOR"):  # https://no-color.org; click itself leaves colours out where nobody looks
+    if os.environ.get(
+        "NO_COLOR"
+    ):  # https://no-color.org; click itself leaves colours out where no terminal shows them
         context.color = False
     if quiet:
         hide_bars_of_libraries()

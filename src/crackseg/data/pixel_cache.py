@@ -114,7 +114,7 @@ def _keep(samples: Sequence[CrackSample], cache: PixelCache) -> Path | None:
     try:
         folder = cache.folder / _hash_files(samples)
         cache.folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(cache.folder / "cache.lock"):  # whoever comes second finds what the first has written
+        with FileLock(cache.folder / "cache.lock"):  # a second process finds what the first has written
             if not folder.is_dir():
                 places = _plan(samples)
                 if not _make_room(cache, places[-1].start + places[-1].size):

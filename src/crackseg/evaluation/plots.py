@@ -220,7 +220,10 @@ def draw_resizing(
         picture.set_title(f"{row['resizing']}: {row['kept']:.0%} of the line's pixels", fontsize=11)
         picture.set_xlabel(f"{row['pieces_before']} pieces become {row['pieces_after']}", fontsize=10)
         _draw_score_bars(bars, row, named=bars is grid[1, 0])
-    _add_overlay_legend(figure, ("resized truth, on the line", "resized truth, beside it", "line without truth"))
+    _add_overlay_legend(
+        figure,
+        ("resized ground truth, on the line", "resized ground truth, next to it", "line without ground truth"),
+    )
     figure.suptitle(f"Resized truth, and the scores of an unbroken line in the right place\n{source}", fontsize=12)
     save_figure(figure, path)
 
@@ -293,7 +296,9 @@ def draw_continuity(table: pd.DataFrame, continuity: pd.DataFrame, path: Path, *
     right.set_xlabel("pieces for each true piece")
     right.set_title("at the threshold of the best symmetric F", fontsize=10)
     right.legend(fontsize=9)
-    figure.suptitle(f"Continuity: pieces in the prediction for each piece in the truth\n{source}", fontsize=12)
+    figure.suptitle(
+        f"Continuity: components in the prediction for each component of the ground truth\n{source}", fontsize=12
+    )
     save_figure(figure, path)
 
 

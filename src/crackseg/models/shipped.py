@@ -1,7 +1,7 @@
 """The model that crackseg ships: a small U-Net that ``crackseg pretrain`` trained on drawn scenes alone.
 
-Its files are those of a finished model under other names: a registered version carries this package's code, and whoever
-loads it finds its own ``weights.pt`` there.
+Its files are those of a finished model under other names: a registered version carries this package's code, and its own
+``weights.pt`` must be the only file of that name in it.
 """
 
 from __future__ import annotations

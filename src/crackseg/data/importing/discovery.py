@@ -157,7 +157,7 @@ def _divide(
         return {own: files}, []
     divided = {n: [f for f in files if f.dataset == n] for n in wanted}
     if len(named) == 1:
-        # `gt/` beside `CrackTree260/` can only be its own; `bridge/gt/` is somebody else's.
+        # `gt/` next to `CrackTree260/` can only be its own; `bridge/gt/` belongs to another dataset.
         divided[named[0]] = [f for f in files if not f.foreign]
     taken = {f.path for own_files in divided.values() for f in own_files}
     return divided, [f for f in files if f.path not in taken]
@@ -228,4 +228,4 @@ def _look_beside(source: Path, name: str) -> list[str]:
     beside = sorted(
         p.name for p in source.parent.iterdir() if p.is_dir() and p != source and known_name(p.name) == name
     )
-    return [f"{join_some(beside)} lies beside {source.name}; import {source.parent} instead"] if beside else []
+    return [f"{join_some(beside)} lies next to {source.name}; import {source.parent} instead"] if beside else []

@@ -63,7 +63,7 @@ class SourceListing:
         index_files: text files that may list pairs or splits.
         tables: CSV and YAML files that may say splits.
         manifests: manifest.csv of each folder that is already in the canonical layout, by folder.
-        archives: .zip and the like, which nobody unpacked yet.
+        archives: .zip and the like, which are not unpacked yet.
         annotation_files: that may come from an annotation tool, or say splits.
         others: files that no import reads.
         walked: what was not read: hidden files, broken links.
@@ -136,7 +136,7 @@ def _read_manifest(path: Path) -> pd.DataFrame:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (pd.errors.ParserError, UnicodeDecodeError) as error:
         raise CracksegError(
-            f"{path}: not a manifest that can be read ({error}); delete it to import anew"
+            f"{path}: not a manifest that can be read ({error}); delete it to import again"
         ) from error
     wrong = sorted(set(table["split"]) - set(SPLITS))
     if wrong:

@@ -170,7 +170,7 @@ def _words(name: str) -> list[str]:
 def _read_words(name: str, own_names: tuple[str, ...]) -> FolderMeaning:
     dataset, words = _cut_known_name(_words(name))
     roles = [_ROLE_OF_WORD[w] for w in words if w in _ROLE_OF_WORD]
-    # `Lable_image` is a folder of labels: the word for truth tells more than the word for image.
+    # `Lable_image` is a folder of labels: the word for ground truth tells more than the word for image.
     role = next((r for r in (Role.ROI, Role.TRUTH, Role.MASK, Role.IMAGE) if r in roles), None)
     neutral = {word for own_name in own_names for word in _words(own_name)}
     silent = _EMPTY_WORDS | neutral | _ROLE_OF_WORD.keys() | _SPLIT_OF_WORD.keys()
@@ -179,7 +179,7 @@ def _read_words(name: str, own_names: tuple[str, ...]) -> FolderMeaning:
         # `bridge_2023` is another dataset's; `CrackTree260_enhanced` is not CrackTree260.
         return FolderMeaning(role, split, foreign=True)
     if dataset == _STONE and role is Role.MASK:
-        role = Role.ROI  # `Stone331_mask` is the stone's surface; the truth is `Stone331_gt`
+        role = Role.ROI  # `Stone331_mask` is the stone's surface; the ground truth is `Stone331_gt`
     return FolderMeaning(role, split, dataset)
 
 

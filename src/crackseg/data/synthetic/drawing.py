@@ -1,4 +1,4 @@
-"""Crack curves for the synthetic scenes: random walks that branch, and their drawing as darkness and as truth.
+"""Crack curves for the synthetic scenes: random walks that branch, drawn as darkness and as ground truth.
 
 The first step of ``crackseg data synth``; :mod:`crackseg.data.synthetic.scenes` puts the curves into photographs.
 Points are (x, y) in pixels of the photograph, pixel centres at whole numbers.

@@ -291,7 +291,7 @@ def _laser_scan(rng: np.random.Generator, size: tuple[int, int], with_crack: boo
 
 
 def _stone(rng: np.random.Generator, size: tuple[int, int], with_crack: bool) -> Scene:
-    """Stone331: sawn stone in an irregular outline; veins are no cracks; truth and ROI at half the size."""
+    """Stone331: sawn stone in an irregular outline; veins are no cracks; ground truth and ROI at half the size."""
     half = size[0] // 2, size[1] // 2
     roi = _stone_outline(rng, half)
     inside = cv2.GaussianBlur(cv2.resize(roi * np.float32(1), size), (0, 0), 1.2)
@@ -309,7 +309,7 @@ def _stone(rng: np.random.Generator, size: tuple[int, int], with_crack: bool) ->
 
     cracks: list[Stroke] = []
     mask = np.zeros_like(roi)
-    while with_crack and mask.sum() < 0.25 * min(half):  # cracks may pass beside the stone
+    while with_crack and mask.sum() < 0.25 * min(half):  # cracks may pass next to the stone
         cracks = make_network(rng, size, CrackStyle((1, 4), (1.8, 3.4), (0.22, 0.5), 0.3, 450))
         mask = draw_truth(cracks, half, 0.5) & roi
     light = _cut(rng, light, cracks, 0.8)

@@ -258,7 +258,7 @@ def test_another_dataset_beside_a_known_one_is_not_mixed_in(tmp_path: Path) -> N
 def test_images_alone_name_the_folder_beside_them_that_has_the_truth(tmp_path: Path) -> None:
     source = make_bundle(tmp_path / "downloads")
     (source / "DeepCrack-datasets" / "CRKWH100").rename(source / "CRKWH100")
-    with pytest.raises(CracksegError, match="CRKWH100_GT lies beside"):
+    with pytest.raises(CracksegError, match="CRKWH100_GT lies next to"):
         import_datasets(source / "CRKWH100", tmp_path / "data")
 
 
