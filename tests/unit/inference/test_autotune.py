@@ -181,6 +181,16 @@ def test_settled_predictor_gives_the_same_maps_for_all_sizes(monkeypatch: pytest
         np.testing.assert_allclose(settled.predict_prob(image), plain.predict_prob(image), atol=1e-3)
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_photograph_that_is_read_only_as_decoders_return_it_draws_no_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
+    photograph = np.zeros((64, 64, 3), np.uint8)
+    photograph.flags.writeable = False
+    settle(make_predictor(), photograph, 1)
+
+
 def test_an_engine_that_does_not_agree_for_these_weights_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("crackseg.inference.autotune.find_plan", lambda *_, **__: FAST)
     monkeypatch.setattr("crackseg.inference.autotune.agrees", lambda *_: False)
