@@ -99,7 +99,9 @@ def settle(predictor: Predictor, image_HW3: np.ndarray, num_images: int) -> None
     if params.engine == "torch" or (params.engine == "auto" and not predictor.measured):
         return
     side, overlap = params.tile_size_px, params.overlap_px
-    tile_hw3 = np.array(image_HW3[:side, :side])  # torch warns of an array that is read-only, as decoders return it
+    tile_hw3 = np.array(
+        image_HW3[:side, :side]
+    )  # torch warns of an array that is read-only, as decoders return it
     plan: Plan | None
     if params.engine == "openvino":
         plan = _openvino_plan(device, predictor.plan.precision)
