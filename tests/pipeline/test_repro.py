@@ -119,11 +119,13 @@ def test_registered_version_works_without_the_repository(finished: Project, tmp_
     assert len(json.loads(probe_path.read_text())["images"]) == val
 
 
-def test_predict_names_the_way_to_production_and_uses_a_version(finished: Project, tmp_path: Path) -> None:
+def test_predict_uses_the_shipped_model_until_one_is_in_production_and_a_version_by_name(
+    finished: Project, tmp_path: Path
+) -> None:
     photographs = str(finished.folder / "data" / "CRKWH100" / "images")
-    said = finished.run("crackseg", "predict", photographs, "--out", str(tmp_path), fails=True)
-    assert "crackseg promote" in said
-    assert "Traceback" not in said
+    said = finished.run("crackseg", "predict", photographs, "--out", str(tmp_path / "shipped"))
+    assert "no version of crackseg is in production (`crackseg promote`): using scenes" in said
+    tmp_path /= "version"
     command = ("crackseg", "predict", photographs, "--out", str(tmp_path), "--model", "models:/crackseg@candidate")
     finished.run(*command)
     said = finished.run(*command, "--json", "--report-drift")

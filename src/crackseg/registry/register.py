@@ -54,6 +54,7 @@ _REQUIREMENTS = (
     "ruamel.yaml",
     "scikit-image",
     "scipy",
+    "tqdm",
 )
 
 

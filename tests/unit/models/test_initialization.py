@@ -311,7 +311,7 @@ def test_a_failed_write_leaves_the_earlier_file(tmp_path, monkeypatch):
     def disk_full(*_args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", disk_full)
+    monkeypatch.setattr("crackseg.files.os.replace", disk_full)
     with pytest.raises(OSError, match="No space left"):
         save_weights(tmp_path / "a.pt", network, spec=spec, extra={"epoch": 2})
     assert load_network(tmp_path / "a.pt")[1] == {"epoch": 1}

@@ -29,7 +29,7 @@ EXPORT = Path(__file__).with_name("registered_before_the_move.tar.xz")
 def production(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Production:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     with tarfile.open(EXPORT) as archive:
-        archive.extractall(tmp_path / "exported", filter="data")
+        archive.extractall(tmp_path / "exported")
     root = tmp_path / "project"
     root.mkdir()
     shutil.copy(COMMITTED, root)
