@@ -152,10 +152,11 @@ def _guard(grace_s: float, command: Sequence[str]) -> int:
     os.set_blocking(waker, False)
     os.set_blocking(woken, False)
     signal.set_wakeup_fd(waker)
-    hurry = threading.Event()
+    hurry, told = threading.Event(), threading.Event()
     signal.signal(signal.SIGCHLD, lambda *_: None)  # wakes the loop
     signal.signal(signal.SIGTERM, lambda *_: hurry.set())
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background commands inherit that it is ignored
+    # A handler, which the command does not inherit: a shell's background commands inherit that SIGINT is ignored.
+    signal.signal(signal.SIGINT, lambda *_: told.set())
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
     group = child.pid
     code: int | None = None
@@ -163,7 +164,7 @@ def _guard(grace_s: float, command: Sequence[str]) -> int:
     wanted = True
     while True:
         code = _collect(group, code)
-        if deadline is None and (code is not None or hurry.is_set() or not wanted):
+        if deadline is None and (code is not None or hurry.is_set() or told.is_set() or not wanted):
             deadline = time.monotonic() + grace_s
             _signal_group(group, signal.SIGINT)
         if deadline is not None:

@@ -93,6 +93,14 @@ def test_a_command_that_is_killed_takes_its_processes_along(tmp_path: Path) -> N
     assert tree.port_is_free()
 
 
+def test_a_guard_that_is_told_to_stop_itself_leaves_no_process(tmp_path: Path) -> None:
+    tree = Tree(tmp_path)
+    next(p for p in tree.below if p.ppid() == tree.process.pid).send_signal(signal.SIGINT)  # as `pkill -INT` does
+    tree.process.wait(20)
+    assert tree.is_gone()
+    assert tree.port_is_free()
+
+
 def test_a_server_that_dies_takes_its_workers_along_and_its_exit_code_is_told(tmp_path: Path) -> None:
     tree = Tree(tmp_path)
     next(p for p in tree.below if p.ppid() not in (tree.process.pid, os.getpid())).kill()
