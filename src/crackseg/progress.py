@@ -28,7 +28,8 @@ def progress(
 ) -> Bar[_Item]:
     """Show the progress of a loop on standard error.
 
-    If standard error is no terminal, a line is written every 10 seconds, and none for a loop that ends before.
+    If standard error is no terminal, a line is written every 10 seconds, and none for a loop that ends before. tqdm's
+    own variable ``TQDM_DISABLE`` hides the bar too.
 
     Args:
         iterable: of the loop; None: the caller calls ``update``.
@@ -40,9 +41,10 @@ def progress(
     """
     from tqdm import tqdm  # reads TQDM_DISABLE when it is imported
 
-    in_log: dict[str, Any] = {} if sys.stderr.isatty() else {"mininterval": _LOG_EVERY_S, "delay": _LOG_EVERY_S}
-    hidden = is_quiet() or not show
-    return tqdm(iterable, description, total, unit=unit, initial=initial, disable=hidden, **in_log)
+    options: dict[str, Any] = {} if sys.stderr.isatty() else {"mininterval": _LOG_EVERY_S, "delay": _LOG_EVERY_S}
+    if is_quiet() or not show:
+        options["disable"] = True  # False would override TQDM_DISABLE, by which workers of a search show no bars
+    return tqdm(iterable, description, total, unit=unit, initial=initial, **options)
 
 
 def hide_bars_of_libraries() -> None:

@@ -1,6 +1,7 @@
 """Progress bars: on terminals, in logs, and with `--quiet`."""
 
 import io
+import os
 import subprocess
 import sys
 
@@ -43,3 +44,15 @@ def test_quiet_shows_no_bar_also_of_libraries(monkeypatch: pytest.MonkeyPatch) -
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["True", "False", "True", "50"]
+
+
+def test_a_process_whose_bars_are_disabled_shows_none() -> None:
+    code = "from crackseg import progress as p; p._LOG_EVERY_S = 1e-9; list(p.progress([1, 2], 'train', 'step'))"
+    known = {key: value for key, value in os.environ.items() if key not in (module.QUIET, "TQDM_DISABLE")}
+    command = [sys.executable, "-c", code]
+    free, disabled = (
+        subprocess.run(command, env=known | more, capture_output=True, text=True, check=True).stderr
+        for more in ({}, {"TQDM_DISABLE": "1"})
+    )
+    assert "train: 100%" in free
+    assert disabled == ""
