@@ -7,7 +7,7 @@ same, and that the listed code covers what the stages import.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -122,7 +122,12 @@ def list_code(*stages: str) -> tuple[Path, ...]:
 
 def hash_code(*stages: str) -> str:
     """Hash the files of :func:`list_code`."""
+    return hash_modules(list_code(*stages))
+
+
+def hash_modules(paths: Iterable[Path]) -> str:
+    """Hash modules of the package with their names, in the order given."""
     digest = hashlib.sha256()
-    for path in list_code(*stages):
+    for path in paths:
         digest.update(path.relative_to(PACKAGE).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()

@@ -19,6 +19,7 @@ from crackseg.devices import choose_device, choose_precision
 from crackseg.errors import CracksegError
 from crackseg.files import read_json, write_bytes, write_json
 from crackseg.inference.detector import SETTINGS_NAME, WEIGHTS_NAME
+from crackseg.models import build_model
 from crackseg.params import Params, load_params
 from crackseg.params.choices import explain_choice
 from crackseg.registry.package import PROBE_NAME, build_analyzer, write_probe
@@ -172,8 +173,6 @@ def _describe(root: Path, plan: Plan, *, num_workers: int) -> Params:
 
 def _measure_step(params: Params, patch_px: int) -> float:
     """Measure the seconds of a training step on this machine: the median of a few."""
-    from crackseg.models import build_model
-
     device = choose_device(params.train.device)
     network = build_model(**dict(params.model)).to(device).to(memory_format=torch.channels_last)
     network.train()

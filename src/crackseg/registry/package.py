@@ -6,7 +6,6 @@ are still the same.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from crackseg.data.images.files import encode_png, read_image, read_mask, write_
 from crackseg.errors import CracksegError
 from crackseg.evaluation.metrics import ScoreAccumulator, count_image
 from crackseg.evaluation.stored_maps import ScoredMap, changes_maps
-from crackseg.files import write_bytes
+from crackseg.files import write_bytes, write_json
 from crackseg.geometry.postprocessing import postprocess_map
 from crackseg.inference.detector import CrackAnalyzer, ModelSettings, ReferenceStatistics, measure_confidence
 from crackseg.inference.drift import measure_photograph
@@ -119,7 +118,7 @@ def write_probe(folder: Path, analyzer: CrackAnalyzer, val_samples: Sequence[Cra
         "ods": scores.result().paper.ods,
         "tolerance": _TOLERANCE,
     }
-    write_bytes(folder / PROBE_FILE, (json.dumps(content, indent=2, sort_keys=True) + "\n").encode())
+    write_json(folder / PROBE_FILE, content)
 
 
 def compare_answers(probe: Mapping[str, Any], answers: Mapping[str, Mapping[str, float]], ods: float) -> list[str]:

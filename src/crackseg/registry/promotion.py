@@ -18,10 +18,9 @@ from crackseg.project import Layout, is_made, read_output
 from crackseg.registry.gate import GateData, run_gate, shorten
 from crackseg.registry.production import Production, RegistryState
 from crackseg.registry.promotion_log import Check, Record, check_reason
-from crackseg.registry.register import CANDIDATE_ALIAS
+from crackseg.registry.register import CANDIDATE_ALIAS, WEIGHTS_TAG
 from crackseg.tracking.store import Store
 
-_WEIGHTS_TAG = "weights_sha256"
 _FIGURES = ("ods", "ois", "ap")
 
 
@@ -120,7 +119,7 @@ def choose_version(
         raise CracksegError("give either VERSION or --best")
     if best:
         scored = {
-            v: _read_score(found, "val/ods") for v, found in state.versions.items() if _WEIGHTS_TAG in found.tags
+            v: _read_score(found, "val/ods") for v, found in state.versions.items() if WEIGHTS_TAG in found.tags
         }
         ranked = sorted(
             (score, int(v))
@@ -140,9 +139,9 @@ def choose_version(
                 f"no version of {name!r} has the alias {CANDIDATE_ALIAS}; name a VERSION or --best"
             )
     version = state.get_version(wanted, name)
-    if _WEIGHTS_TAG not in version.tags:
+    if WEIGHTS_TAG not in version.tags:
         raise CracksegError(
-            f"version {version.version} of {name!r} is not a model of crackseg (no tag {_WEIGHTS_TAG}): another "
+            f"version {version.version} of {name!r} is not a model of crackseg (no tag {WEIGHTS_TAG}): another "
             "project's under the same name? registry.model_name in params.yaml names ours"
         )
     missing = [tag for tag in ("val/ods", "mean/ods") if _read_score(version, tag) is None]

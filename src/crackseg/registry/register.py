@@ -20,7 +20,7 @@ from mlflow.exceptions import MlflowException
 import crackseg
 from crackseg.data.catalog import list_splits
 from crackseg.errors import CracksegError, first_line
-from crackseg.files import write_bytes
+from crackseg.files import hash_file, write_bytes
 from crackseg.inference.detector import SETTINGS_NAME, WEIGHTS_NAME, ModelSettings
 from crackseg.models import ARCHITECTURES
 from crackseg.models.shipped import SHIPPED_NAME
@@ -30,7 +30,7 @@ from crackseg.registry.package import PROBE_NAME, build_analyzer, write_probe
 from crackseg.tracking.store import Store, describe_code
 
 CANDIDATE_ALIAS = "candidate"
-_WEIGHTS_TAG = "weights_sha256"
+WEIGHTS_TAG = "weights_sha256"
 _SETTINGS_TAG = "settings_sha256"
 # Description of the registered model in MLflow, which keeps line breaks.
 _DESCRIPTION = (
@@ -130,7 +130,7 @@ def register_model(
     """
     run_id = store.get_run(run_id).info.run_id  # another, if the run was imported from another store
     digests = {
-        _WEIGHTS_TAG: hashlib.sha256(weights_path.read_bytes()).hexdigest(),
+        WEIGHTS_TAG: hash_file(weights_path, "sha256"),
         _SETTINGS_TAG: _hash_settings(settings_path),
     }
     artifacts = {"weights": weights_path, "settings": settings_path, "probe": probe_dir}

@@ -10,7 +10,7 @@ from pathlib import Path
 import mlflow
 
 from crackseg.files import user_cache
-from crackseg.lineage import PACKAGE
+from crackseg.lineage import PACKAGE, hash_modules
 from crackseg.models.shipped import SHIPPED_NAME, SHIPPED_PROBE, SHIPPED_SETTINGS, SHIPPED_WEIGHTS, digest_shipped
 from crackseg.registry.register import packaging
 
@@ -43,13 +43,11 @@ def package_shipped() -> Path:
 
 
 def name_model(uri: str) -> str:
-    """The name by which people know a model: ``scenes`` for the folder of the shipped one, others as they are."""
+    """Return the name of a model for people: ``scenes`` for the folder of the shipped one, other URIs unchanged."""
     path = Path(uri)
     return SHIPPED_NAME if path.parent == user_cache() and path.name.startswith(_PREFIX) else uri
 
 
 def _digest() -> str:
-    digest = hashlib.sha256(digest_shipped().encode())
-    for path in sorted(PACKAGE.rglob("*.py")):
-        digest.update(path.relative_to(PACKAGE).as_posix().encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()[:16]
+    code = hash_modules(sorted(PACKAGE.rglob("*.py")))
+    return hashlib.sha256((digest_shipped() + code).encode()).hexdigest()[:16]
