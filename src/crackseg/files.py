@@ -24,7 +24,7 @@ CACHE_VARIABLE = "CRACKSEG_CACHE_DIR"
 
 
 def user_cache() -> Path:
-    """The folder for what any command may make again, of all projects: ``CRACKSEG_CACHE_DIR``, else ``~/.cache``'s."""
+    """Return the cache folder that all projects share: ``CRACKSEG_CACHE_DIR``, else ``~/.cache/crackseg``."""
     chosen = os.environ.get(CACHE_VARIABLE)
     default = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "crackseg"
     return Path(chosen) if chosen else default

@@ -20,7 +20,7 @@ SHIPPED_PROBE = _FOLDER / "probe"
 """Drawn photographs with the model's answers, as a registered version has."""
 
 WEIGHTS_BY_WIDTH: Mapping[tuple[str, int | None], Path] = {("unet", 8): SHIPPED_WEIGHTS}
-"""What ``model.init: scenes`` loads, by architecture and width."""
+"""Weights that ``model.init: scenes`` loads, by architecture and width."""
 
 
 def digest_shipped() -> str:

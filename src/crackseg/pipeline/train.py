@@ -92,9 +92,8 @@ def _train_and_record(layout: Layout, params: Params, samples: Samples, processe
         for context, split, used in zip(("training", "validation"), ("train", "val"), samples, strict=True)
     ]
     with (
-        FileLock(
-            checkpoint_dir.with_suffix(".lock")
-        ),  # a second start of the same training run waits for the first
+        # A second start of the same training run waits for the first.
+        FileLock(checkpoint_dir.with_suffix(".lock")),
         terminations_as_interrupts(),
         record_training(
             store,

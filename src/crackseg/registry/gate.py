@@ -203,9 +203,8 @@ def _compare(
     }
     overall, by_dataset = compare_paired(counts_of[former], counts_of[new], metric)
     images = [sample.image_path for samples in data.samples.values() for sample in samples][:_TIMED_IMAGES]
-    rounds = [
-        (former.time(images), new.time(images)) for _ in range(_TIMED_ROUNDS)
-    ]  # in turn, so that other load affects both
+    # In turn, so that other load affects both.
+    rounds = [(former.time(images), new.time(images)) for _ in range(_TIMED_ROUNDS)]
     return [
         check_recorded([(champion, overall.champion), (challenger, overall.challenger)], data, metric),
         check_better(overall, metric, data.num_images),

@@ -307,10 +307,8 @@ class Production:
             elif PREVIOUS_ALIAS in state.aliases:
                 repeat(lambda: self.client.delete_registered_model_alias(self.name, PREVIOUS_ALIAS))
             self.history.mark_applied(record)
-            if (
-                self.history.read()[-1].number == record.number
-            ):  # else another command has added a record: apply that
-                return
+            if self.history.read()[-1].number == record.number:
+                return  # else another command has added a record: apply that
 
     def _set_alias(self, alias: str, version: str) -> None:
         repeat(lambda: self.client.set_registered_model_alias(self.name, alias, version))

@@ -43,9 +43,8 @@ from crackseg.training.optimizers import build_optimizer, build_scheduler
 from crackseg.training.step import Stepper, build_stepper, compile_network, explained_step_errors
 from crackseg.types import CrackSample, ModelOutput
 
-_TOLERANCE_PX = (
-    2  # of validation; the paper's d. Training does not depend on `evaluate`: other scoring trains nothing again.
-)
+# Of validation; the paper's d. Training does not depend on `evaluate`: other scoring trains nothing again.
+_TOLERANCE_PX = 2
 _RAW_THRESHOLDS = 1024  # for the operating threshold: raw probabilities may fill a small part of [0, 1]
 _WARM_UP_STEPS, _TIMED_STEPS, _TIMED_S = 2, 10, 30.0  # steps or seconds that are timed to announce the duration
 _CHECK_EVERY = 20  # steps between checks of the loss: each check waits for the GPU

@@ -41,9 +41,8 @@ SYSTEMS: dict[str, dict[str, Any]] = {
         "model.normalize": True,
     },
 }
-PRETRAINED_SYSTEM = (
-    "deeplabv3plus"  # trained from random and from ImageNet's weights, and compared only with itself
-)
+# Trained from random and from ImageNet's weights, and compared only with itself.
+PRETRAINED_SYSTEM = "deeplabv3plus"
 LOSSES: dict[str, dict[str, Any]] = {
     "bce": {"loss.name": "bce"},
     "focal γ=1": {"loss.name": "focal", "loss.gamma": 1.0},

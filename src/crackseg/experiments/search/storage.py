@@ -210,9 +210,8 @@ def _open(address: str) -> Storage:
     with FileLock(f"{path}.lock"):  # two that create the same tables would both fail
         storage = Storage(address, {"timeout": _BUSY_S})
         with storage.engine.connect() as connection:
-            connection.exec_driver_sql(
-                "PRAGMA journal_mode=WAL"
-            )  # readers and a writer do not wait for each other
+            # Readers and a writer do not wait for each other.
+            connection.exec_driver_sql("PRAGMA journal_mode=WAL")
     return storage
 
 

@@ -131,9 +131,8 @@ class _Worker:
                 self._take_from_dead(trial_id)
             for waiting in study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
                 trial_id = waiting._trial_id
-                storage.record_heartbeat(
-                    trial_id
-                )  # before it runs: a trial without heartbeats would never count as stale
+                # Before it runs: a trial without heartbeats would never count as stale.
+                storage.record_heartbeat(trial_id)
                 with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
                     if storage.set_trial_state_values(trial_id, TrialState.RUNNING):
                         self.trial_id, self.started = trial_id, time.monotonic()
