@@ -111,14 +111,18 @@ def check_git(root: Path) -> None:
         raise CracksegError(f"git does not open {root}, and data.dvc is kept in git: {said}")
 
 
-def check_pointer(root: Path) -> None:
-    """Raise CracksegError if data.dvc is there and cannot be read, e.g. after a merge."""
+def read_pointer(root: Path) -> str:
+    """Return the version of ``data/`` that data.dvc names; empty if there is no data.dvc.
+
+    Raises:
+        CracksegError: it cannot be read, e.g. after a merge.
+    """
     path = root / "data.dvc"
     if not path.exists():
-        return
+        return ""
     text = path.read_text(encoding="utf-8", errors="replace")
-    if _read_version(text) is not None:
-        return
+    if version := parse_pointer(text):
+        return version
     if "<<<<<<<" in text:
         raise CracksegError(
             f"{path} is in conflict: two branches have different data. Take one of them with `git checkout --ours "
@@ -141,7 +145,7 @@ def _list_versions(root: Path, real_root: Path) -> list[_Version]:
     for revision, restore in revisions.items():
         command = ["git", "show", revision]
         shown = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-        if shown.returncode == 0 and (md5 := _read_version(shown.stdout)):
+        if shown.returncode == 0 and (md5 := parse_pointer(shown.stdout)):
             versions.append(_Version(md5, restore))
     accepted = real_root / ACCEPTED
     if accepted.exists():  # DVC's experiments unstage what was staged
@@ -149,7 +153,8 @@ def _list_versions(root: Path, real_root: Path) -> list[_Version]:
     return versions
 
 
-def _read_version(text: str) -> str | None:
+def parse_pointer(text: str) -> str | None:
+    """Return the version that the text of a data.dvc names; None if it is damaged."""
     try:
         return str(YAML(typ="safe", pure=True).load(text)["outs"][0]["md5"])
     except (YAMLError, KeyError, IndexError, TypeError):

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from mlflow.entities.model_registry import ModelVersion
-from ruamel.yaml import YAML
 
 from crackseg.data.catalog import list_samples, spread_evenly
+from crackseg.data.guard import read_pointer
 from crackseg.errors import CracksegError
 from crackseg.evaluation.bootstrap import parse_metric
 from crackseg.params import Params, load_params
@@ -83,7 +83,7 @@ def promote(
     params = load_params(root / "params.yaml")
     parsed = parse_metric(metric, params.data.test_datasets)
     state = production.read()
-    present = read_data_version(root)
+    present = read_pointer(root)
     challenger = choose_version(state, production.name, version, best=best, data_md5=present)
     champion = state.versions.get(state.in_production) if state.in_production else None
     if champion is not None and champion.version == challenger.version:
@@ -150,14 +150,6 @@ def choose_version(
             f"version {version.version} of {name!r} has no scores ({', '.join(missing)}); register it with `dvc repro`"
         )
     return version
-
-
-def read_data_version(root: Path) -> str:
-    """Read the md5 in data.dvc; empty if there is none."""
-    path = root / "data.dvc"
-    if not path.is_file():
-        return ""
-    return str(YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))["outs"][0]["md5"])
 
 
 def read_gate_data(root: Path, params: Params, data_md5: str, max_images: int | None) -> GateData:

@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from crackseg.data.guard import check_data_is_committed, check_git, check_pointer
+from crackseg.data.guard import check_data_is_committed, check_git, read_pointer
 from crackseg.data.importing.importer import ImportSummary, import_datasets
 from crackseg.data.importing.staging import finish_interrupted_import
 from crackseg.data.versioning import fetch_data, version_data
@@ -58,7 +58,7 @@ def _check_project(root: Path) -> None:
         raise CracksegError(
             f"{root} is no DVC project, and data/ is versioned with DVC; run `dvc init` in it first"
         )
-    check_pointer(root)
+    read_pointer(root)
     data_dir = root / "data"
     if data_dir.is_symlink() and not data_dir.exists():
         raise CracksegError(

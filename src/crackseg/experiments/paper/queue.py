@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ruamel.yaml import YAML
 
 from crackseg.data.catalog import list_samples
+from crackseg.data.guard import parse_pointer, read_pointer
 from crackseg.data.versioning import open_dvc
 from crackseg.errors import CracksegError
 from crackseg.experiments.paper.configurations import (
@@ -78,7 +78,9 @@ def make_plan(
         configuration.name: apply_configuration(base, configuration, overrides) for configuration in configurations
     }
     _check_buildable(planned)
-    data_md5 = _read_data_md5((root / "data.dvc").read_text(encoding="utf-8"))
+    data_md5 = read_pointer(root)
+    if not data_md5:
+        raise CracksegError(f"no data.dvc in {root}; `crackseg data import` makes one")
     runs = store.finished_runs()
     finished = find_finished(runs, planned, data_md5)
     with open_dvc(root) as repo:
@@ -222,7 +224,7 @@ def _find_waiting(
 def _read_queued_params(root: Path, revision: str, data_md5: str) -> Params | None:
     """Read an experiment's settings in the queue; None if its data or its version of params.yaml is another."""
     try:
-        if _read_data_md5(_git_show(root, revision, "data.dvc")) != data_md5:
+        if parse_pointer(_git_show(root, revision, "data.dvc")) != data_md5:
             return None
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "params.yaml"
@@ -238,10 +240,6 @@ def _git_show(root: Path, revision: str, name: str) -> str:
     if shown.returncode:
         raise CracksegError(f"{name} is not in {revision}: {shown.stderr.strip()}")
     return shown.stdout
-
-
-def _read_data_md5(text: str) -> str:
-    return YAML(typ="safe", pure=True).load(text)["outs"][0]["md5"]
 
 
 def _free_name(name: str, taken: set[str | None]) -> str:

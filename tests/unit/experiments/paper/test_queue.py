@@ -110,3 +110,15 @@ def test_wrong_settings_are_refused_before_anything_is_queued(
     with pytest.raises(CracksegError, match=message):
         make_plan(tmp_path, Store(tmp_path), TABLE3, overrides)
     assert not (tmp_path / ".dvc").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [(None, "no data.dvc in .*crackseg data import"), ("<<<<<<< HEAD\nouts:\n", "data.dvc is in conflict")],
+)
+def test_data_without_a_version_is_named(tmp_path: Path, text: str | None, message: str) -> None:
+    (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    if text is not None:
+        (tmp_path / "data.dvc").write_text(text)
+    with pytest.raises(CracksegError, match=message):
+        make_plan(tmp_path, Store(tmp_path), [BEST], {})
