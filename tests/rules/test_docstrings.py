@@ -1,6 +1,7 @@
 """Docstrings begin with an imperative verb or a noun, as in the libraries that readers know."""
 
 import ast
+import inspect
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,9 @@ def test_docstrings_begin_with_a_verb_or_a_noun(place: str) -> None:
     found = []
     for path in [top] if top.suffix else sorted(top.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-                text = (ast.get_docstring(node) or "").partition("\n")[0]
+            # Docstrings of modules, classes and functions, and those below a constant or a field.
+            if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+                text = inspect.cleandoc(str(node.value.value)).partition("\n")[0]
                 if text.partition(" ")[0].strip(".,:;`").lower() in QUESTION_WORDS:
-                    found.append(f"{path.relative_to(PACKAGE)}:{getattr(node, 'lineno', 1)}: {text}")
+                    found.append(f"{path.relative_to(PACKAGE)}:{node.lineno}: {text}")
     assert found == []
