@@ -198,9 +198,10 @@ def build_model(
     options = BodyOptions(
         num_classes, width=width or row.width or 0, batch_norm=batch_norm, encoder=encoder or row.encoder
     )
-    if init == SHIPPED_NAME and normalize:
+    if init == SHIPPED_NAME and init in row.pretrained and (normalize or num_classes != 1):
         raise CracksegError(
-            f"model.init = {init!r}: these weights were trained without normalisation; set model.normalize: false"
+            f"model.init = {init!r}: these weights were trained without normalisation and give one map; set "
+            "model.normalize: false and model.num_classes: 1"
         )
     body = _build_body(architecture, options)
     offers = {name: other.pretrained for name, other in ARCHITECTURES.items()}

@@ -87,7 +87,8 @@ class ModelParams(_Section):
     architecture: Annotated[ArchitectureName, Affects(WEIGHTS, PACE)]
     """A name from ``crackseg.models.ARCHITECTURES`` (docs/models.md)."""
     init: Annotated[str, Affects(WEIGHTS)]
-    """``random``, ``imagenet`` (backbone), ``coco`` (the paper), a weights file, or ``models:/NAME/VERSION``."""
+    """``random``, ``scenes`` (the shipped model), ``imagenet`` (backbone), ``coco`` (the paper), a weights file, or
+    ``models:/NAME/VERSION``."""
     num_classes: Annotated[Literal[1, 2], Affects(WEIGHTS)]
     """Output maps: crack alone, or background and crack."""
     normalize: Annotated[bool, Affects(WEIGHTS)]

@@ -28,7 +28,8 @@ def test_a_training_starts_from_the_shipped_weights() -> None:
         ("unet", {}, "of width 16"),
         ("deepcrack", {}, "no such weights for deepcrack, only for unet"),
         ("unet", {"width": 8, "normalize": True}, "model.normalize: false"),
-        ("unet", {"width": 8, "num_classes": 2}, "not the weights of unet"),
+        ("unet", {"width": 8, "num_classes": 2}, "model.num_classes: 1$"),
+        ("deeplabv3_resnet50", {"normalize": True}, "no such weights for deeplabv3_resnet50, only for unet"),
     ],
 )
 def test_a_network_without_such_weights_names_those_that_have(architecture: str, options: dict, said: str) -> None:
