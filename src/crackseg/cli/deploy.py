@@ -145,9 +145,12 @@ def export(
 
 
 @click.command()
-@click.option("--model", "uri", help="models:/NAME@ALIAS or models:/NAME/VERSION. [default: @production]")
+@click.option(
+    "--model", "uri",
+    help="models:/NAME@ALIAS, models:/NAME/VERSION or scenes (shipped). [default: @production, or scenes]",
+)  # fmt: skip
 def card(uri: str | None) -> None:
-    """Make the model card of a version again, and print it.
+    """Make the model card of a version again, and print it; that of the shipped model is only printed.
 
     \b
     crackseg card

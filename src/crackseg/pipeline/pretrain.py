@@ -22,14 +22,14 @@ from crackseg.inference.detector import SETTINGS_NAME, WEIGHTS_NAME
 from crackseg.models import build_model
 from crackseg.params import Params, load_params
 from crackseg.params.choices import explain_choice
-from crackseg.registry.package import PROBE_NAME, build_analyzer, write_probe
+from crackseg.registry.package import PROBE_FILE, PROBE_NAME, build_analyzer, write_probe
 from crackseg.tracking.store import Store
 from crackseg.training.losses import build_loss
 from crackseg.training.run import build_first_network, record_training
 from crackseg.training.step import build_stepper
 
 DATA_SOURCE = "scenes"
-_PLAN_NAME = "pretrain.json"
+_PLAN_NAME, _MODEL_NAME = "pretrain.json", "model"
 _NEEDED_BYTES = 500_000_000  # 240 scenes take 160 MB, checkpoints and the model 10 MB
 _VALIDATION_SCENES, _PROBE_SCENES, _PROBE_PX = 24, 2, 224
 _PACE_STEPS = 5
@@ -92,7 +92,7 @@ def pretrain(
         if name not in ELEMENTS:
             raise CracksegError(f"--element {name}: {explain_choice(name, tuple(ELEMENTS))}")
     out_dir.mkdir(parents=True, exist_ok=True)
-    model_dir = out_dir / "model"
+    model_dir = out_dir / _MODEL_NAME
     try:
         with FileLock(out_dir / "pretrain.lock", timeout=0):
             plan = _settle(
@@ -105,11 +105,16 @@ def pretrain(
                 num_scenes=num_scenes,
                 patch_px=patch_px,
             )
-            if not (model_dir / PROBE_NAME / "probe.json").is_file():
+            if not _is_finished(out_dir):
                 _train(root, out_dir, plan, model_dir, num_workers, on_epoch)
     except Timeout as error:
         raise CracksegError(f"{out_dir}: another `crackseg pretrain` works in this folder") from error
     return model_dir
+
+
+def _is_finished(out_dir: Path) -> bool:
+    """Return True if the probe, which is written last, is complete."""
+    return (out_dir / _MODEL_NAME / PROBE_NAME / PROBE_FILE).is_file()
 
 
 def _settle(root: Path, out_dir: Path, *, minutes: float, epochs: int | None, **asked: object) -> Plan:
@@ -125,7 +130,8 @@ def _settle(root: Path, out_dir: Path, *, minutes: float, epochs: int | None, **
                 f"{', '.join(str(wanted[key]) for key in other)}; resume it with the same options, or choose another "
                 "--out"
             )
-        _log.info("%s holds a training of %d epochs, which is resumed", out_dir, plan.epochs)
+        state = "resumed" if not _is_finished(out_dir) else "finished; choose another --out to train again"
+        _log.info("%s holds a training of %d epochs, which is %s", out_dir, plan.epochs, state)
         return plan
     if others := [found.name for found in out_dir.iterdir() if found.name != "pretrain.lock"]:
         raise CracksegError(f"{out_dir} is not empty ({others[0]}): choose another --out")

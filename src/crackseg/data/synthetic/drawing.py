@@ -23,7 +23,7 @@ class Stroke:
     Attributes:
         points: float (N, 2), x and y in pixels, N >= 2.
         width_px: float (N,), full width at each point.
-        contrast: float (N,) in [0, 1], share of the light that the line takes away.
+        contrast: float (N,) in [0, 1], fraction of the light that the line takes away.
     """
 
     points: np.ndarray

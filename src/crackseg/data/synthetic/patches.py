@@ -5,6 +5,7 @@ A patch follows from (seed, epoch, index) alone, and a scene from (seed, number)
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from crackseg.files import write_bytes
 from crackseg.types import CrackSample
 
 SCENE_PX = 512
-_FINISHED_SEED = 2**20  # validation scenes have numbers from here on
+_FIRST_VALIDATION_SCENE = 2**20  # training scenes have lower numbers
 
 
 class ScenePatches(Dataset):
@@ -74,7 +75,8 @@ class ScenePatches(Dataset):
             return np.ascontiguousarray(stored[..., :3]), (stored[..., 3] > 0).astype(np.uint8)
         except (OSError, cv2.error, TypeError, IndexError):  # not there yet, or cut short by a full disk
             image, mask = draw_scene(self.seed, number)
-            write_bytes(path, _encode(np.dstack([image, mask * np.uint8(255)])))
+            with contextlib.suppress(OSError):  # a full disk: the scene is rendered again in the next epoch
+                write_bytes(path, _encode(np.dstack([image, mask * np.uint8(255)])))
             return image, mask
 
 
@@ -117,8 +119,8 @@ def write_validation_scenes(
         CracksegError: the folder cannot be written.
     """
     samples = []
-    for number in range(_FINISHED_SEED, _FINISHED_SEED + num_scenes):
-        stem = f"scene-{number - _FINISHED_SEED:03d}"
+    for number in range(_FIRST_VALIDATION_SCENE, _FIRST_VALIDATION_SCENE + num_scenes):
+        stem = f"scene-{number - _FIRST_VALIDATION_SCENE:03d}"
         paths = folder / "images" / f"{stem}.png", folder / "masks" / f"{stem}.png"
         samples.append(CrackSample("scenes", stem, "val", *paths, None))
         if all(path.is_file() for path in paths):

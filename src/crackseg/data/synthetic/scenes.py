@@ -230,7 +230,7 @@ def _crack_tree(rng: np.random.Generator, size: tuple[int, int], with_crack: boo
 
 
 def _tyre_marks(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
-    """Two parallel dark bands with streaks along them, float32 (H, W), the share of light taken away."""
+    """Two parallel dark bands with streaks along them, float32 (H, W), the fraction of light taken away."""
     distance = _distance_to_line(rng, size, rng.uniform(0, np.pi))
     width, gauge = rng.uniform(25, 60), rng.uniform(120, 400)
     streaks = 0.6 + 0.2 * _streaks(rng, distance, 2.5)

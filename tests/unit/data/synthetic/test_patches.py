@@ -1,12 +1,15 @@
 """Patches of drawn scenes: seeded, rendered once, elements that add no crack."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from crackseg.data.synthetic.elements import ELEMENTS, draw_elements
+from crackseg.cli.pretrain import pretrain
+from crackseg.data.synthetic import patches
+from crackseg.data.synthetic.elements import DEFAULT_ELEMENTS, ELEMENTS, draw_elements
 from crackseg.data.synthetic.patches import ScenePatches, write_validation_scenes
 from crackseg.data.synthetic.photographing import cut_patch
 
@@ -24,6 +27,24 @@ def test_a_patch_is_the_same_from_a_new_scene_a_kept_one_and_a_damaged_file(tmp_
     assert first[0].shape == (3, 64, 64)
     assert set(first[1].unique().tolist()) <= {0, 1}
     assert not torch.equal(first[0], _patches(tmp_path)[4, 1][0])
+
+
+def test_on_a_full_disk_a_scene_is_used_and_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    expected = _patches(tmp_path / "kept")[0, 1]
+    monkeypatch.setattr(patches, "write_bytes", refuse)
+    found = _patches(tmp_path / "full")[0, 1]
+    assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
+
+
+def test_documents_and_help_name_the_elements() -> None:
+    lines = (Path(__file__).parents[4] / "docs" / "shipped-model.md").read_text(encoding="utf-8").splitlines()
+    rows = [f"| `{name}` | {element.summary} |" for name, element in ELEMENTS.items()]
+    assert [line for line in lines if line in rows] == rows
+    (option,) = [param for param in pretrain.params if param.name == "elements"]
+    assert f"[default: {', '.join(DEFAULT_ELEMENTS)}]" in option.help
 
 
 @pytest.mark.parametrize("name", ELEMENTS)
