@@ -52,7 +52,7 @@ def test_same_seed_gives_the_same_weights_to_the_bit(samples: tuple, tmp_path: P
     assert history[-1]["train/loss"] < history[0]["train/loss"]
 
 
-@pytest.mark.parametrize("scheduler", ["cosine", "plateau"])
+@pytest.mark.parametrize("scheduler", ["cosine", "plateau", "onecycle"])
 def test_interrupted_training_ends_with_the_weights_of_a_straight_one(
     samples: tuple, tmp_path: Path, scheduler: str
 ) -> None:
