@@ -121,15 +121,15 @@ def export_model(
     _require(file_format)
     with tempfile.TemporaryDirectory() as scratch:
         folder = fetch_model(uri, Path(scratch) / "model") if store else Path(uri)
-        network, settings, metadata = _open(folder, uri)
-        images = _read_images(images_dir or _only(folder, PROBE_NAME, uri) / "images")
+        network, settings, metadata = _open(folder, name)
+        images = _read_images(images_dir or _only(folder, PROBE_NAME, name) / "images")
         onnx_path = Path(scratch) / "model.onnx"
         _write_onnx(network, onnx_path, metadata)
         paths = [onnx_path] if file_format == "onnx" else _convert_to_openvino(onnx_path)
         parity = compare(network, _RUNNERS[file_format](paths[0]), images, tile_px=settings.predict.tile_size_px)
         if not parity.max_difference <= tolerance:  # also true for NaN
             raise CracksegError(
-                f"{uri}: probabilities of the {file_format} file differ from torch's by up to "
+                f"{name}: probabilities of the {file_format} file differ from torch's by up to "
                 f"{parity.max_difference:.2g} on {parity.num_images} photographs, more than {tolerance:g}; nothing was "
                 "written (--tolerance sets the limit)"
             )
@@ -180,7 +180,7 @@ def _open(folder: Path, uri: str) -> tuple[ProbabilityNetwork, ModelSettings, di
         )
     network, _ = load_network(weights_path)
     metadata = {
-        "crackseg.model": name_model(uri),
+        "crackseg.model": uri,
         "crackseg.architecture": str(architecture),
         "crackseg.operating_threshold": repr(settings.operating_threshold),
         "crackseg.predict": settings.predict.model_dump_json(),

@@ -222,7 +222,7 @@ def _read_size(content: Any) -> tuple[int, int]:
     try:
         with Image.open(io.BytesIO(content)) as image:
             return image.size
-    except Exception:
+    except Exception:  # a damaged header can raise almost any error in Pillow's readers
         return 0, 0
 
 
