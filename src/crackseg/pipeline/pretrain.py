@@ -121,8 +121,12 @@ def _settle(root: Path, out_dir: Path, *, minutes: float, epochs: int | None, **
     """Take up the folder's plan, or make one; the number of epochs of an interrupted training stays."""
     path = out_dir / _PLAN_NAME
     if path.is_file():
-        stored = read_json(path, advice=f"choose another --out, or delete {out_dir}")
-        plan = Plan(**stored | {"elements": tuple(stored["elements"])})
+        advice = f"choose another --out, or delete {out_dir}"
+        stored = read_json(path, advice=advice)
+        try:
+            plan = Plan(**stored | {"elements": tuple(stored["elements"])})
+        except (KeyError, TypeError) as error:
+            raise CracksegError(f"{path}: not written by this version of crackseg; {advice}") from error
         wanted = asdict(plan) | asked | ({} if epochs is None else {"epochs": epochs})
         if other := [key for key, value in asdict(plan).items() if wanted[key] != value]:
             raise CracksegError(

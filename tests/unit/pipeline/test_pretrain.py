@@ -1,5 +1,6 @@
 """`crackseg pretrain`: seeded, resumed after a kill, and what it makes is a model."""
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,9 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_killed_pretraining_resumes_to_the_same_weights_and_is_a_model(root: Path) -> None:
+def test_a_killed_pretraining_resumes_to_the_same_weights_and_is_a_model(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     straight = pretrain(root, root / "straight", **TINY)
 
     def kill(epoch: int, _metrics: dict[str, float]) -> None:
@@ -41,7 +44,9 @@ def test_a_killed_pretraining_resumes_to_the_same_weights_and_is_a_model(root: P
     assert load_model(str(resumed), None).analyzer.settings.data_source == "scenes"
     runs = MlflowClient().search_runs([e.experiment_id for e in MlflowClient().search_experiments()])
     assert sorted(run.info.status for run in runs) == ["FINISHED", "FINISHED"]
-    assert pretrain(root, root / "killed", **TINY) == resumed  # finished: nothing is trained again
+    with caplog.at_level(logging.INFO, logger="crackseg"):
+        assert pretrain(root, root / "killed", **TINY) == resumed  # finished: nothing is trained again
+    assert "which is finished; choose another --out" in caplog.text
     with pytest.raises(CracksegError, match="holds a training with seed 0, not 5"):
         pretrain(root, root / "killed", **TINY, seed=5)
 
@@ -53,6 +58,12 @@ def test_bad_input_is_named_before_anything_is_drawn(root: Path, monkeypatch: py
     (root / "mine" / "photo.jpg").touch()
     with pytest.raises(CracksegError, match=r"mine is not empty \(photo.jpg\)"):
         pretrain(root, root / "mine", **TINY)
+    (root / "other").mkdir()
+    (root / "other" / "pretrain.json").write_text('{"seed": 0}', encoding="utf-8")
+    with pytest.raises(
+        CracksegError, match=r"pretrain\.json: not written by this version .* choose another --out"
+    ):
+        pretrain(root, root / "other", **TINY)
     monkeypatch.setattr(module, "_NEEDED_BYTES", 10**18)
     with pytest.raises(CracksegError, match="MB are needed"):
         pretrain(root, root / "full", **TINY)
