@@ -11,6 +11,7 @@ from pathlib import Path
 from crackseg.data.catalog import warn_of_source
 from crackseg.errors import CracksegError
 from crackseg.inference.drift import MIN_IMAGES, compare, count_reference, describe_drift, warn_of_reference
+from crackseg.models.shipped import SHIPPED_NAME
 from crackseg.serving.page.inspection import Inspection, inspect_photograph
 from crackseg.serving.page.model_cache import ModelCache
 
@@ -72,7 +73,7 @@ class Session:
         if version is None:
             self.problems = ["Choose a version of the model: none is in production."]
             return
-        yield f"Loading version {version} …"
+        yield f"Loading {version if version == SHIPPED_NAME else f'version {version}'} …"
         try:
             model = self._cache.load(version)
         except CracksegError as error:
