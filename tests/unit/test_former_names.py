@@ -18,6 +18,7 @@ def test_scripts_with_former_names_work_and_are_told_the_new_ones() -> None:
     answer = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stderr
     assert "crackseg.analysis is crackseg.inference.detector now" in answer.stderr
+    assert "crackseg.tracking.Store is crackseg.tracking.store.Store now" in answer.stderr
 
 
 def test_a_name_that_no_module_ever_had_is_not_found() -> None:
