@@ -29,7 +29,7 @@ def test_a_report_of_a_trained_cell(fresh: Project, tmp_path: Path, monkeypatch:
     assert "recall" in (tmp_path / "before" / "index.html").read_text(encoding="utf-8")
 
     said = fresh.run("crackseg", "paper", "report", "--architectures", "unet", "--repeats", "2")
-    assert "1 of 10 cells of Table 3 are finished" in said
+    assert "1 of 10 configurations of Table 3 are finished" in said
     assert "note:" not in said
     out_dir = fresh.folder / "outputs" / "paper"
     page = (out_dir / "report.md").read_text(encoding="utf-8")
@@ -56,7 +56,7 @@ def test_a_report_of_a_trained_cell(fresh: Project, tmp_path: Path, monkeypatch:
     fresh.run("dvc", "plots", "diff", "HEAD", "-o", str(tmp_path / "diff"))
 
     # Each report is a run of its own, and none is taken for a configuration.
-    assert "1 of 10 cells" in fresh.run("crackseg", "paper", "report", "--no-timing")
+    assert "1 of 10 configurations" in fresh.run("crackseg", "paper", "report", "--no-timing")
     store = Store(fresh.folder)
     reports = [run for run in store.finished_runs() if run.name == "paper-report"]
     assert len(reports) == 2

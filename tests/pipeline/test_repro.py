@@ -159,7 +159,7 @@ def test_nothing_changed_means_nothing_run(finished: Project) -> None:
 
 def test_a_paper_report_without_a_finished_cell_fails_with_a_reason(finished: Project) -> None:
     said = finished.run("crackseg", "paper", "report", "--no-timing", fails=True)
-    assert "error: no finished cell: of" in said
+    assert "error: no finished configuration: of" in said
     assert "crackseg paper queue --table3" in said
     assert "Traceback" not in said
     assert not (finished.folder / "outputs" / "paper").exists()

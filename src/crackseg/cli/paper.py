@@ -20,7 +20,7 @@ def paper() -> None:
 
 
 @paper.command("queue")
-@click.option("--table3", is_flag=True, help="The ten configurations (cells) of Table 3.")
+@click.option("--table3", is_flag=True, help="The ten configurations of Table 3.")
 @click.option("--grid", is_flag=True, help="All 256 combinations of section 3.1.")
 @click.option("--cell", "names", multiple=True, metavar="NAME", help="One configuration by its name (repeatable).")
 @click.option(
@@ -93,7 +93,7 @@ def paper_report(project: Project, architectures: str | None, no_timing: bool, r
     chosen = () if no_timing else choose_architectures(architectures)
     written = write_paper_report(project.root, project.store, architectures=chosen, repeats=repeats)
     click.echo(
-        f"{written.num_finished} of {written.num_finished + written.num_missing} cells of Table 3 are finished"
+        f"{written.num_finished} of {written.num_finished + written.num_missing} configurations of Table 3 are finished"
     )
     for remark in written.remarks:
         click.echo(f"note: {remark}")

@@ -150,11 +150,11 @@ def choose_configurations(
             close = difflib.get_close_matches(name, known, n=3)
             hint = f"; did you mean {' or '.join(close)}?" if close else ";"
             raise CracksegError(
-                f"the paper has no cell {name!r}{hint} `crackseg paper queue --grid --dry-run` lists them"
+                f"the paper has no configuration {name!r}{hint} `crackseg paper queue --grid --dry-run` lists them"
             )
     chosen = (TABLE3 if table3 else ()) + (GRID if grid else ()) + tuple(known[name] for name in names)
     if not chosen:
-        raise CracksegError("no cells chosen: say --table3, --grid or --cell NAME")
+        raise CracksegError("no configurations chosen: give --table3, --grid or --cell NAME")
     return tuple(dict.fromkeys(chosen))
 
 

@@ -161,7 +161,7 @@ def describe_plan(plan: Plan, *, list_configurations: bool) -> str:
         list_configurations: also name every configuration.
     """
     lines = [
-        f"{len(plan.configurations)} cells: {len(plan.finished)} finished, "
+        f"{len(plan.configurations)} configurations: {len(plan.finished)} finished, "
         f"{len(plan.waiting)} waiting or running in the queue, {len(plan.to_queue)} to queue"
     ]
     if list_configurations:
@@ -185,8 +185,9 @@ def _check_overrides(configurations: Sequence[Configuration], overrides: Mapping
         for key, value in configuration.settings:
             if key in overrides:
                 raise CracksegError(
-                    f"-S {key}={overrides[key]}: this key distinguishes the cells ({configuration.name} has {value}); "
-                    f"choose other cells with --cell, or run it outside of the paper: dvc exp run --queue -S {key}=…"
+                    f"-S {key}={overrides[key]}: this key distinguishes the configurations ({configuration.name} "
+                    f"has {value}); choose others with --cell, or run it outside of the paper: dvc exp run --queue "
+                    f"-S {key}=…"
                 )
 
 
@@ -202,7 +203,7 @@ def _check_buildable(planned: Mapping[str, Params]) -> None:
             with torch.device("meta"):  # shapes without memory for values
                 build_model(**spec)
         except CracksegError as error:
-            raise CracksegError(f"cell {name}: {error}") from error
+            raise CracksegError(f"configuration {name}: {error}") from error
 
 
 def _find_waiting(

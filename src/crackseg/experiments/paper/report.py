@@ -65,9 +65,9 @@ def write_paper_report(root: Path, store: Store, *, architectures: Sequence[str]
     best = choose_best(results)
     if best is None:
         raise CracksegError(
-            f"no finished cell: of {len(runs)} finished runs in {store.uri} none is of a cell of Table 3 with scores "
-            f"on {', '.join(DATASETS)}; queue the cells with `crackseg paper queue --table3` and train them with "
-            "`dvc queue start`, or point MLFLOW_TRACKING_URI at the store that has them"
+            f"no finished configuration: of {len(runs)} finished runs in {store.uri} none is of a configuration of "
+            f"Table 3 with scores on {', '.join(DATASETS)}; queue them with `crackseg paper queue --table3` and train "
+            "them with `dvc queue start`, or point MLFLOW_TRACKING_URI at the store that has them"
         )
     table = compare_with_paper(results)
     device = choose_device("auto")
@@ -150,7 +150,7 @@ def _write_files(
     if uses_sample(table):
         lines += [f"> **{SAMPLE_WARNING}.**", ""]
     lines += [format_table3(table), "## Figure 3", "", "![precision and recall](figure3.png)", ""]
-    lines += [f"## Figure 4: {name_configuration(best.row)}, the best finished cell", "", shown, ""]
+    lines += [f"## Figure 4: {name_configuration(best.row)}, the best finished configuration", "", shown, ""]
     lines += [*(f"- {remark}" for remark in remarks), "", format_table4(table4)]
     write_bytes(folder / "report.md", "\n".join(lines).encode())
 

@@ -155,10 +155,10 @@ def format_table3(table: pd.DataFrame) -> str:
     if uses_sample(table):
         lines += [f"> **{SAMPLE_WARNING}.**", ""]
     lines += [
-        f"{int(finished.sum())} of {len(columns)} cells are finished. *pretrained* and *random*: DeepLabV3-ResNet101 "
-        "trained from COCO's weights and from random ones. ODS is above the precision (@P) and recall (@R) that it "
-        "is reached at, OIS above its standard deviation among the images (±). Bold: of each training strategy, the "
-        "best of its losses.",
+        f"{int(finished.sum())} of {len(columns)} configurations are finished. *pretrained* and *random*: "
+        "DeepLabV3-ResNet101 trained from COCO's weights and from random ones. ODS is above the precision (@P) and "
+        "recall (@R) that it is reached at, OIS above its standard deviation among the images (±). "
+        "Bold: of each training strategy, the best of its losses.",
         "",
     ]
     header = [

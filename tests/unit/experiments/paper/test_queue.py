@@ -97,8 +97,8 @@ def test_a_duration_that_nobody_knows_is_not_made_up() -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"optimizer.lr": 0.5}, r"-S optimizer\.lr=0\.5: this key distinguishes the cells"),
-        ({"model.width": 8}, r"cell table3-coco-bce: model\.width = 8"),
+        ({"optimizer.lr": 0.5}, r"-S optimizer\.lr=0\.5: this key distinguishes the configurations"),
+        ({"model.width": 8}, r"configuration table3-coco-bce: model\.width = 8"),
         ({"train.epoch": 2}, r"unknown key train\.epoch"),
         ({"train.epochs": 0}, r"train\.epochs = 0"),
     ],

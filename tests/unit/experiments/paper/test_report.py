@@ -124,7 +124,7 @@ def test_ours_stands_beside_the_papers_with_the_difference(store: Store, finish:
     assert row["ods_difference"] == pytest.approx(0.8 - 0.8449)
     assert row["ap_difference"] == pytest.approx(0.9 - 0.8820)
     text = format_table3(table)
-    assert "1 of 10 cells are finished" in text
+    assert "1 of 10 configurations are finished" in text
     assert "0.8000<br>@P 0.7500<br>@R 0.8500" in text
     assert "**0.7572**<br>@P 0.7075<br>@R 0.8144" in text  # the paper's own best on Stone331
     assert "0.8200<br>± 0.0300" in text
@@ -341,7 +341,7 @@ def test_a_report_without_a_finished_cell_says_so_and_writes_nothing(
     with store.record(run_id) as recorder:
         recorder.end("FINISHED")
     with pytest.raises(
-        CracksegError, match=r"no finished cell: of 1 finished runs .*crackseg paper queue --table3"
+        CracksegError, match=r"no finished configuration: of 1 finished runs .*crackseg paper queue --table3"
     ):
         report.write_paper_report(root, store, architectures=(), repeats=1)
     assert not (root / "outputs").exists()
