@@ -1,11 +1,14 @@
-"""Colours of figures, and how a figure is saved."""
+"""Colours of figures, and saving them without a screen."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import matplotlib.pyplot as plt
+
+matplotlib.use("Agg")  # no window system is needed; every module that draws imports this one
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")  # Okabe and Ito
 _DPI = 110

@@ -40,8 +40,10 @@ IMPORTERS = {
         "crackseg.evaluation.plots",
         "crackseg.experiments.claims.figures",
         "crackseg.experiments.compare.figures",
+        "crackseg.experiments.figures",
         "crackseg.experiments.paper.figures",
         "crackseg.experiments.search.figures",
+        "crackseg.inference.drift_figure",
     },
 }  # fmt: skip
 OURS = set(list_modules()) - {"crackseg"}

@@ -45,8 +45,8 @@ def explain_scores(
     \b
     crackseg explain-scores --out faults
     """
-    from crackseg.evaluation.plots import draw_resizing, draw_weak_points
     from crackseg.experiments import metric_faults
+    from crackseg.experiments.figures import draw_resizing, draw_weak_points
     from crackseg.files import write_bytes, write_csv
 
     masks = (
@@ -112,8 +112,8 @@ def compare_postprocessing(
     crackseg compare-postprocessing --predictions maps --masks truth --out methods
     """
     from crackseg.errors import count_of
-    from crackseg.evaluation.plots import draw_continuity, draw_postprocessing
     from crackseg.experiments import postprocessing_ablation as study
+    from crackseg.experiments.figures import draw_continuity, draw_postprocessing
     from crackseg.files import frame_to_markdown, write_bytes, write_csv
     from crackseg.params import EvaluateParams
 

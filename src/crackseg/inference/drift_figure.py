@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 
-from crackseg.evaluation.plots import plt
 from crackseg.inference.detector import ReferenceStatistics
 from crackseg.inference.drift import FigureDrift
 from crackseg.plotting import COLOURS, save_figure

@@ -80,11 +80,11 @@ def test_missing_files_are_fetched_again_and_nothing_is_forced(root: Path) -> No
 
 
 def test_what_differs_is_named_wherever_the_settings_put_the_cache(root: Path) -> None:
-    (root / ".dvc" / "cache").rename(root.parent / "shared-cache")
+    (root / ".dvc" / "cache").rename(root.parent / "cache-of-all")
     correct_mask(root, "FIRST")
     with pytest.raises(CracksegError, match="no list of any known version"):
         check_data_is_committed(root, root)
-    (root / ".dvc" / "config.local").write_text("[cache]\n    dir = ../../shared-cache\n")
+    (root / ".dvc" / "config.local").write_text("[cache]\n    dir = ../../cache-of-all\n")
     with pytest.raises(CracksegError, match=r"1 changed: data/FIRST/masks/FIRST-a\.png"):
         check_data_is_committed(root, root)
     (root / ".dvc").rename(root / "dvc")
