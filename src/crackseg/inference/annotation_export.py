@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from crackseg.data.images.files import encode_png, read_image
+from crackseg.data.images.decoding import decode_image, open_image, read_orientation
+from crackseg.data.images.files import encode_png, read_file
 from crackseg.data.importing.shapes import find_outlines
 from crackseg.data.masks.formats import MaskReader
 from crackseg.errors import CracksegError
@@ -82,23 +82,18 @@ def _outline(rows: list[dict[str, str]], predicted_dir: Path, out_dir: Path) -> 
         mask = reader.read(predicted_dir / row["mask"])
         if problems := reader.find_problems():
             raise CracksegError(f"{predicted_dir / row['mask']}: {'; '.join(problems)}")
-        name, content = _upright(source, stem)
-        height, width = read_image(source).shape[:2]
+        content = read_file(source)
+        image = decode_image(content, name=str(source))
+        height, width = image.shape[:2]
         if (height, width) != mask.shape:
             raise CracksegError(
                 f"{source}: {width} x {height} pixels, unlike its mask; it was changed: predict again"
             )
-        write_bytes(out_dir / "images" / name, content)
+        # Not every tool rotates a photograph by its EXIF orientation: such a one is written upright, as PNG.
+        turned = read_orientation(open_image(content, str(source))) != 1
+        name = f"{stem}{'.png' if turned else source.suffix.lower()}"
+        write_bytes(out_dir / "images" / name, encode_png(image) if turned else content)
         yield _Outlined(name, width, height, [outline.round(2) for outline in find_outlines(mask)])
-
-
-def _upright(path: Path, stem: str) -> tuple[str, bytes]:
-    """Return the photograph unchanged, or upright as PNG: not every tool rotates it by its EXIF orientation."""
-    with Image.open(path) as image:
-        turned = image.getexif().get(0x0112, 1) != 1
-    if turned:
-        return f"{stem}.png", encode_png(read_image(path))
-    return f"{stem}{path.suffix.lower()}", path.read_bytes()
 
 
 def _write_coco(out_dir: Path, images: Iterator[_Outlined]) -> tuple[int, int]:

@@ -13,17 +13,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from PIL import Image
 
 from crackseg.data.images.files import encode_png, read_mask, write_mask
 from crackseg.data.importing.annotations.drawn import Shape
 from crackseg.data.importing.annotations.files import read_annotations
-from crackseg.data.importing.annotations.labels import is_crack_label
+from crackseg.data.importing.annotations.labels import Meaning, judge_label
 from crackseg.data.importing.importer import ImportSummary, import_datasets
 from crackseg.data.importing.shapes import draw_shapes, find_outlines
 from crackseg.errors import CracksegError
 from crackseg.files import write_bytes
 from crackseg.inference.annotation_export import FORMATS, export_annotations
-from crackseg.inference.table import COLUMNS
+from crackseg.inference.table import COLUMNS, write_table
 
 SQUARE = [[10, 5], [20, 5], [20, 9], [10, 9]]  # columns 10 to 19, rows 5 to 8
 
@@ -137,8 +138,8 @@ def test_which_label_is_crack_can_be_said(tmp_path: Path) -> None:
 
 
 def test_names_that_say_crack() -> None:
-    assert all(map(is_crack_label, ("crack", "Cracks", "CRACK 2", "fine_crack")))
-    assert not any(map(is_crack_label, ("no crack", "non-crack", "spalling", "crackle")))
+    assert {judge_label(label) for label in ("crack", "Cracks", "CRACK 2", "fine_crack")} == {Meaning.CRACK}
+    assert Meaning.CRACK not in map(judge_label, ("no crack", "non-crack", "spalling", "crackle"))
 
 
 @pytest.mark.parametrize(
@@ -213,6 +214,19 @@ def test_exported_predictions_come_back_as_they_were(tmp_path: Path, form: str) 
         export_annotations(tmp_path / "found", tmp_path / "out", form)
 
 
+def test_a_photograph_with_a_damaged_block_of_exif_is_exported_unchanged(tmp_path: Path) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    source = tmp_path / "7.webp"
+    Image.fromarray(picture).save(source, lossless=True, exif=b"Exif\0\0 garbage, no TIFF")
+    mask = np.zeros((40, 60), np.uint8)
+    mask[5:9, 10:20] = 1
+    write_mask(tmp_path / "found" / "masks" / "7.png", mask)
+    row = dict.fromkeys(COLUMNS, "") | {"image": str(source), "mask": "masks/7.png"}
+    write_table(tmp_path / "found" / "predictions.csv", [row])
+    assert export_annotations(tmp_path / "found", tmp_path / "out", "coco") == (1, 1)
+    assert (tmp_path / "out" / "images" / "7.webp").read_bytes() == source.read_bytes()
+
+
 def test_a_folder_without_predictions_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CracksegError, match="crackseg predict --out"):
         export_annotations(tmp_path, tmp_path / "out", "coco")
@@ -238,7 +252,7 @@ def test_masks_of_labelme_are_read_as_pixels(tmp_path: Path) -> None:
     "label", ["sealed crack", "crack-free", "crack repair", "uncracked", "no_crack", "rissfrei"]
 )
 def test_labels_of_sound_or_repaired_places_are_no_cracks(label: str) -> None:
-    assert not is_crack_label(label)
+    assert judge_label(label) is not Meaning.CRACK
 
 
 def test_labels_taken_and_left_out_are_listed_with_their_counts(tmp_path: Path) -> None:

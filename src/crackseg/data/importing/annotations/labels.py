@@ -84,11 +84,6 @@ def judge_label(label: str) -> Meaning:
     return Meaning.CRACK if known else Meaning.UNSURE
 
 
-def is_crack_label(label: str) -> bool:
-    """Return whether a label's name says crack, and nothing that could make it something else."""
-    return judge_label(label) is Meaning.CRACK
-
-
 def choose_labels(
     images: Iterable[AnnotatedImage], crack_labels: Collection[str] | None, declared: Collection[str] = ()
 ) -> tuple[set[str], str, str]:
