@@ -87,8 +87,8 @@ class EpochSampler(Sampler[list[tuple[int, int]]]):
         num_patches: in an epoch.
         batch_size: patches in one step, over all processes.
         seed: see the module's head.
-        share, num_shares: which part of each batch is this process's, of how many; the batches themselves do not depend
-            on it.
+        share, num_shares: number of this process's part of each batch, and number of parts; the batches themselves do
+            not depend on them.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class EpochSampler(Sampler[list[tuple[int, int]]]):
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.num_patches).tolist()
         for start in range(0, len(order), self.batch_size):
             batch = order[start : start + self.batch_size]
-            # Nothing can be computed of no patch at all: who has no share takes one that counts nowhere.
+            # A pass needs a patch: a process whose part is empty takes one that counts nowhere.
             yield [(self.epoch, index) for index in batch[self._share_of(len(batch))] or batch[:1]]
 
     def batch_length(self, step: int) -> int:

@@ -158,7 +158,7 @@ def _make_room(cache: PixelCache, num_bytes: int) -> bool:
         kept.remove(folder)
     sizes = {folder: sum(f.stat().st_size for f in folder.iterdir()) for folder in kept}
     while kept and sum(sizes.values()) + num_bytes > cache.max_bytes:
-        # Whoever has mapped it keeps it until he ends; a worker that would open it now decodes instead.
+        # A process that has mapped it keeps it until it ends; a worker that would open it now decodes instead.
         shutil.rmtree(kept[0], ignore_errors=True)
         del sizes[kept.pop(0)]
     return not _is_too_much(num_bytes, shutil.disk_usage(cache.folder).free - _LEAVE_FREE, "the disk has free")

@@ -49,9 +49,9 @@ def resize_mask(mask: np.ndarray, width: int, height: int, *, method: str) -> np
             place instead, so that neighbours stay neighbours and no line breaks; where a side grows, it is the
             same as ``nearest``.
 
-    The paper does not say which nearest neighbour it took. The middle, as in Pillow, leaves the truth where
+    The paper does not say which nearest neighbour it took. The middle, as in Pillow, leaves ground truth where
     :func:`resize_image` leaves the crack. OpenCV's ``INTER_NEAREST`` takes each cell's first pixel, which moves the
-    truth half a pixel right and down against the photograph, in the resized datasets and not in the others.
+    ground truth half a pixel right and down against the photograph, in the resized datasets and not in the others.
 
     Returns:
         uint8 (height, width) of {0, 1}.
@@ -80,7 +80,7 @@ def prepare_pair(
 
     Args:
         image: uint8 (H, W, 3), RGB.
-        mask, roi: uint8 of {0, 1}; their size may differ from the image's (Stone331's truth is half as large).
+        mask, roi: uint8 of {0, 1}; their size may differ from the image's (Stone331's ground truth is half as large).
         size_px: side of the result for ``square`` and ``pad``.
         resize: ``square`` distorts to size_px x size_px (the paper); ``pad`` shrinks or enlarges the longer side
             to size_px and fills the rest with the mean colour, outside the region of interest; ``none`` keeps

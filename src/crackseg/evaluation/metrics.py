@@ -134,7 +134,7 @@ def count_image(
         min_max: stretch the map linearly to [0, 1] first (section 3.3), in its own float type; a constant
             map becomes all zeros.
         roi_HW: region of interest (H, W), bool, or uint8 {0, 1}. What lies outside has no influence: neither its
-            truth nor its prediction counts, nor does it move the minimum and maximum.
+            ground truth nor its prediction counts, nor does it move the minimum and maximum.
         name: what errors call the map, e.g. its path.
     Raises:
         CracksegError: shapes differ, values out of range or not a number, an empty ROI, or a wrong setting.

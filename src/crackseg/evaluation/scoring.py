@@ -13,7 +13,7 @@ import pandas as pd
 from crackseg.data.images.files import IMAGE_EXTENSIONS
 from crackseg.data.masks.crack_values import CrackValue
 from crackseg.data.masks.formats import MaskReader
-from crackseg.errors import CracksegError
+from crackseg.errors import CracksegError, join_some
 from crackseg.evaluation.metrics import PROTOCOLS, ImageCounts, ScoreAccumulator, Scores
 from crackseg.evaluation.stored_maps import ScoredMap, read_scored_map
 from crackseg.files import write_bytes, write_csv
@@ -88,10 +88,9 @@ def score_folder(
     ):
         alone = sorted(these.keys() - others.keys())
         if alone:
-            rest = f" and {len(alone) - 10} more" if len(alone) > 10 else ""
             raise CracksegError(
                 f"{len(alone)} of {len(these)} files have no {without} of the same stem, e.g. the {kind} "
-                f"{these[alone[0]]}: {', '.join(alone[:10])}{rest}"
+                f"{these[alone[0]]}: {join_some(alone)}"
             )
     reader = MaskReader(crack_values)
     scores = ScoreAccumulator(num_thresholds=num_thresholds)

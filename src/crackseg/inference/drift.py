@@ -17,6 +17,7 @@ import numpy as np
 from scipy.stats import ks_2samp
 
 from crackseg.data.catalog import warn_of_source
+from crackseg.errors import count_of
 from crackseg.inference.detector import ModelSettings, ReferenceStatistics
 
 FIGURES = ("brightness", "contrast", "sharpness", "crack_fraction", "confidence")
@@ -171,7 +172,7 @@ def warn_of_reference(num_reference: Mapping[str, int]) -> str:
         names = [name for name, number in num_reference.items() if number == count]
         kind = "validation" if set(names) <= set(_OF_VALIDATION) else "training"
         kind = "training and validation" if kind == "training" and set(names) & set(_OF_VALIDATION) else kind
-        parts.append(f"{', '.join(map(_name, names))} (from {count} {kind} image{'' if count == 1 else 's'})")
+        parts.append(f"{', '.join(map(_name, names))} (from {count_of(count, f'{kind} image')})")
     if not parts:
         return ""
     return (
@@ -212,9 +213,7 @@ def describe_drift(drifts: Sequence[FigureDrift]) -> str:
     judged = [d.figure for d in drifts if d.drifted is not None]
     notes = [warn_of_reference({d.figure: d.num_reference for d in drifts})]
     if (num_new := drifts[0].num_new) < MIN_IMAGES:
-        notes.append(
-            f"{num_new} photograph{'' if num_new == 1 else 's'} are too few to judge; at least {MIN_IMAGES}."
-        )
+        notes.append(f"{count_of(num_new, 'photograph')}: too few to judge; at least {MIN_IMAGES} are needed.")
     few = [f"  {note}" for note in notes if note]
     if not loud:
         said = f"none found in {', '.join(map(_name, judged))}" if judged else "not judged"

@@ -19,6 +19,7 @@ COLUMNS = (
     "crack_length_px", "score", "confidence", "brightness", "contrast", "sharpness", "mask", "overlay", "remark",
     "warning", "error",
 )  # fmt: skip
+_VALUES = COLUMNS[COLUMNS.index("crack_fraction") : COLUMNS.index("mask")]  # measured, as numbers
 _ADDED = {"remark", "warning"}
 _log = logging.getLogger("crackseg")
 
@@ -60,14 +61,14 @@ def read_table(path: Path) -> list[Row]:
 
 def _is_complete(row: Row) -> bool:
     try:
-        return all(np.isfinite(float(row[name])) for name in COLUMNS[7:14]) and bool(row["mask"])
+        return all(np.isfinite(float(row[name])) for name in _VALUES) and bool(row["mask"])
     except ValueError:
         return False
 
 
 def read_figures(row: Row) -> dict[str, float]:
     """Return the measured values of a row without an error, by name."""
-    return {name: float(row[name]) for name in COLUMNS[7:14]}
+    return {name: float(row[name]) for name in _VALUES}
 
 
 def add_warning(row: Row, warning: str, asked: Container[str]) -> Row:

@@ -147,5 +147,5 @@ def test_a_model_with_few_reference_images_is_named_and_not_the_photographs() ->
 def test_few_photographs_are_named_and_not_the_model() -> None:
     rng = np.random.default_rng(0)
     said = describe_drift(compare(make_reference(draw(rng, 30)), draw(rng, 3)))
-    assert "3 photographs are too few to judge" in said
+    assert "3 photographs: too few to judge; at least 10 are needed." in said
     assert "reference" not in said

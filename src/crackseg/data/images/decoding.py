@@ -297,7 +297,7 @@ def _open_jpeg(content: bytes, structure: JpegStructure, *, watch: bool) -> Imag
 
 def _turn(values: np.ndarray, orientation: int) -> np.ndarray:
     """Turn stored pixels (H, W) or (H, W, C) upright, by EXIF's orientation."""
-    if orientation in (5, 6, 7, 8):
+    if orientation in _TURNED:
         values = values.swapaxes(0, 1)
     if orientation in (2, 3, 6, 7):
         values = values[:, ::-1]

@@ -1,6 +1,6 @@
 """Import datasets into the canonical layout: images, masks, roi and manifest.csv.
 
-The last step of an import, after listing (layouts), dividing (discovery) and pairing: reads every file once, and
+The last step of an import, after its files were found (discovery) and paired (pairing): reads every file once, and
 replaces earlier data only when all of it was good.
 """
 

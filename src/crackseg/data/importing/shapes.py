@@ -91,8 +91,8 @@ def _why_undrawable(shape: Shape, size: tuple[int, int]) -> str | None:
         left, top, width, height = shape.box
         if left < 0 or top < 0 or left + width > size[0] or top + height > size[1]:
             return (
-                f"does not fit its image of {size[0]} x {size[1]} pixels (columns {left} to {left + width}, rows \
-{top} to {top + height}); export it again"
+                f"does not fit its image of {size[0]} x {size[1]} pixels (columns {left} to {left + width}, rows "
+                f"{top} to {top + height}); export it again"
             )
         return None
     needed = {"polygon": 3, "polyline": 2}[shape.kind]

@@ -84,12 +84,12 @@ def _note_unversioned(root: Path, datasets: list[str]) -> None:
 
 def _list_unversioned(root: Path) -> list[str]:
     """List the noted datasets that are unchanged since their import."""
-    manifests = {name: root / "data" / name / "manifest.csv" for name in _read_noted(root)}
-    return [
-        name
-        for name, md5 in _read_noted(root).items()
-        if manifests[name].is_file() and hash_file(manifests[name]) == md5
-    ]
+    unchanged = []
+    for name, md5 in _read_noted(root).items():
+        manifest = root / "data" / name / "manifest.csv"
+        if manifest.is_file() and hash_file(manifest) == md5:
+            unchanged.append(name)
+    return unchanged
 
 
 def _read_noted(root: Path) -> dict[str, str]:

@@ -140,7 +140,7 @@ class PixelKinds:
             self._num_pale += num_pale
 
     def find(self) -> list[int]:
-        """Find the kinds other than the background; values as in stored_masks, darkest first."""
+        """Find the kinds other than the background; values as in :class:`Codes`, darkest first."""
         exact = self._find_exact()
         for kinds in (exact, self._find_colours(exact), self._find_levels(exact)):
             if len(kinds) > 1:
