@@ -136,3 +136,26 @@ def _format_cell(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.3f}" if value == value else "–"
     return str(value).replace("|", "\\|").replace("\n", "<br>")
+
+
+@contextlib.contextmanager
+def sole_writer(lock_path: Path, busy: str) -> Iterator[None]:
+    """Hold a lock file, so that no other process writes the same results.
+
+    Args:
+        lock_path: in a folder that exists.
+        busy: error message if another process holds it.
+    Raises:
+        CracksegError: another process holds it.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(lock_path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise CracksegError(busy) from error
+    try:
+        yield
+    finally:
+        lock.release()

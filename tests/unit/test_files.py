@@ -6,7 +6,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from crackseg.files import format_csv, format_markdown, frame_to_markdown, write_bytes, write_csv
+from crackseg.errors import CracksegError
+from crackseg.files import format_csv, format_markdown, frame_to_markdown, sole_writer, write_bytes, write_csv
 
 
 def test_a_bar_or_a_line_break_in_a_cell_does_not_break_the_table() -> None:
@@ -43,3 +44,14 @@ def test_a_table_that_fails_half_way_leaves_the_old_one(tmp_path: Path) -> None:
 def test_csv_keeps_the_digits_that_were_asked_for(tmp_path: Path, digits: int | None, text: str) -> None:
     write_csv(pd.DataFrame({"x": [0.12345678912345]}), tmp_path / "t.csv", digits=digits)
     assert (tmp_path / "t.csv").read_bytes() == f"x\n{text}\n".encode()
+
+
+def test_a_second_writer_is_refused_until_the_first_has_ended(tmp_path: Path) -> None:
+    with (
+        sole_writer(tmp_path / "lock", "first"),
+        pytest.raises(CracksegError, match="wait for it"),
+        sole_writer(tmp_path / "lock", "wait for it"),
+    ):
+        pass
+    with sole_writer(tmp_path / "lock", "free again"):
+        pass

@@ -23,11 +23,7 @@ if TYPE_CHECKING:  # loading DVC takes a fifth of a second
     from dvc_data.hashfile.db import HashFileDB
 
 _GRACE_S = 60  # a training that is told to stop writes its records first
-
-
 ACCEPTED = Path(".dvc", "tmp", "crackseg-data-version")  # what the last import staged; git ignores the folder
-
-
 _NOT_DATA = {".gitignore", ".DS_Store", "Thumbs.db", "desktop.ini"}  # .dvcignore names the same
 
 

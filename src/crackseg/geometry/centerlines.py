@@ -85,7 +85,7 @@ def count_lines(crack_mask_HW: np.ndarray, mask_HW: np.ndarray, *, tolerance_px:
         )
     if tolerance_px < 0:
         raise CracksegError(f"tolerance_px is {tolerance_px}; expected a whole number of pixels, 0 or more")
-    predicted_HW, truth_HW = _as_bool(crack_mask_HW), _as_bool(mask_HW)
+    predicted_HW, truth_HW = as_bool(crack_mask_HW), as_bool(mask_HW)
     predicted_line_HW, truth_line_HW = thin(predicted_HW), thin(truth_HW)
     around = disk(tolerance_px)
     near_truth_HW = cv2.dilate(truth_line_HW.view(np.uint8), around).view(bool)
@@ -113,7 +113,7 @@ def skeleton_length_px(crack_mask_HW: np.ndarray) -> float:
         crack_mask_HW: bool (H, W), or uint8 {0, 1}.
     """
     length = 0.0
-    for start, stop, _, line_HW in _thin_bands(_as_bool(crack_mask_HW)):
+    for start, stop, _, line_HW in _thin_bands(as_bool(crack_mask_HW)):
         # A step belongs to the band of its upper pixel; one more row is read for the lower one.
         upper_HW, lower_HW = line_HW[: stop - start], line_HW[1:]
         horizontal = np.count_nonzero(upper_HW[:, :-1] & upper_HW[:, 1:])
@@ -139,7 +139,7 @@ def thin(crack_mask_HW: np.ndarray) -> np.ndarray:
     Returns:
         bool (H, W).
     """
-    line_HW = _as_bool(crack_mask_HW).astype(np.uint8)
+    line_HW = as_bool(crack_mask_HW).astype(np.uint8)
     num_pixels, before = cv2.countNonZero(line_HW), -1
     while num_pixels != before:
         before = num_pixels
@@ -173,7 +173,7 @@ def find_centerlines(crack_mask_HW: np.ndarray) -> np.ndarray:
     Returns:
         bool (H, W).
     """
-    mask_HW = _as_bool(crack_mask_HW)
+    mask_HW = as_bool(crack_mask_HW)
     thin_HW = np.zeros_like(mask_HW)
     for start, stop, columns, line_HW in _thin_bands(mask_HW):
         thin_HW[start:stop, columns] = line_HW[: stop - start]
@@ -202,7 +202,7 @@ def _thin_bands(mask_HW: np.ndarray) -> Iterator[tuple[int, int, slice, np.ndarr
 
 def count_pieces(crack_mask_HW: np.ndarray) -> int:
     """Count the 8-connected components of a mask, bool (H, W) or uint8 {0, 1}."""
-    return _label_pieces(_as_bool(crack_mask_HW))[0]
+    return _label_pieces(as_bool(crack_mask_HW))[0]
 
 
 def _label_pieces(mask_HW: np.ndarray) -> tuple[int, np.ndarray]:
@@ -211,7 +211,8 @@ def _label_pieces(mask_HW: np.ndarray) -> tuple[int, np.ndarray]:
     return num_labels - 1, piece_HW
 
 
-def _as_bool(mask_HW: np.ndarray) -> np.ndarray:
+def as_bool(mask_HW: np.ndarray) -> np.ndarray:
+    """Return a mask (H, W) of bool or of uint8 {0, 1} as bool; CracksegError if it is no mask."""
     if mask_HW.ndim != 2 or mask_HW.dtype not in (bool, np.uint8) or not mask_HW.size or mask_HW.max() > 1:
         raise CracksegError(
             f"expected a mask (H, W) of bool, or of uint8 0 and 1; got {mask_HW.dtype} {mask_HW.shape}"

@@ -17,8 +17,7 @@ import cv2
 import networkx as nx
 import numpy as np
 
-from crackseg.errors import CracksegError
-from crackseg.geometry.centerlines import find_centerlines
+from crackseg.geometry.centerlines import as_bool, find_centerlines
 from crackseg.geometry.length import Line, draw_lines
 from crackseg.geometry.skeletons import build_skeleton_graph, path_length
 
@@ -173,10 +172,7 @@ def measure_mask(mask_HW: np.ndarray, *, min_length_px: float = 0) -> Measuremen
     Raises:
         CracksegError: it is no mask.
     """
-    if mask_HW.ndim != 2 or mask_HW.dtype not in (bool, np.uint8) or not mask_HW.size or mask_HW.max() > 1:
-        raise CracksegError(
-            f"expected a mask (H, W) of bool, or of uint8 0 and 1; got {mask_HW.dtype} {mask_HW.shape}"
-        )
+    mask_HW = as_bool(mask_HW)
     height, width = mask_HW.shape
     cracks = [crack for crack in _find_cracks(mask_HW.view(np.uint8)) if crack.length_px >= min_length_px]
     cracks.sort(key=lambda crack: -crack.length_px)

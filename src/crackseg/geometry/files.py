@@ -11,7 +11,6 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from crackseg.data.image_files import Photograph
 from crackseg.data.images.files import IMAGE_EXTENSIONS, read_image
@@ -19,7 +18,7 @@ from crackseg.data.masks.crack_values import CrackValue
 from crackseg.data.masks.formats import MaskReader
 from crackseg.data.masks.stored import read_stored_mask
 from crackseg.errors import CracksegError
-from crackseg.files import format_csv, write_bytes
+from crackseg.files import format_csv, sole_writer, write_bytes
 from crackseg.geometry.components import Measurement, measure_mask
 from crackseg.geometry.picture import draw_measurement
 from crackseg.geometry.report import (
@@ -192,8 +191,9 @@ def measure_files(
     """
     summary = MeasureSummary()
     out_dir.mkdir(parents=True, exist_ok=True)
+    busy = f"{out_dir}: another command is measuring here; wait for it"
     try:
-        with FileLock(out_dir / ".measurements.lock", timeout=0):
+        with sole_writer(out_dir / ".measurements.lock", busy):
             bar = progress(masks, "measure", "mask")
             for mask in bar:
                 try:
@@ -207,8 +207,6 @@ def measure_files(
                     summary.failed.append(message)
                     bar.write(f"left out: {message}", file=sys.stderr)
             _write_tables(out_dir)
-    except Timeout as error:
-        raise CracksegError(f"{out_dir}: another command is measuring here; wait for it") from error
     except KeyboardInterrupt:
         done = summary.num_measured + summary.num_kept
         raise KeyboardInterrupt(

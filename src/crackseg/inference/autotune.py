@@ -99,9 +99,8 @@ def settle(predictor: Predictor, image_HW3: np.ndarray, num_images: int) -> None
     if params.engine == "torch" or (params.engine == "auto" and not predictor.measured):
         return
     side, overlap = params.tile_size_px, params.overlap_px
-    tile_hw3 = np.array(
-        image_HW3[:side, :side]
-    )  # torch warns of an array that is read-only, as decoders return it
+    # A copy: torch warns of an array that is read-only, as decoders return it.
+    tile_hw3 = np.array(image_HW3[:side, :side])
     plan: Plan | None
     if params.engine == "openvino":
         plan = _openvino_plan(device, predictor.plan.precision)
@@ -241,9 +240,8 @@ def _vary(
         other(tile_hw3[None])
         seconds = _time_in_turn([engine, other], tile_hw3[None])
         varied.append(Candidate(fewer, candidate.tile_s * seconds[1] / seconds[0], candidate.setup_s))
-    if (
-        batch_size > 1 and device.type != "cpu"
-    ):  # on a CPU several tiles in a pass are no faster and need more memory
+    # On a CPU several tiles in a pass are no faster and need more memory.
+    if batch_size > 1 and device.type != "cpu":
         several = replace(plan, batch_size=batch_size)
         together = build_engine(network, device, several, tile_hw3.shape[:2])
         tiles = np.repeat(tile_hw3[None], batch_size, axis=0)

@@ -24,11 +24,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from crackseg.devices import autocast, full_float32
 from crackseg.errors import CracksegError
 
-_WARM_UP_PASSES = (
-    3  # before a graph is recorded: libraries allocate memory and choose kernels in their first passes
-)
-
-
+# Before a graph is recorded: libraries allocate memory and choose kernels in their first passes.
+_WARM_UP_PASSES = 3
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _CAST_BY_AUTOCAST = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 

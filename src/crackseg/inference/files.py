@@ -14,12 +14,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from filelock import FileLock, Timeout
 
 from crackseg.data.image_files import Photograph
 from crackseg.data.images.files import read_image, read_photograph, write_mask
 from crackseg.errors import CracksegError
-from crackseg.files import write_bytes
+from crackseg.files import sole_writer, write_bytes
 from crackseg.geometry.files import MeasureOptions, MeasureSummary, measure_files
 from crackseg.inference.autotune import settle
 from crackseg.inference.detector import CrackAnalyzer, ModelSettings
@@ -88,8 +87,9 @@ def predict_files(
     table_path = out_dir / TABLE_NAME
     summary = Summary(len(photographs))
     figures: list[dict[str, float]] = []
+    busy = f"{out_dir}: another `crackseg predict` is writing here; wait for it"
     try:
-        with FileLock(out_dir / ".predictions.lock", timeout=0):
+        with sole_writer(out_dir / ".predictions.lock", busy):
             kept = _take_up(table_path, photographs, threshold, model, overlays, analyzer.settings)
             with (
                 table_path.open("a", encoding="utf-8", errors="surrogateescape", newline="") as table,
@@ -117,8 +117,6 @@ def predict_files(
             if drift := warn_of_drift(compare(analyzer.settings.reference, figures)):
                 asked = {str(photograph.path) for photograph in photographs}
                 write_table(table_path, [add_warning(r, drift, asked) for r in read_table(table_path)])
-    except Timeout as error:
-        raise CracksegError(f"{out_dir}: another `crackseg predict` is writing here; wait for it") from error
     except KeyboardInterrupt:
         done = summary.num_predicted + summary.num_kept
         raise KeyboardInterrupt(

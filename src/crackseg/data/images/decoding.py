@@ -184,9 +184,7 @@ def decoding(name: str) -> Iterator[None]:
         raise error if name in str(error) else CracksegError(f"{name}: {error}") from error
     except MemoryError as error:
         raise CracksegError(f"{name}: decoding it takes more memory than there is") from error
-    except (
-        Exception
-    ) as error:  # decoders raise a dozen classes: OSError, ValueError, SyntaxError, struct.error ...
+    except Exception as error:  # decoders raise a dozen classes: OSError, SyntaxError, struct.error ...
         detail = _in_one_line(error)
         raise CracksegError(f"{name}: the image is damaged or cut short ({detail}); fetch it again") from error
 
@@ -221,9 +219,8 @@ def _decode_values(image: Image.Image, content: bytes, name: str) -> tuple[np.nd
         if values.dtype.byteorder == ">":
             values = values.astype(values.dtype.newbyteorder("="))
         grey, remark = to_8_bits(values, full_scale=_full_scale(image))
-        if (
-            image.format == "TIFF" and _tag(image, "photometric") == 0
-        ):  # white is 0, which Pillow minds in 8 bits only
+        # White is 0, which Pillow minds in 8 bits only.
+        if image.format == "TIFF" and _tag(image, "photometric") == 0:
             grey = 255 - grey
         return cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB), remark
     if loaded.mode == "LAB":
@@ -308,9 +305,8 @@ def _turn(values: np.ndarray, orientation: int) -> np.ndarray:
 
 def _remark_frames(image: Image.Image) -> list[str]:
     try:
-        several = image.format != "MPO" and getattr(
-            image, "is_animated", False
-        )  # MPO: a phone's depth or gain map
+        # MPO: a phone's depth or gain map.
+        several = image.format != "MPO" and getattr(image, "is_animated", False)
     except Exception:  # a later page is damaged; only the first is read
         several = True
     if not several:

@@ -42,9 +42,8 @@ class PixelKinds:
     _hues: np.ndarray = field(default_factory=lambda: np.zeros(_NUM_HUES, np.int64))
     _hue_sums: np.ndarray = field(default_factory=lambda: np.zeros((_NUM_HUES, 3)))
     _num_pale: int = 0  # white pixels, and bright grey ones
-    _levels: np.ndarray = field(
-        default_factory=lambda: np.zeros(256, np.int64)
-    )  # of areas after lossy compression
+    # Of areas after lossy compression.
+    _levels: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
     _num_white: int = 0  # nearly white pixels there
 
     def add(self, mask: StoredMask, counts: np.ndarray) -> None:
