@@ -19,6 +19,7 @@ from crackseg.devices import choose_device, choose_precision
 from crackseg.errors import CracksegError
 from crackseg.files import read_json, write_bytes, write_json
 from crackseg.inference.detector import SETTINGS_NAME, WEIGHTS_NAME
+from crackseg.lineage import PACKAGE, hash_modules, list_code
 from crackseg.models import build_model
 from crackseg.params import Params, load_params
 from crackseg.params.choices import explain_choice
@@ -38,12 +39,13 @@ _log = logging.getLogger("crackseg")
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything that the weights follow from, besides the code; kept in the folder, so that a resumed run has it.
+    """Everything that the weights follow from; kept in the folder, so that a resumed run has it.
 
     Attributes:
         seed: of scenes, patches and weights.
         epochs: each takes one patch from each scene.
         elements: drawn over the patches.
+        code: digest of the modules that draw and train.
         num_scenes: to train on.
         patch_px: side of a patch.
         width: of the U-Net.
@@ -52,6 +54,7 @@ class Plan:
     seed: int
     epochs: int
     elements: tuple[str, ...]
+    code: str
     num_scenes: int = 240
     patch_px: int = 256
     width: int = 8
@@ -102,6 +105,7 @@ def pretrain(
                 epochs=epochs,
                 seed=seed,
                 elements=tuple(elements) or DEFAULT_ELEMENTS,
+                code=_hash_code(),
                 num_scenes=num_scenes,
                 patch_px=patch_px,
             )
@@ -115,6 +119,12 @@ def pretrain(
 def _is_finished(out_dir: Path) -> bool:
     """Return True if the probe, which is written last, is complete."""
     return (out_dir / _MODEL_NAME / PROBE_NAME / PROBE_FILE).is_file()
+
+
+def _hash_code() -> str:
+    """Hash the modules that scenes, patches and weights follow from, 12 digits."""
+    drawing = sorted((PACKAGE / "data" / "synthetic").glob("*.py"))
+    return hash_modules([*list_code("train"), *drawing, Path(__file__)])[:12]
 
 
 def _settle(root: Path, out_dir: Path, *, minutes: float, epochs: int | None, **asked: object) -> Plan:
@@ -131,8 +141,8 @@ def _settle(root: Path, out_dir: Path, *, minutes: float, epochs: int | None, **
         if other := [key for key, value in asdict(plan).items() if wanted[key] != value]:
             raise CracksegError(
                 f"{out_dir} holds a training with {', '.join(f'{key} {stored[key]}' for key in other)}, not "
-                f"{', '.join(str(wanted[key]) for key in other)}; resume it with the same options, or choose another "
-                "--out"
+                f"{', '.join(str(wanted[key]) for key in other)}; resume it with the same options and "
+                "version of crackseg, or choose another --out"
             )
         state = "resumed" if not _is_finished(out_dir) else "finished; choose another --out to train again"
         _log.info("%s holds a training of %d epochs, which is %s", out_dir, plan.epochs, state)

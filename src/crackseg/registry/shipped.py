@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
+import time
 from pathlib import Path
 
 import mlflow
@@ -15,6 +16,7 @@ from crackseg.models.shipped import SHIPPED_NAME, SHIPPED_PROBE, SHIPPED_SETTING
 from crackseg.registry.register import packaging
 
 _PREFIX = f"{SHIPPED_NAME}-"
+_KEPT_S = 30 * 86_400
 
 
 def package_shipped() -> Path:
@@ -36,8 +38,10 @@ def package_shipped() -> Path:
         except OSError:  # another process was faster
             if not folder.is_dir():
                 raise
-    for other in folder.parent.glob(f"{_PREFIX}*"):  # of other versions of the code
-        if other != folder:
+    for other in folder.parent.glob(
+        f"{_PREFIX}*"
+    ):  # of other versions of the code; a server may still run from a new one
+        if other.stat().st_mtime < time.time() - _KEPT_S:
             shutil.rmtree(other, ignore_errors=True)
     return folder
 

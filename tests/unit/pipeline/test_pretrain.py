@@ -67,3 +67,12 @@ def test_bad_input_is_named_before_anything_is_drawn(root: Path, monkeypatch: py
     monkeypatch.setattr(module, "_NEEDED_BYTES", 10**18)
     with pytest.raises(CracksegError, match="MB are needed"):
         pretrain(root, root / "full", **TINY)
+
+
+def test_a_pretraining_does_not_resume_with_other_code(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretrain(root, root / "out", **TINY)
+    monkeypatch.setattr("crackseg.pipeline.pretrain._hash_code", lambda: "0" * 12)
+    with pytest.raises(
+        CracksegError, match="not 000000000000; resume it with the same options and version of crackseg"
+    ):
+        pretrain(root, root / "out", **TINY)
