@@ -38,9 +38,8 @@ def package_shipped() -> Path:
         except OSError:  # another process was faster
             if not folder.is_dir():
                 raise
-    for other in folder.parent.glob(
-        f"{_PREFIX}*"
-    ):  # of other versions of the code; a server may still run from a new one
+    # Folders of other versions of the code; a server may still run from one that is not old.
+    for other in folder.parent.glob(f"{_PREFIX}*"):
         if other.stat().st_mtime < time.time() - _KEPT_S:
             shutil.rmtree(other, ignore_errors=True)
     return folder
