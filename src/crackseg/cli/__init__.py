@@ -21,6 +21,7 @@ from crackseg.cli import (
     measure,
     paper,
     predict,
+    preset,
     pretrain,
     registry,
     scoring,
@@ -123,6 +124,7 @@ def ui(project: Project, port: int) -> None:
 
 for _command in (
     predict.predict,
+    preset.preset,
     pretrain.pretrain,
     app.app,
     measure.measure,

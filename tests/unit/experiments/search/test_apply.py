@@ -1,50 +1,16 @@
-"""Settings into params.yaml: the text around them stays as it is."""
+"""Settings of a trial into params.yaml."""
 
 from pathlib import Path
 from unittest.mock import Mock
 
 import optuna
 import pytest
-from ruamel.yaml import YAML
 
-from crackseg.experiments.search.apply import apply_trial, find_left_out, replace_values
+from crackseg.experiments.search.apply import apply_trial, find_left_out
 from crackseg.experiments.search.study import Search
 from crackseg.params import load_params
 
 TEXT = (Path(__file__).parents[4] / "params.yaml").read_text(encoding="utf-8")
-
-
-def test_only_the_values_change() -> None:
-    new = replace_values(TEXT, {"optimizer.lr": 0.0031, "loss.name": "bce", "model.width": 12, "train.seed": 0})
-    before, after = TEXT.splitlines(), new.splitlines()
-    changed = [(b, a) for b, a in zip(before, after, strict=True) if a != b]
-    assert changed == [
-        (b, a)
-        for b, a in zip(before, after, strict=True)
-        if b.strip().startswith(("width:", "name: focal", "lr: 0.0001"))
-    ]
-    assert [line.index("#") for line in before if "#" in line] == [
-        line.index("#") for line in after if "#" in line
-    ]
-
-
-def test_values_come_back_as_they_were_written() -> None:
-    values = {
-        "optimizer.lr": 1.2345678901234e-05,
-        "loss.gamma": 2.0,
-        "model.init": "models:/crackseg/3",
-        "model.encoder": "tu-tf_efficientnet_lite0",
-        "model.normalize": True,
-        "model.width": None,
-        "train.epochs": 7,
-    }
-    content = YAML(typ="safe", pure=True).load(replace_values(TEXT, values))
-    assert {key: content[key.split(".")[0]][key.split(".")[1]] for key in values} == values
-
-
-def test_a_word_that_yaml_reads_as_a_truth_value_is_quoted() -> None:
-    content = YAML(typ="safe", pure=True).load(replace_values(TEXT, {"model.encoder": "true"}))
-    assert content["model"]["encoder"] == "true"
 
 
 @pytest.fixture
