@@ -17,6 +17,7 @@ CONFIGURATIONS = {
     "crackseg.experiments.paper.configurations",
     "crackseg.experiments.paper.table3",
     "crackseg.experiments.claims.study",
+    "crackseg.params.presets",
     "crackseg.pipeline.demo",
     "crackseg.pipeline.pretrain",
 }
