@@ -53,6 +53,7 @@ def make_run(
     with_tables: bool = True,
     in_cache: bool = True,
     validated: bool = False,
+    false_alarm: bool = False,
 ) -> str:
     """Score drawn maps and record the run as the stages do; returns its id.
 
@@ -67,14 +68,15 @@ def make_run(
         with_tables: log tables of images and PR curves.
         in_cache: put photographs, truth and maps where DVC's cache of the project is.
         validated: the scored images are those that the training validated on.
+        false_alarm: mark a crack on the image without one.
     """
     folder = store.root / "made" / name
     run_id = store.create_run(name)
     scores_dir = folder / "outputs" / "scores"
     for dataset in datasets:
-        samples = _draw(folder, dataset, noise)
+        samples = _draw(folder, dataset, noise, false_alarm)
         counts: dict = {}
-        scores, lines = score_split(
+        scores, lines, alarms = score_split(
             samples,
             folder / "outputs" / "predictions" / dataset,
             EVALUATE,
@@ -83,7 +85,7 @@ def make_run(
             on_counts=counts.__setitem__,
         )
         write_counts(counts, scores_dir / f"{dataset}_counts.npz")
-        write_scores(scores, lines, dataset, scores_dir, extra={"data_source": "sample"})
+        write_scores(scores, lines, alarms, dataset, scores_dir, extra={"data_source": "sample"})
     split = "val" if validated else "test"
     params = flatten_params(load_params(store.root / "params.yaml"))
     params |= {"data.test_datasets": list(datasets), "data.evaluate_split": split}
@@ -113,7 +115,7 @@ def cache_of(store: Store) -> Path:
     return store.root / ".dvc" / "cache"
 
 
-def _draw(folder: Path, dataset: str, noise: float) -> list[CrackSample]:
+def _draw(folder: Path, dataset: str, noise: float, false_alarm: bool) -> list[CrackSample]:
     prepared = folder / "outputs" / "prepared" / dataset
     rows, samples = [_COLUMNS], []
     for i in range(NUM_IMAGES):
@@ -125,6 +127,8 @@ def _draw(folder: Path, dataset: str, noise: float) -> list[CrackSample]:
         clean = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), 1.0) * 2
         # The one without a crack is left without noise, or its extremes alone would decide the ODS.
         noisy = clean + mask.any() * np.random.default_rng([i, round(noise * 1000)]).normal(0, noise, mask.shape)
+        if false_alarm and not mask.any():
+            noisy[30, 10:21] = 0.9
         write_png(prepared / "images" / f"{i}.png", np.repeat(photograph, 3, axis=2))
         write_mask(prepared / "masks" / f"{i}.png", mask)
         maps = folder / "outputs" / "predictions" / dataset

@@ -130,10 +130,10 @@ def compare_paired(
     return overall, by_dataset
 
 
-def compare_ois(
+def compare_means(
     champion_n: np.ndarray, challenger_n: np.ndarray, *, num_resamples: int = 2000, seed: int = 0
 ) -> Difference:
-    """Compare two models' OIS from tables alone: each image's best F, on the same images with cracks.
+    """Compare two models by the mean of a value of each image, e.g. its best F (OIS), from tables alone.
 
     Args:
         champion_n: float (n,), n > 0, in [0, 1].
@@ -144,7 +144,7 @@ def compare_ois(
         CracksegError: not the same number of images, or none.
     """
     if champion_n.shape != challenger_n.shape or not champion_n.size:
-        raise CracksegError("the two models were not scored on the same images with cracks")
+        raise CracksegError("the two models were not scored on the same images")
     weights = _draw(np.ones(len(champion_n), bool), num_resamples, np.random.default_rng(seed))
     differences = weights @ (challenger_n - champion_n) / len(champion_n)
     return _summarise(float(champion_n.mean()), float(challenger_n.mean()), differences)

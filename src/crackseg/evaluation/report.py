@@ -11,6 +11,7 @@ from statistics import fmean
 import pandas as pd
 
 from crackseg.data.catalog import data_source, list_samples, spread_evenly
+from crackseg.evaluation.false_alarms import describe_false_alarms
 from crackseg.evaluation.plots import (
     describe_source,
     draw_history,
@@ -105,6 +106,8 @@ def _write_page(title: str, source: str, scores: Mapping[str, Mapping]) -> str:
         f"# {title}\n\n{format_score_table(scores, source=source)}\n"
         "ODS, OIS and AP follow the paper's protocol (ground truth dilated by the tolerance); "
         "docs/how-scoring-works.md has the other two. clIoU is centre-line IoU at the operating threshold "
-        "(docs/post-processing.md)."
+        "(docs/post-processing.md). "
+        "False alarms at that threshold: "
+        f"{'; '.join(f'{name}: {describe_false_alarms(s)}' for name, s in scores.items())}."
         f"\n\n![precision and recall](pr_all.png)\n\n![training](training.png)\n\n{figures}"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from crackseg.data.images.files import IMAGE_EXTENSIONS
 from crackseg.data.masks.crack_values import CrackValue
 from crackseg.data.masks.formats import MaskReader
 from crackseg.errors import CracksegError, join_some
+from crackseg.evaluation.false_alarms import FalseAlarms
 from crackseg.evaluation.metrics import PROTOCOLS, ImageCounts, ScoreAccumulator, Scores
 from crackseg.evaluation.stored_maps import ScoredMap, read_scored_map
 from crackseg.files import write_bytes, write_csv
@@ -22,6 +23,8 @@ from crackseg.params import EvaluateParams, PostprocessParams
 from crackseg.progress import progress
 from crackseg.types import CrackSample
 
+FALSE_ALARM_COLUMNS = {"false_crack_pixels": "crack_pixels", "false_crack_length_px": "length_px"}
+"""Columns of ``DATASET_images.csv`` for crack-free images, and the attribute of FalseAlarms that each holds."""
 MAP_EXTENSIONS = (".png", ".npy", ".tif", ".tiff", ".bmp")  # no JPEG: its noise would be scored
 
 
@@ -33,7 +36,7 @@ def score_split(
     *,
     operating_threshold: float,
     on_counts: Callable[[str, ImageCounts], None] | None = None,
-) -> tuple[Scores, LineCounts]:
+) -> tuple[Scores, LineCounts, dict[str, FalseAlarms]]:
     """Score saved maps of a dataset, after post-processing.
 
     Args:
@@ -41,16 +44,18 @@ def score_split(
         predictions_dir: holds ``STEM.png`` of each.
         params: tolerances, thresholds, whether regions of interest count.
         postprocessing: applied to each map first.
-        operating_threshold: raw probability at which the lines are counted; unlike the thresholds of ODS it was
-            chosen without looking at these images.
+        operating_threshold: raw probability at which lines and false alarms are counted; unlike the thresholds of
+            ODS it was chosen without looking at these images.
         on_counts: called with the stem and the counts of each image.
     Returns:
-        Scores under the three protocols, and the pooled counts of centre lines and connected components.
+        Scores under the three protocols; the pooled counts of centre lines and connected components; and the false
+        alarms by stem, of the crack-free images alone.
     Raises:
         CracksegError: a map is missing, damaged or of another size than the ground truth.
     """
     scores = ScoreAccumulator(num_thresholds=params.num_thresholds)
     lines = LineCounts(0, 0, 0, 0, 0, 0)
+    alarms: dict[str, FalseAlarms] = {}
     for sample in samples:
         scored = read_scored_map(sample, predictions_dir / f"{sample.stem}.png", use_roi=params.use_roi)
         counts = scored.count(
@@ -59,8 +64,11 @@ def score_split(
         scores.add(counts, sample.stem)
         if on_counts is not None:
             on_counts(sample.stem, counts)
-        lines += scored.count_lines_at(operating_threshold, postprocessing, tolerance_px=params.line_tolerance_px)
-    return scores.result(), lines
+        crack_mask_HW = scored.mark(operating_threshold, postprocessing)
+        lines += scored.count_lines(crack_mask_HW, tolerance_px=params.line_tolerance_px)
+        if not counts.truth:
+            alarms[sample.stem] = scored.count_false_alarms(crack_mask_HW)
+    return scores.result(), lines, alarms
 
 
 def score_folder(
@@ -104,7 +112,13 @@ def score_folder(
 
 
 def write_scores(
-    scores: Scores, lines: LineCounts, dataset: str, out_dir: Path, *, extra: dict[str, object]
+    scores: Scores,
+    lines: LineCounts,
+    alarms: Mapping[str, FalseAlarms],
+    dataset: str,
+    out_dir: Path,
+    *,
+    extra: dict[str, object],
 ) -> None:
     """Write the files that DVC and the report read: ``DATASET.json``, ``DATASET_pr.csv``, ``DATASET_images.csv``.
 
@@ -118,7 +132,9 @@ def write_scores(
         "stray_pieces": lines.stray_pieces,
     }
     others = {name: getattr(scores, name).to_dict() for name in PROTOCOLS[1:]}
-    content = {dataset: {"num_images": scores.num_images} | scores.paper.to_dict() | others | of_lines | extra}
+    of_alarms = FalseAlarms.pool(alarms.values()).to_dict()
+    of_dataset = {"num_images": scores.num_images} | scores.paper.to_dict() | others | of_lines | of_alarms | extra
+    content = {dataset: of_dataset}
     write_bytes(out_dir / f"{dataset}.json", (json.dumps(content, indent=2) + "\n").encode())
     columns: dict[str, np.ndarray] = {}
     for protocol in PROTOCOLS:
@@ -131,7 +147,11 @@ def write_scores(
             f"{prefix}f": curve.f,
         }
     write_csv(pd.DataFrame(columns), out_dir / f"{dataset}_pr.csv")
-    write_csv(pd.DataFrame([asdict(image) for image in scores.images]), out_dir / f"{dataset}_images.csv")
+    images = pd.DataFrame([asdict(image) for image in scores.images])
+    for column, attribute in FALSE_ALARM_COLUMNS.items():  # empty for images with cracks
+        found = {stem: getattr(of_image, attribute) for stem, of_image in alarms.items()}
+        images[column] = images["stem"].map(found).astype(float)
+    write_csv(images, out_dir / f"{dataset}_images.csv")
 
 
 def format_scores(scores: Scores) -> str:

@@ -13,8 +13,9 @@ import numpy as np
 
 from crackseg.data.images.files import read_mask, read_stored_map, to_probability
 from crackseg.errors import CracksegError
+from crackseg.evaluation.false_alarms import FalseAlarms
 from crackseg.evaluation.metrics import ImageCounts, count_image
-from crackseg.geometry.centerlines import LineCounts, count_lines
+from crackseg.geometry.centerlines import LineCounts, count_lines, skeleton_length_px
 from crackseg.geometry.postprocessing import postprocess, postprocess_map
 from crackseg.params import PostprocessParams
 from crackseg.types import CrackSample
@@ -113,14 +114,31 @@ class ScoredMap:
             name=self.name,
         )
 
-    def count_lines_at(
-        self, threshold: float, postprocessing: PostprocessParams, *, tolerance_px: int
-    ) -> LineCounts:
-        """Count centre lines and components at a raw probability, as a finished model does (no stretching)."""
+    def mark(self, threshold: float, postprocessing: PostprocessParams) -> np.ndarray:
+        """Mark the cracks as a finished model does: at a raw probability, without stretching; bool (H, W).
+
+        Nothing is marked outside the region of interest.
+        """
         crack_mask_HW = postprocess(
             to_probability(self.map_HW), threshold=threshold, **postprocessing.model_dump()
         )
-        return count_lines(crack_mask_HW & self.inside_HW, self.truth_HW, tolerance_px=tolerance_px)
+        return crack_mask_HW & self.inside_HW
+
+    def count_lines(self, crack_mask_HW: np.ndarray, *, tolerance_px: int) -> LineCounts:
+        """Count centre lines and components of a mask from :meth:`mark`."""
+        return count_lines(crack_mask_HW, self.truth_HW, tolerance_px=tolerance_px)
+
+    def count_false_alarms(self, crack_mask_HW: np.ndarray) -> FalseAlarms:
+        """Count the cracks in a mask from :meth:`mark` if the ground truth has none; all counts are 0 if it has."""
+        if self.truth_HW.any():
+            return FalseAlarms()
+        return FalseAlarms(
+            num_crack_free=1,
+            num_alarmed=int(crack_mask_HW.any()),
+            crack_pixels=int(np.count_nonzero(crack_mask_HW)),
+            length_px=skeleton_length_px(crack_mask_HW),
+            area_px=int(np.count_nonzero(self.inside_HW)),
+        )
 
 
 def read_scored_map(sample: CrackSample, map_path: Path, *, use_roi: bool) -> ScoredMap:

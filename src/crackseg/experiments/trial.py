@@ -18,6 +18,7 @@ from crackseg.data.catalog import data_source, list_splits
 from crackseg.data.images.files import read_image
 from crackseg.data.preprocessing import prepare_dataset
 from crackseg.devices import choose_device, choose_precision
+from crackseg.evaluation.false_alarms import FalseAlarms
 from crackseg.evaluation.scoring import score_split
 from crackseg.files import hash_file, write_bytes
 from crackseg.inference.maps import predict_split
@@ -99,7 +100,7 @@ def run_trial(
         measure_size: measure ``parameters`` and ``inference_seconds`` (of one validation image) too.
     Returns:
         Scores by name: ``ods``, ``ois``, ``ap``, ``symmetric_ods``, ``strict_ods``, ``centerline_iou``,
-        ``best_epoch``, ``seconds`` of training.
+        ``best_epoch``, ``seconds`` of training, and with crack-free images :meth:`FalseAlarms.to_dict`.
     Raises:
         CracksegError: see ``fit``.
         TrialStopped: ``on_epoch`` raised it; the checkpoint stays.
@@ -159,7 +160,7 @@ def _score(
     operating_threshold: float,
 ) -> dict[str, float]:
     predict_split(predictor, samples, maps_dir)
-    scores, lines = score_split(
+    scores, lines, alarms = score_split(
         samples, maps_dir, params.evaluate, params.postprocess, operating_threshold=operating_threshold
     )
     return {
@@ -169,4 +170,5 @@ def _score(
         "symmetric_ods": scores.symmetric.ods,
         "strict_ods": scores.strict.ods,
         "centerline_iou": lines.centerline_iou,
+        **(FalseAlarms.pool(alarms.values()).to_dict() if alarms else {}),
     }

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from crackseg.data.catalog import list_samples
 from crackseg.evaluation.counts import write_counts
+from crackseg.evaluation.false_alarms import FalseAlarms, describe_false_alarms
 from crackseg.evaluation.metrics import ImageCounts
 from crackseg.evaluation.report import flatten_scores, read_scores
 from crackseg.evaluation.scoring import score_split, write_scores
@@ -24,7 +25,7 @@ def run(root: Path, dataset: str) -> None:
     version = read_data_version(layout, dataset)
     samples = list_samples(layout.prepared, dataset, params.data.evaluate_split)
     counts: dict[str, ImageCounts] = {}
-    scores, lines = score_split(
+    scores, lines, alarms = score_split(
         samples,
         layout.predictions / dataset,
         params.evaluate,
@@ -34,7 +35,7 @@ def run(root: Path, dataset: str) -> None:
     )
     write_counts(counts, layout.scores / f"{dataset}_counts.npz")
     plan = read_output(layout.predictions / dataset / PLAN_NAME)
-    write_scores(scores, lines, dataset, layout.scores, extra={"data_source": version["source"]})
+    write_scores(scores, lines, alarms, dataset, layout.scores, extra={"data_source": version["source"]})
     with store.record(find_result_run(store, layout, params)) as recorder:
         recorder.log_metrics(flatten_scores(read_scores(layout.scores, [dataset]), dataset))
         recorder.set_tags({f"predict.{dataset}.{key}": value for key, value in plan.items()})
@@ -51,6 +52,7 @@ def run(root: Path, dataset: str) -> None:
     figures = scores.paper
     print(
         f"{dataset}: ODS {figures.ods:.4f}  OIS {figures.ois:.4f}  AP {figures.ap:.4f}  "
-        f"centre-line IoU {lines.centerline_iou:.4f}",
+        f"centre-line IoU {lines.centerline_iou:.4f}  false alarms "
+        f"{describe_false_alarms(FalseAlarms.pool(alarms.values()).to_dict())}",
         flush=True,
     )

@@ -16,6 +16,7 @@ import pandas as pd
 
 from crackseg.data.catalog import KNOWN_DATASETS, SAMPLE_SOURCE
 from crackseg.errors import CracksegError
+from crackseg.evaluation.false_alarms import describe_false_alarms
 from crackseg.files import format_markdown
 from crackseg.lineage import describe_loss
 from crackseg.tracking.store import Store
@@ -135,12 +136,19 @@ def shorten(title: str, sections: Sequence[Section], run_id: str, limit: int = M
 
 
 def find_failures(table: pd.DataFrame, count: int = _FAILURES) -> pd.DataFrame:
-    """Find the images with the lowest F under the paper's protocol, worst first; images without a crack have no F.
+    """Find the images with the lowest F under the paper's protocol, worst first, then the worst false alarms.
 
     Args:
-        table: ``DATASET_images.csv``, with the columns ``stem``, ``crack_pixels`` and ``paper_f``.
+        table: ``DATASET_images.csv``, with the columns ``stem``, ``crack_pixels``, ``paper_f`` (empty for images
+            without cracks) and ``false_crack_pixels`` (empty for others; missing in tables of an older crackseg).
+        count: of each kind, at most.
     """
-    return table.dropna(subset=["paper_f"]).sort_values(["paper_f", "stem"]).head(count)
+    worst = table.dropna(subset=["paper_f"]).sort_values(["paper_f", "stem"]).head(count)
+    if "false_crack_pixels" not in table:
+        return worst
+    alarms = table[table["false_crack_pixels"] > 0]
+    order = ["false_crack_pixels", "stem"]
+    return pd.concat([worst, alarms.sort_values(order, ascending=[False, True]).head(count)])
 
 
 def _list_datasets(results: Run) -> list[str]:
@@ -231,6 +239,7 @@ def _describe_scores(
         for protocol, (prefix, _) in _PROTOCOLS.items():
             rows.append([dataset, number, protocol, *(show(f"{dataset}/{prefix}{name}") for name in names)])
     iou = ", ".join(f"{d} {show(f'{d}/centerline_iou')}" for d in datasets)
+    alarms = "; ".join(f"{d} {describe_false_alarms(_values_of(metrics, d))}" for d in datasets)
     protocols = "; ".join(f"*{name}*: {meaning}" for name, (_, meaning) in _PROTOCOLS.items())
     made = [d for d in datasets if tags.get(f"data.{d}.source") == SAMPLE_SOURCE]
     sample = f"**On the embedded synthetic sample, not the published images: {', '.join(made)}.** " if made else ""
@@ -238,8 +247,13 @@ def _describe_scores(
         format_markdown(["dataset", "images", "protocol", "ODS", "@P", "@R", "OIS", "AP"], rows, "lrlrrrrr")
         + f"\n{sample}Split `{params.get('data.evaluate_split')}`, tolerance "
         f"{params.get('evaluate.tolerance_px')} px. {protocols}. Mean ODS {show('mean/ods')}; centre-line IoU at the "
-        f"operating threshold: {iou or '–'}."
+        f"operating threshold: {iou or '–'}. False alarms there: {alarms or '–'}."
     )
+
+
+def _values_of(metrics: Mapping[str, float], dataset: str) -> dict[str, float]:
+    prefix = f"{dataset}/"
+    return {key.removeprefix(prefix): value for key, value in metrics.items() if key.startswith(prefix)}
 
 
 def _describe_failures(results: Run, failures: Mapping[str, pd.DataFrame | None]) -> str:
@@ -247,10 +261,15 @@ def _describe_failures(results: Run, failures: Mapping[str, pd.DataFrame | None]
     lines = []
     for dataset, table in failures.items():
         if table is None or table.empty:
-            worst = "no scored images recorded" if table is None else "no image with a crack"
+            worst = "no scored images recorded" if table is None else "no image with a crack, and no false alarm"
         else:
             worst = ", ".join(
-                f"`{row.stem}` (F {row.paper_f:.3f}, {row.crack_pixels} crack pixels)"
+                f"`{row.stem}` "
+                + (
+                    f"(F {row.paper_f:.3f}, {row.crack_pixels} crack pixels)"
+                    if pd.notna(row.paper_f)
+                    else f"(crack-free, {row.false_crack_pixels:.0f} pixels marked)"
+                )
                 for row in table.itertuples(index=False)
             )
         panel = f"{dataset}_panels.png"

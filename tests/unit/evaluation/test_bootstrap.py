@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from crackseg.errors import CracksegError
-from crackseg.evaluation.bootstrap import Metric, compare_ois, compare_paired, parse_metric
+from crackseg.evaluation.bootstrap import Metric, compare_means, compare_paired, parse_metric
 from crackseg.evaluation.metrics import ImageCounts, ScoreAccumulator, _precision_recall_f, count_image
 
 MEAN_ODS = Metric("mean", "paper", "ods")
@@ -130,8 +130,8 @@ def test_ois_from_tables_is_that_from_counts() -> None:
         np.array([_precision_recall_f(counts)[2][0].max() for counts in images if counts.truth])
         for images in (ours, theirs)
     ]
-    from_tables = compare_ois(*best, num_resamples=4000)
+    from_tables = compare_means(*best, num_resamples=4000)
     assert from_tables.value == pytest.approx(from_counts.value, abs=1e-12)
     assert (from_tables.low, from_tables.high) == pytest.approx((from_counts.low, from_counts.high), abs=0.01)
     with pytest.raises(CracksegError, match="same images"):
-        compare_ois(best[0], best[1][1:])
+        compare_means(best[0], best[1][1:])

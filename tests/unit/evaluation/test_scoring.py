@@ -43,7 +43,7 @@ def test_rounding_in_saved_maps_moves_no_ods(tmp_path: Path, low: float, high: f
         write_probability_map(tmp_path / f"{seed}.png", prob)
         write_mask(tmp_path / "masks" / f"{seed}.png", mask)
         samples.append(CrackSample("D", str(seed), "test", Path("unused"), tmp_path / "masks" / f"{seed}.png"))
-    saved, _ = score_split(samples, tmp_path, EVALUATE, NO_POSTPROCESSING, operating_threshold=0.5)
+    saved, *_ = score_split(samples, tmp_path, EVALUATE, NO_POSTPROCESSING, operating_threshold=0.5)
     for protocol in ("paper", "symmetric", "strict"):
         expected = getattr(direct.result(), protocol)
         assert getattr(saved, protocol).ods == pytest.approx(expected.ods, abs=0.001)
@@ -106,7 +106,7 @@ def test_files_for_dvc_and_names_for_mlflow(tmp_path: Path) -> None:
     prob, mask = make_pair(0)
     scores.add(count_image(prob, mask), "0")
     lines = count_lines(mask > 0, mask)
-    write_scores(scores.result(), lines, "D", tmp_path, extra={"data_source": "sample"})
+    write_scores(scores.result(), lines, {}, "D", tmp_path, extra={"data_source": "sample"})
     content = json.loads((tmp_path / "D.json").read_text())
     assert content["D"]["data_source"] == "sample"
     flat = flatten_scores(content, "D")
@@ -133,8 +133,8 @@ def test_dropping_specks_raises_precision_and_mends_the_count_of_pieces(tmp_path
     prob[5, 5:58:9] = 0.9  # specks of one pixel
     sample = write_sample(tmp_path, prob, mask)
     cleaned = NO_POSTPROCESSING.model_copy(update={"min_length_px": 5})
-    before, broken = score_split([sample], tmp_path, EVALUATE, NO_POSTPROCESSING, operating_threshold=0.5)
-    after, whole = score_split([sample], tmp_path, EVALUATE, cleaned, operating_threshold=0.5)
+    before, broken, _ = score_split([sample], tmp_path, EVALUATE, NO_POSTPROCESSING, operating_threshold=0.5)
+    after, whole, _ = score_split([sample], tmp_path, EVALUATE, cleaned, operating_threshold=0.5)
     assert before.paper.precision < after.paper.precision == 1
     assert (broken.predicted_pieces, broken.stray_pieces, whole.continuity) == (7, 6, 1)
     assert broken.centerline_iou < whole.centerline_iou == 1
@@ -152,7 +152,7 @@ def test_nothing_outside_the_region_of_interest_counts(tmp_path: Path, method: s
     for stray in (0.1, 1.0):
         prob[10:20, 2:8] = stray
         sample = write_sample(tmp_path, prob, mask, roi)
-        scores, lines = score_split([sample], tmp_path, EVALUATE, settings, operating_threshold=0.5)
+        scores, lines, _ = score_split([sample], tmp_path, EVALUATE, settings, operating_threshold=0.5)
         results.append((scores.to_dict(), lines))
     assert results[0] == results[1]
     assert results[0][0]["strict"]["ods"] == 1

@@ -46,8 +46,20 @@ def make_version(store, tmp_path, *, source="imported", parent=None, datasets=("
             recorder.log_dataset(
                 f"{dataset}-test", f"digest{i}", context="evaluation", num_images=40, source=source
             )
+        recorder.log_metrics(
+            {
+                "MyWalls/num_crack_free": 4,
+                "MyWalls/false_alarm_rate": 0.25,
+                "MyWalls/false_alarm_px_per_megapixel": 8,
+            }
+        )
         table = pd.DataFrame(
-            {"stem": ["0001", "0002", "0003"], "crack_pixels": [50, 60, 0], "paper_f": [0.9, 0.2, None]}
+            {
+                "stem": ["0001", "0002", "0003", "0004"],
+                "crack_pixels": [50, 60, 0, 0],
+                "paper_f": [0.9, 0.2, None, None],
+                "false_crack_pixels": [None, None, 0, 12],
+            }
         )
         table.to_csv(tmp_path / "MyWalls_images.csv", index=False)
         recorder.log_file(tmp_path / "MyWalls_images.csv", "per_image")
@@ -66,8 +78,14 @@ def test_card_shows_each_protocol_on_each_dataset_and_the_worst_images(store, tm
     ):
         for protocol, figure in zip(("paper", "symmetric", "strict"), ods, strict=True):
             assert f"| {dataset} | 40 | {protocol} | {figure} |" in card
-    assert "MyWalls: `0002` (F 0.200, 60 crack pixels), `0001`" in card
-    assert "`0003`" not in card  # no crack, no F
+    assert (
+        "MyWalls: `0002` (F 0.200, 60 crack pixels), `0001` (F 0.900, 50 crack pixels), `0004` (crack-free, 12"
+        in card
+    )
+    assert "`0003`" not in card  # no crack, and none marked
+    assert (
+        "False alarms there: CrackTree260 not recorded; MyWalls on 1 of 4 crack-free photographs, 8.0 px" in card
+    )
     assert "CrackTree260: no scored images recorded" in card
     assert f"/runs/{run_id}/artifacts/report/MyWalls_panels.png" in card
     for recorded in ("c0ffee", "abc.dir", "digest1", "γ = 2.0", "512 × 512 px", "one seed (7)", "not on CRKWH100"):

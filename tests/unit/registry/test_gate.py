@@ -118,7 +118,7 @@ def test_the_gate_counts_as_the_pipeline_scores(tmp_path: Path, method: str, use
         scored = read_scored_map(sample, tmp_path / f"{i}.png", use_roi=use_roi)
         scores.add(scored.count(postprocessing, num_thresholds=params.num_thresholds), sample.stem)
         samples.append(sample)
-    expected, _ = score_split(samples, tmp_path, params, postprocessing, operating_threshold=0.5)
+    expected, *_ = score_split(samples, tmp_path, params, postprocessing, operating_threshold=0.5)
     assert scores.result().to_dict() == expected.to_dict()
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from crackseg.evaluation.bootstrap import Difference, Metric, compare_ois, compare_paired
+from crackseg.evaluation.bootstrap import Difference, Metric, compare_means, compare_paired
 from crackseg.experiments.compare.resolve_runs import ComparedRun
 from crackseg.experiments.compare.run_artifacts import RunArtifacts
 from crackseg.lineage import keys_behind
@@ -16,6 +16,7 @@ from crackseg.params.effects import COUNTING
 from crackseg.progress import progress
 
 FIGURES = (("paper", "ods"), ("paper", "ois"), ("paper", "ap"), ("symmetric", "ods"), ("strict", "ods"))
+FALSE_ALARMS = ("false_alarm_rate", "false_alarm_px_per_megapixel")
 _TAGS = ("git.commit", "git.state", "data.md5", "data.source", "device", "model.init.md5")
 
 
@@ -83,13 +84,16 @@ def compare_scores(
                 differences = {key: d for key, d in differences.items() if not key.startswith("mean/")}
             found |= {(key, i): difference for key, difference in differences.items()}
             bar.update()
+    keys = [(str(Metric(name, *figure)), name) for name in [*datasets, "mean"] for figure in FIGURES]
+    keys += [(f"{dataset}/{name}", dataset) for dataset in datasets for name in FALSE_ALARMS]
     rows = []
-    for dataset in [*datasets, "mean"]:
-        for protocol, figure in FIGURES:
-            key = str(Metric(dataset, protocol, figure))
-            values = tuple(_value(run, key, dataset, datasets) for run in runs)
-            if any(value is not None for value in values):
-                rows.append(ScoreRow(key, values, tuple(found.get((key, i)) for i in range(len(runs)))))
+    for key, dataset in keys:
+        values = tuple(_value(run, key, dataset, datasets) for run in runs)
+        if any(value is not None for value in values):
+            rows.append(ScoreRow(key, values, tuple(found.get((key, i)) for i in range(len(runs)))))
+    silent = [d for d in datasets if not any(run.metrics.get(f"{d}/num_crack_free") for run in runs)]
+    if silent:
+        remarks.append(f"{', '.join(silent)}: no false alarms, no crack-free photograph was scored")
     return rows, remarks
 
 
@@ -167,20 +171,22 @@ class _Pair:
         return found
 
     def bootstrap_tables(self, datasets: Sequence[str], num_resamples: int) -> dict[str, Difference]:
-        """Compute the differences that the tables of images allow: OIS under the paper's protocol."""
+        """Compute the differences that the tables of images allow: OIS of the paper's protocol, false alarm rate."""
         found: dict[str, Difference] = {}
         for dataset in datasets:
             if explain_incomparable(self.reference, self.other, dataset):
                 continue
             tables = [e.images.get(dataset) for e in (self.of_reference, self.of_other)]
-            columns = [
-                table.dropna(subset="paper_f").set_index("stem")["paper_f"].sort_index()
-                for table in tables
-                if table is not None
-            ]
-            if len(columns) == 2 and len(columns[0]) and columns[0].index.equals(columns[1].index):
-                former, new = (np.asarray(column, np.float64) for column in columns)
-                found[f"{dataset}/ois"] = compare_ois(former, new, num_resamples=num_resamples)
+            for column, key in (("paper_f", "ois"), ("false_crack_pixels", "false_alarm_rate")):
+                columns = [
+                    table.dropna(subset=column).set_index("stem")[column].sort_index()
+                    for table in tables
+                    if table is not None and column in table
+                ]
+                if len(columns) == 2 and len(columns[0]) and columns[0].index.equals(columns[1].index):
+                    # A photograph is a false alarm or not, whatever the number of pixels.
+                    former, new = (np.asarray(c if key == "ois" else c > 0, np.float64) for c in columns)
+                    found[f"{dataset}/{key}"] = compare_means(former, new, num_resamples=num_resamples)
         return found
 
 

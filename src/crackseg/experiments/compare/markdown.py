@@ -59,6 +59,7 @@ def format_comparison(
         f"In brackets: the difference to {labels[0]} with its 95 % interval, from a paired bootstrap over the images. "
         "▲ and ▼: the interval lies above or below 0. Each interval stands for itself: of twenty, one is expected to "
         "miss 0 by chance. It says nothing of how much another seed would change."
+        + (" Of false alarms, less is better." if any("/false_alarm_" in row.metric for row in rows) else "")
     )
     if images:
         parts.append("## Images where the runs differ most")

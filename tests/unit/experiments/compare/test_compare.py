@@ -154,6 +154,17 @@ def test_of_a_run_without_counts_only_ois_has_an_interval(bench: Bench) -> None:
     assert any("old, A: no counts by image" in reason for reason in done.content["remarks"])
 
 
+def test_false_alarms_are_compared_with_an_interval(bench: Bench) -> None:
+    make_run(bench.store, "alarmed", 0.1, false_alarm=True)
+    done = bench.compare("good", "alarmed")
+    row = _row(done, "A/false_alarm_rate")
+    assert row["values"] == [0, 1]
+    assert row["differences"][1]["value"] == 1
+    assert _row(done, "A/false_alarm_px_per_megapixel")["values"] == [0, pytest.approx(1e6 * 10 / 64**2)]
+    assert "Of false alarms, less is better" in done.text
+    assert not any("crack-free" in remark for remark in done.content["remarks"])
+
+
 def test_what_cannot_be_had_is_said_and_not_invented(bench: Bench, tmp_path: Path) -> None:
     make_run(bench.store, "bare", 0.3, with_counts=False, with_tables=False, in_cache=False)
     done = bench.compare("good", "bare", out_dir=tmp_path / "out")
