@@ -114,6 +114,24 @@ def describe_loss(settings: Mapping[str, object]) -> str:
     return f"{name} ({', '.join(words)})" if words else name
 
 
+def describe_training(settings: Mapping[str, object]) -> str:
+    """Name a training run by its main settings: ``unet focal γ2 α3 lr 0.001 seed 0``.
+
+    Args:
+        settings: flat, values or their text as MLflow records it.
+    """
+    behind = keys_behind(Effect.WEIGHTS, settings=settings)
+    weights = [f"{_SYMBOLS[key]}{_short(settings[key])}" for key in _SYMBOLS if key in behind]
+    init = "" if settings["model.init"] == "random" else f"from {settings['model.init']}"
+    words = [settings["model.architecture"], init, settings["loss.name"], *weights]
+    numbers = f"lr {_short(settings['optimizer.lr'])} seed {settings['train.seed']}"
+    return " ".join([*(str(word) for word in words if word), numbers])
+
+
+def _short(value: object) -> str:
+    return f"{float(str(value)):g}"
+
+
 def list_code(*stages: str) -> tuple[Path, ...]:
     """List the modules that the results of these stages depend on, sorted."""
     places = {PACKAGE / place for stage in stages for place in CODE[stage]}

@@ -17,6 +17,7 @@ from crackseg.cli import (
     completion,
     data,
     deploy,
+    experiments,
     explain,
     measure,
     paper,
@@ -29,6 +30,7 @@ from crackseg.cli import (
     stage,
     store,
     study,
+    ui,
 )
 from crackseg.cli.doctor import command
 from crackseg.cli.output import QUIET, VERBOSE, set_up_output
@@ -103,25 +105,6 @@ def demo(project: Project) -> None:
     click.echo(run_demo(project.root))
 
 
-@cli.command()
-@click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535), help="Port on 127.0.0.1.")
-@with_project
-def ui(project: Project, port: int) -> None:
-    """Show all runs and models in the MLflow UI.
-
-    \b
-    crackseg ui --port 5050
-    """
-    from crackseg.child_processes import run_guarded
-
-    store = project.store
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store.uri, "--port", str(port)]
-    if store.registry_uri:
-        command += ["--registry-store-uri", store.registry_uri]
-    # The server's relative paths start at the project, not at the current folder.
-    sys.exit(run_guarded(command, cwd=store.home.parent, grace_s=5))
-
-
 for _command in (
     predict.predict,
     preset.preset,
@@ -148,6 +131,8 @@ for _command in (
     search.search,
     paper.paper,
     compare.compare,
+    experiments.experiments,
+    ui.ui,
     command.doctor,
     completion.completion,
 ):

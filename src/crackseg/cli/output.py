@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Sequence
 
 import click
 
@@ -45,6 +46,14 @@ def warn(*sentences: str) -> None:
     """Print warnings of a model or a result to the error stream, also with `-q`; skip empty ones."""
     for sentence in filter(None, sentences):
         click.secho(f"WARNING: {sentence}", fg="yellow", bold=True, err=True)
+
+
+def format_table(rows: Sequence[Sequence[object]]) -> str:
+    """Align the cells of rows in columns; the first row is the header."""
+    widths = [max(len(str(row[i])) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(f"{cell!s:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
 
 
 def _say_time(seconds: float, *, always: bool) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from crackseg.cli.output import warn
+from crackseg.cli.output import format_table, warn
 from crackseg.cli.project import Project, with_project
 from crackseg.errors import CracksegError
 
@@ -80,7 +80,7 @@ def models(project: Project, context: click.Context, as_json: bool) -> None:
         ]
         for v in versions
     ]
-    click.echo(_table([header, *rows]) if rows else f"no version of {production.name!r} is registered")
+    click.echo(format_table([header, *rows]) if rows else f"no version of {production.name!r} is registered")
     click.echo(_describe_shipped(used=used))
 
 
@@ -263,10 +263,3 @@ def _describe_shipped(*, used: bool) -> str:
 
 def _score(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
-
-
-def _table(rows: Sequence[Sequence[Any]]) -> str:
-    widths = [max(len(str(row[i])) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(f"{cell!s:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )

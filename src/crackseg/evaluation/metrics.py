@@ -53,6 +53,17 @@ class Curve:
     recall: np.ndarray
     f: np.ndarray
 
+    def precision_at_recall(self, step_percent: int = 2) -> dict[int, float]:
+        """Sample the curve at 0, ``step_percent`` … percent of recall, up to the highest recall that is reached.
+
+        Returns:
+            By recall in percent, the highest precision at this recall or a higher one (interpolated precision).
+        """
+        levels = np.arange(0, 101, step_percent)
+        reached = self.recall[None] >= levels[:, None] / 100
+        best = np.where(reached, self.precision[None], 0).max(axis=1)
+        return {int(level): float(best[i]) for i, level in enumerate(levels) if reached[i].any()}
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ProtocolScores:

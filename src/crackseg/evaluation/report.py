@@ -12,6 +12,7 @@ import pandas as pd
 
 from crackseg.data.catalog import data_source, list_samples, spread_evenly
 from crackseg.evaluation.false_alarms import describe_false_alarms
+from crackseg.evaluation.html import render_html
 from crackseg.evaluation.plots import (
     describe_source,
     draw_history,
@@ -57,10 +58,11 @@ def write_report(
     predictions_dir: Path,
     scores_dir: Path,
     history_path: Path,
+    training_seconds: float,
     postprocessing: PostprocessParams,
     use_roi: bool,
 ) -> None:
-    """Write ``report.md``, ``summary.json`` (mean ODS) and the figures into ``out_dir``."""
+    """Write report.md, report.html, summary.json (what `dvc exp show` shows) and the figures into ``out_dir``."""
     if out_dir.exists():
         shutil.rmtree(out_dir)
     out_dir.mkdir(parents=True)
@@ -88,9 +90,12 @@ def write_report(
             f"({describe_source([sources[name]])})",
         )
     draw_history(pd.read_csv(history_path), out_dir / "training.png", title=f"{title}: training")
-    summary = {"mean": {"ods": mean_ods(scores)}}
+    summary = {"mean": {"ods": mean_ods(scores)}} | {name: {"ods": scores[name]["ods"]} for name in scores}
+    summary["train"] = {"seconds": training_seconds}
     write_bytes(out_dir / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
-    write_bytes(out_dir / "report.md", _write_page(title, source, scores).encode())
+    page = _write_page(title, source, scores)
+    write_bytes(out_dir / "report.md", page.encode())
+    write_bytes(out_dir / "report.html", render_html(page, title=title, folder=out_dir).encode())
 
 
 def _choose_samples(samples: Sequence[CrackSample], images_csv: Path) -> list[CrackSample]:

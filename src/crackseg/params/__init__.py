@@ -1,6 +1,13 @@
 """params.yaml: its keys and their effects (sections), reading and changing it (loading)."""
 
-from crackseg.params.loading import change_params, flatten_params, load_params, parse_setting, value_types
+from crackseg.params.loading import (
+    change_params,
+    flatten_params,
+    load_params,
+    parse_params,
+    parse_setting,
+    value_types,
+)
 from crackseg.params.sections import (
     AugmentParams,
     Choice,
@@ -38,6 +45,7 @@ __all__ = [
     "change_params",
     "flatten_params",
     "load_params",
+    "parse_params",
     "parse_setting",
     "value_types",
 ]

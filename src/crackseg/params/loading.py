@@ -38,20 +38,34 @@ def load_params(path: Path) -> Params:
         ) from error
     except UnicodeDecodeError as error:
         raise CracksegError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from error
+    return parse_params(text, str(path))
+
+
+def parse_params(text: str, source: str) -> Params:
+    """Check the text of a params.yaml.
+
+    Args:
+        text: YAML.
+        source: where it comes from, for messages, e.g. its path.
+    Raises:
+        CracksegError: as :func:`load_params`.
+    """
     try:
         plain = YAML(typ="safe", pure=True).load(text)
     except DuplicateKeyError as error:
         where = f" (line {error.problem_mark.line + 1})" if error.problem_mark else ""
         raise CracksegError(
-            f"{path}: {str(error.problem).split(' with ')[0]}{where}; keep one of the two"
+            f"{source}: {str(error.problem).split(' with ')[0]}{where}; keep one of the two"
         ) from error
     except YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise CracksegError(f"{path}: not valid YAML{where}: {getattr(error, 'problem', error)}") from error
+        raise CracksegError(f"{source}: not valid YAML{where}: {getattr(error, 'problem', error)}") from error
     if not isinstance(plain, dict):
-        raise CracksegError(f"{path}: expected sections such as `model:` and `loss:`, got {type(plain).__name__}")
-    return _check(plain, str(path))
+        raise CracksegError(
+            f"{source}: expected sections such as `model:` and `loss:`, got {type(plain).__name__}"
+        )
+    return _check(plain, source)
 
 
 def change_params(params: Params, changes: Mapping[str, Any], *, source: str) -> Params:

@@ -14,6 +14,7 @@ from crackseg.params import load_params
 from crackseg.pipeline.result_run import find_result_run
 from crackseg.project import Layout, read_data_version, read_output
 from crackseg.tracking.store import Store
+from crackseg.tracking.ui_view import PRECISION_AT_RECALL
 from crackseg.types import PLAN_NAME
 
 
@@ -38,6 +39,7 @@ def run(root: Path, dataset: str) -> None:
     write_scores(scores, lines, alarms, dataset, layout.scores, extra={"data_source": version["source"]})
     with store.record(find_result_run(store, layout, params)) as recorder:
         recorder.log_metrics(flatten_scores(read_scores(layout.scores, [dataset]), dataset))
+        recorder.log_curve(f"{dataset}/{PRECISION_AT_RECALL}", scores.paper.curve.precision_at_recall())
         recorder.set_tags({f"predict.{dataset}.{key}": value for key, value in plan.items()})
         recorder.log_file(layout.scores / f"{dataset}_pr.csv", "pr_curves")
         recorder.log_file(layout.scores / f"{dataset}_images.csv", "per_image")

@@ -17,6 +17,7 @@ import pandas as pd
 from crackseg.data.catalog import KNOWN_DATASETS, SAMPLE_SOURCE
 from crackseg.errors import CracksegError
 from crackseg.evaluation.false_alarms import describe_false_alarms
+from crackseg.evaluation.html import render_html
 from crackseg.files import format_markdown
 from crackseg.lineage import describe_loss
 from crackseg.tracking.store import Store
@@ -88,8 +89,11 @@ def write_card(store: Store, version: ModelVersion, results_run_id: str | None =
         card = "\n\n".join([title, *(f"## {s.title}\n\n{s.body}" for s in sections)]) + "\n"
         path = Path(scratch) / CARD_NAME
         path.write_text(card, encoding="utf-8")
+        page = path.with_suffix(".html")
+        page.write_text(render_html(card, title=f"{version.name} version {version.version}"), encoding="utf-8")
         with store.record(results_run_id) as recorder:
             recorder.log_file(path)
+            recorder.log_file(page)
     client.set_model_version_tag(version.name, version.version, RESULTS_TAG, results_run_id)
     client.update_model_version(version.name, version.version, shorten(title, sections, results_run_id))
     return card

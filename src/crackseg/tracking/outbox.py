@@ -253,6 +253,16 @@ class Outbox:
         for key in values:
             self._known_steps.get(key, set()).add(step)
 
+    def _send_curve(self, record: dict[str, Any]) -> None:
+        known, key = self._steps_in_store(record["name"]), record["name"]
+        points = {int(step): value for step, value in record["values"].items() if int(step) not in known}
+        if points:
+            self._client.log_batch(
+                self._run_id,
+                metrics=[Metric(key, value, record["time_ms"], step) for step, value in points.items()],
+            )
+        known.update(points)
+
     def _steps_in_store(self, key: str) -> set[int]:
         if key not in self._known_steps:
             history = self._client.get_metric_history(self._run_id, key)
@@ -288,6 +298,7 @@ class Outbox:
 
 _SENDERS = {
     "metrics": Outbox._send_metrics,
+    "curve": Outbox._send_curve,
     "params": Outbox._send_params,
     "tags": Outbox._send_tags,
     "artifact": Outbox._send_artifact,

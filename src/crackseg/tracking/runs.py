@@ -22,6 +22,8 @@ from crackseg.tracking.outbox import Outbox
 
 IMPORTED_TAG = "crackseg.imported_from"  # the id of a run or model in the store where it was made first
 OUTBOX_TAG = "crackseg.tracking.outbox"  # the name of the outbox that a run was created from
+MODEL_TRAINING = {"mlflow.experimentKind": "custom_model_development"}
+"""Tags of an experiment that MLflow shows as model training; its own default is work with language models."""
 _SETTINGS_TAG = "crackseg.settings"
 
 
@@ -50,7 +52,7 @@ def find_or_create_experiment(client: MlflowClient, name: str, artifact_location
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         try:
-            return str(client.create_experiment(name, artifact_location=artifact_location))
+            return str(client.create_experiment(name, artifact_location=artifact_location, tags=MODEL_TRAINING))
         except MlflowException:  # another machine was faster
             experiment = client.get_experiment_by_name(name)
             if experiment is None:
@@ -144,9 +146,9 @@ def list_finished(client: MlflowClient, experiment_id: str) -> list[FinishedRun]
 
 def describe_code(root: Path) -> dict[str, str]:
     """Return tags that identify the code: git commit, dirty or clean, DVC experiment and baseline, package versions."""
-    changed = _git(root, "status", "--porcelain", "--untracked-files=no", "--", ":/", ":(exclude)dvc.lock")
+    changed = ask_git(root, "status", "--porcelain", "--untracked-files=no", "--", ":/", ":(exclude)dvc.lock")
     tags = {
-        "git.commit": _git(root, "rev-parse", "HEAD") or "none",
+        "git.commit": ask_git(root, "rev-parse", "HEAD") or "none",
         "git.state": "dirty" if changed else "clean",  # dvc.lock is written by DVC after each stage and is no code
     }
     tags["mlflow.source.git.commit"] = tags["git.commit"]
@@ -161,7 +163,8 @@ def describe_code(root: Path) -> dict[str, str]:
     return tags | {"version.python": sys.version.split()[0]}
 
 
-def _git(root: Path, *arguments: str) -> str:
+def ask_git(root: Path, *arguments: str) -> str:
+    """Return what a git command prints in a folder; "" if it fails, e.g. without a repository."""
     result = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False)
     return result.stdout.strip() if result.returncode == 0 else ""
 
@@ -209,6 +212,10 @@ class RunRecorder:
         self._seen.update((key, step) for key in new)
         if new:
             self.outbox.put("metrics", values=new, step=step, only_new=only_new or self._resumed)
+
+    def log_curve(self, name: str, values: Mapping[int, float]) -> None:
+        """Record a curve as one metric, its points by step; points that the run has are left out."""
+        self.outbox.put("curve", name=name, values=dict(values))
 
     def log_file(self, path: Path, artifact_dir: str = "") -> None:
         """Record a file as an artifact."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,10 +15,12 @@ import torch
 from crackseg.data.dataset import PatchSource
 from crackseg.data.pixel_cache import CACHE_NAME
 from crackseg.devices import choose_device, describe_device
+from crackseg.lineage import describe_training
 from crackseg.models import build_model
 from crackseg.models.network import CrackNetwork
 from crackseg.models.weights_file import save_weights
 from crackseg.params import Params, flatten_params
+from crackseg.tracking.run_notes import NOTE_TAG, describe_run
 from crackseg.tracking.store import RunRecorder, Store, describe_code, fetched_init
 from crackseg.training.checkpoint import LAST_NAME, RUN_NAME, Progress
 from crackseg.training.distributed.processes import ALONE, Processes
@@ -116,7 +119,7 @@ def record_training(
         checkpoint_dir: of the training run; also holds the name of its run.
         tags: of the run, in addition to those of code, device and first weights.
         datasets: arguments of ``RunRecorder.log_dataset``.
-        name: of a new run.
+        name: of a new run; None: the name of the DVC experiment, or the main settings.
         parent: id of the parent of a new run.
         on_epoch: called after each epoch with its number, from 0, and its metrics; may raise TrialStopped.
         processes: that train together; this one is the first.
@@ -133,16 +136,19 @@ def record_training(
         if on_epoch is not None:
             on_epoch(epoch, metrics)
 
+    settings = flatten_params(params)
+    name = name or os.environ.get("DVC_EXP_NAME") or describe_training(settings)
     run_id, resumed = store.continue_run(checkpoint_dir / RUN_NAME, name=name, parent=parent)
     with (
         store.record(run_id, system_metrics=system_metrics, resumed=resumed) as recorder,
         _reported(recorder, checkpoint_dir),
     ):
-        recorder.log_params(flatten_params(params))
+        recorder.log_params(settings)
         about = {
             "device": describe_device(choose_device(params.train.device)),
             "processes": str(processes.size),
             "model.init.md5": init_digest or "none",
+            NOTE_TAG: describe_run(store.root, params),
         }
         recorder.set_tags({**tags, **describe_code(store.root), **about})
         for dataset in datasets:
