@@ -78,7 +78,7 @@ def test_nothing_is_queued_by_mistake(fresh: Project) -> None:
     assert "unknown key train.epoch; did you mean train.epochs?" in queue_configurations(
         fresh, *CONFIGURATIONS, "-S", "train.epoch=1", fails=True
     )
-    assert "say --yes" in queue_configurations(fresh, "--grid", "-S", "model.width=null", fails=True)
+    assert "add --yes" in queue_configurations(fresh, "--grid", "-S", "model.width=null", fails=True)
     assert "0 finished, 0 waiting or running in the queue, 10 to queue" in queue_configurations(
         fresh, "--table3", "-S", "model.width=null", "--dry-run"
     )
