@@ -33,6 +33,12 @@ CASES: dict[str, dict[str, Any]] = {
         "train": {"batch_size": 3},
         "optimizer": {"name": "sgd", "lr": 0.05},
     },
+    "batch norm, averaged": {
+        "loss": "focal",
+        "architecture": "unet",
+        "train": {"batch_size": 3, "ema_decay": 0.8},
+        "optimizer": {"name": "sgd", "lr": 0.05},
+    },
     "focal": {"loss": "focal", "train": {"batch_size": 3}},
     "last batch of one": {"loss": "focal", "train": {"batch_size": 7}},
     "bce_soft_f": {"loss": "bce_soft_f", "train": {"batch_size": 3}},

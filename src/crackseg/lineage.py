@@ -29,6 +29,7 @@ CODE: Mapping[str, tuple[str, ...]] = {
         "data/dataset.py",
         "data/images",
         "data/pixel_cache.py",
+        "data/synthetic",
         "evaluation/metrics.py",
         "inference/engines.py",
         "inference/predictor.py",

@@ -1,6 +1,7 @@
 """Random flips, crop, blur, hue, saturation, brightness and contrast, image and mask together (section 3.3).
 
-The paper names the operations and not their ranges; ours are in params.yaml and docs/adr/0003.
+The paper names the operations and not their ranges; ours are in params.yaml and docs/adr/0003. Quarter turns, crops
+around cracks, drawn cracks and dilated ground truth are not the paper's, and off unless params.yaml sets them.
 """
 
 from __future__ import annotations
@@ -8,7 +9,11 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from crackseg.data.synthetic.drawing import CrackStyle, draw_contrast, draw_truth, make_network
 from crackseg.params import AugmentParams
+
+_DRAWN_STYLE = CrackStyle(num_main=(1, 3), width_px=(0.8, 3.0), contrast=(0.25, 0.7), branch_every_px=150)
+_JITTER = 0.35  # of the crop's side: largest distance of the chosen crack pixel from the crop's centre
 
 
 def augment_pair(
@@ -22,7 +27,12 @@ def augment_pair(
     Returns:
         image and mask of (crop_px, crop_px), or of the whole size for ``crop_px`` 0; mask is never interpolated.
     """
-    image, mask = crop_pair(image, mask, params.crop_px, rng)
+    image, mask = crop_pair(image, mask, params.crop_px, rng, at_cracks=params.crop_at_cracks)
+    # An operation that is off draws no number, so that the others draw the same with and without it.
+    if params.drawn_cracks and rng.random() < params.drawn_cracks and not mask.any():
+        image, mask = _draw_cracks(image, rng)
+    if params.rotate_quarter and rng.random() < params.rotate_quarter:
+        image, mask = (cv2.rotate(array, cv2.ROTATE_90_CLOCKWISE) for array in (image, mask))
     chance = rng.random(3)
     strength = rng.uniform(-1, 1, 4)
     sigma_px = rng.uniform(0, params.blur_sigma_px)
@@ -33,7 +43,17 @@ def augment_pair(
         image = cv2.GaussianBlur(image, (0, 0), sigma_px)
     image = shift_hue_saturation(image, strength[0] * params.hue, 1 + strength[1] * params.saturation)
     image = shift_brightness_contrast(image, strength[2] * params.brightness, 1 + strength[3] * params.contrast)
+    if params.dilate_mask_px:
+        side = 2 * params.dilate_mask_px + 1
+        mask = cv2.dilate(mask, np.ones((side, side), np.uint8))
     return np.ascontiguousarray(image), np.ascontiguousarray(mask)
+
+
+def _draw_cracks(image: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Draw one or two dark cracks into a photograph without cracks, as in the drawn scenes; also return their mask."""
+    strokes = make_network(rng, image.shape[1::-1], _DRAWN_STYLE)
+    light = 1 - draw_contrast(strokes, image.shape[1::-1])[..., None]
+    return np.rint(image * light).astype(np.uint8), draw_truth(strokes, image.shape[1::-1])
 
 
 def _flip(
@@ -47,9 +67,13 @@ def _flip(
 
 
 def crop_pair(
-    image: np.ndarray, mask: np.ndarray, crop_px: int, rng: np.random.Generator
+    image: np.ndarray, mask: np.ndarray, crop_px: int, rng: np.random.Generator, *, at_cracks: float = 0.0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Cut the same random square from both; a smaller image is first continued by reflection."""
+    """Cut the same random square from both; a smaller image is first continued by reflection.
+
+    Args:
+        at_cracks: fraction of the crops that contain a crack pixel, chosen at random, if there is any.
+    """
     if not crop_px:
         return image, mask
     missing = [max(0, crop_px - side) for side in image.shape[:2]]
@@ -58,6 +82,13 @@ def crop_pair(
         image, mask = (cv2.copyMakeBorder(array, *edges, cv2.BORDER_REFLECT_101) for array in (image, mask))
     top = int(rng.integers(0, image.shape[0] - crop_px + 1))
     left = int(rng.integers(0, image.shape[1] - crop_px + 1))
+    if at_cracks and rng.random() < at_cracks and len(places := np.flatnonzero(mask)):
+        pixel = np.unravel_index(int(places[rng.integers(len(places))]), mask.shape)
+        away = rng.uniform(-_JITTER, _JITTER, 2) * crop_px
+        top, left = (
+            int(np.clip(at + shift - crop_px / 2, 0, side - crop_px))
+            for at, shift, side in zip(pixel, away, mask.shape, strict=True)
+        )
     window = (slice(top, top + crop_px), slice(left, left + crop_px))
     return image[window], mask[window]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Iterator, Sequence
 from multiprocessing.context import BaseContext
+from pathlib import Path
 from typing import Protocol, cast
 
 import cv2
@@ -18,9 +19,13 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from crackseg.data.augmentation import augment_pair
 from crackseg.data.pixel_cache import PairReader, PixelCache
+from crackseg.data.synthetic.patches import ScenePatches
 from crackseg.errors import CracksegError
+from crackseg.lineage import PACKAGE, hash_modules
 from crackseg.params import AugmentParams
 from crackseg.types import CrackSample
+
+_NUM_SCENES = 40  # for `augment.scenes`: rendering one takes 0.2 s once; each gives many patches
 
 
 class PatchSource(Protocol):
@@ -48,6 +53,7 @@ class CrackDataset(Dataset):
         patches_per_image: random patches that an epoch takes from each image.
         seed: see the module's head.
         cache: where the decoded pairs are kept.
+        scenes_dir: where drawn scenes are kept, for ``augment.scenes``.
     """
 
     def __init__(
@@ -58,6 +64,7 @@ class CrackDataset(Dataset):
         patches_per_image: int,
         seed: int,
         cache: PixelCache | None = None,
+        scenes_dir: Path | None = None,
     ) -> None:
         if not samples:
             raise CracksegError("no training images; give some the split `train` in the dataset's manifest")
@@ -65,6 +72,7 @@ class CrackDataset(Dataset):
         self.augment = augment
         self.patches_per_image = patches_per_image
         self.seed = seed
+        self.scenes = _open_scenes(scenes_dir, augment.crop_px, seed) if augment.scenes else None
 
     def __len__(self) -> int:
         return len(self.pairs) * self.patches_per_image
@@ -73,11 +81,22 @@ class CrackDataset(Dataset):
         """Return image uint8 (3, h, w) and mask uint8 (1, h, w) of {0, 1}."""
         epoch, index = address
         rng = np.random.default_rng([self.seed, epoch, index])
+        if self.scenes is not None and rng.random() < self.augment.scenes:
+            return self.scenes[epoch, index]
         image, mask = self.pairs[index % len(self.pairs)]
         image, mask = augment_pair(image, mask, self.augment, rng)
         # What no operation has touched is still the cache's, which torch must not have.
         image, mask = (np.require(array, requirements="W") for array in (image, mask))
         return torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(mask)[None]
+
+
+def _open_scenes(folder: Path | None, patch_px: int, seed: int) -> ScenePatches:
+    """Open the drawn scenes of this code, which other code would draw differently."""
+    assert folder is not None, "augment.scenes needs a folder"
+    drawing = hash_modules(sorted((PACKAGE / "data" / "synthetic").glob("*.py")))[:12]
+    return ScenePatches(
+        folder / f"{drawing}-{seed}", num_scenes=_NUM_SCENES, patches_per_scene=1, patch_px=patch_px, seed=seed
+    )
 
 
 class EpochSampler(Sampler[list[tuple[int, int]]]):

@@ -15,6 +15,8 @@ from crackseg.devices import choose_device, choose_precision
 from crackseg.inference.engines import Engine, Plan, TorchEngine
 from crackseg.params import PredictParams
 
+_FLIPS = ((1,), (2,), (1, 2))  # axes of tiles (B, h, w, 3)
+
 
 def build_predictor(network: nn.Module, params: PredictParams, *, device: str, precision: str) -> Predictor:
     """Build a predictor from settings.
@@ -107,8 +109,14 @@ class Predictor:
         return self.params.batch_size if self._settled is None else self.plan.batch_size
 
     def _run(self, tiles: list[np.ndarray]) -> np.ndarray:
-        """Return float32 logits (B, h, w) of uint8 tiles of one size."""
-        return self._engine_for(tiles[0].shape)(np.stack(tiles))
+        """Return float32 logits (B, h, w) of uint8 tiles of one size; with ``flips``, the mean over their flips."""
+        engine, tiles_Bhw3 = self._engine_for(tiles[0].shape), np.stack(tiles)
+        logits_Bhw = engine(tiles_Bhw3)
+        if not self.params.flips:
+            return logits_Bhw
+        for axes in _FLIPS:
+            logits_Bhw = logits_Bhw + np.flip(engine(np.ascontiguousarray(np.flip(tiles_Bhw3, axes))), axes)
+        return logits_Bhw / (len(_FLIPS) + 1)
 
     def _engine_for(self, shape: tuple[int, ...]) -> Engine:
         if self._settled is not None and self._settled[0] == shape:

@@ -59,13 +59,21 @@ class CrackNetwork(nn.Module):
             training, serving and export cannot differ in it.
         train_layers: ``all`` or ``classifier``.
         pretrained: True if the body's weights are pretrained.
+        contiguous_on_cpu: True if a CPU trains it faster with channels first than with channels last.
     """
 
     mean: Tensor
     std: Tensor
 
     def __init__(
-        self, body: NetworkBody, *, num_classes: int, normalize: bool, train_layers: str, pretrained: bool
+        self,
+        body: NetworkBody,
+        *,
+        num_classes: int,
+        normalize: bool,
+        train_layers: str,
+        pretrained: bool,
+        contiguous_on_cpu: bool = False,
     ) -> None:
         super().__init__()
         self.body = body
@@ -73,6 +81,7 @@ class CrackNetwork(nn.Module):
         self.normalize = normalize
         self.train_layers = train_layers
         self.pretrained = pretrained
+        self.contiguous_on_cpu = contiguous_on_cpu
         if normalize:
             # Not persistent: they are constants, and weights keep one key layout with and without them.
             self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)

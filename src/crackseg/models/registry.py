@@ -45,6 +45,7 @@ class Architecture:
         num_side_outputs: maps besides the output, for which the loss is also computed.
         exports_one_size: its pooling to a fixed grid is exported for the size of the example only; measured, the file
             fails or gives wrong results at any other size.
+        contiguous_on_cpu: a CPU trains it faster with channels first than with channels last (docs/training-recipe.md).
     """
 
     build: Callable[[BodyOptions], NetworkBody]
@@ -54,6 +55,7 @@ class Architecture:
     pretrained: Mapping[str, Loader] = field(default_factory=dict)
     num_side_outputs: int = 0
     exports_one_size: bool = False
+    contiguous_on_cpu: bool = False
 
     @property
     def extra_packages(self) -> tuple[str, ...]:
@@ -99,7 +101,9 @@ ARCHITECTURES: dict[str, Architecture] = {
     ),
     # The paper's [6] in its own words: symmetric, skip connections, one loss at the end. Ronneberger's width,
     # and everything else in UNet, are our choice.
-    "modified_unet": Architecture(lambda options: UNet(options.num_classes, options.width), width=64),
+    "modified_unet": Architecture(
+        lambda options: UNet(options.num_classes, options.width), width=64, contiguous_on_cpu=True
+    ),
     "deepcrack": Architecture(
         lambda options: deepcrack.DeepCrack(
             options.num_classes, width=options.width, batch_norm=options.batch_norm
@@ -112,6 +116,7 @@ ARCHITECTURES: dict[str, Architecture] = {
             )
         },
         num_side_outputs=len(deepcrack.CONVS_PER_STAGE),
+        contiguous_on_cpu=True,
     ),
     # The other systems of the paper's Table 1. Encoders are of the size of ResNet-101, or the nearest to it, as the
     # paper's DeepLabV3.
@@ -212,6 +217,7 @@ def build_model(
         normalize=normalize,
         train_layers=train_layers,
         pretrained=init != "random",
+        contiguous_on_cpu=row.contiguous_on_cpu,
     )
 
 

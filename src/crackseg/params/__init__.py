@@ -2,6 +2,7 @@
 
 from crackseg.params.loading import (
     change_params,
+    complete_settings,
     flatten_params,
     load_params,
     parse_params,
@@ -43,6 +44,7 @@ __all__ = [
     "SearchParams",
     "TrainParams",
     "change_params",
+    "complete_settings",
     "flatten_params",
     "load_params",
     "parse_params",

@@ -137,6 +137,23 @@ def flatten_params(params: BaseModel, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def complete_settings(recorded: Mapping[str, str]) -> dict[str, str]:
+    """Add the keys that a run of an older version did not record, with their defaults, which are what it did.
+
+    Args:
+        recorded: flat settings as MLflow records them; other params, without settings of crackseg, stay as they are.
+    """
+    sections = {key.split(".")[0] for key in recorded}
+    added = {
+        f"{section}.{name}": str(of_key.default)
+        for section, field in Params.model_fields.items()
+        if section in sections
+        for name, of_key in field.annotation.model_fields.items()  # type: ignore[union-attr]
+        if not of_key.is_required()
+    }
+    return added | dict(recorded)
+
+
 def value_types(key: str) -> frozenset[type]:
     """Return the types of the values of a key, e.g. int and NoneType for ``model.width``; str for named choices.
 

@@ -26,6 +26,11 @@ PAPER: Mapping[str, Any] = {
     "augment.brightness": 0.2,
     "augment.contrast": 0.2,
     "augment.crop_px": 448,
+    "augment.rotate_quarter": 0.0,
+    "augment.crop_at_cracks": 0.0,
+    "augment.dilate_mask_px": 0,
+    "augment.drawn_cracks": 0.0,
+    "augment.scenes": 0.0,
     "model.architecture": "deeplabv3_resnet101",
     "model.init": "random",
     "model.num_classes": 1,
@@ -53,6 +58,8 @@ PAPER: Mapping[str, Any] = {
     "train.deterministic": True,
     "train.num_workers": 2,
     "train.validate_every": 1,
+    "train.ema_decay": 0.0,
+    "predict.flips": False,
 }
 """The committed settings: the paper's best model. A test compares the two."""
 

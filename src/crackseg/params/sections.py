@@ -25,6 +25,7 @@ from crackseg.params.effects import (
 )
 
 Probability = Annotated[float, Field(ge=0, le=1)]
+LARGEST_SCENE_PATCH_PX = 512  # side of a drawn scene (crackseg.data.synthetic.patches)
 PositiveInt = Annotated[int, Field(ge=1)]
 
 
@@ -81,6 +82,17 @@ class AugmentParams(_Section):
     """Largest relative change of contrast around the mean."""
     crop_px: Annotated[int, Field(ge=0), Affects(WEIGHTS, PACE)]
     """Side of the random square crop, in pixels of the prepared image; 0 keeps the whole image."""
+    # Older files lack these keys (docs/training-recipe.md says what each gave).
+    rotate_quarter: Annotated[Probability, Affects(WEIGHTS)] = 0.0
+    """Probability of a turn by 90 degrees; with both flips at 0.5, 0.5 makes all eight positions equally likely."""
+    crop_at_cracks: Annotated[Probability, Affects(WEIGHTS)] = 0.0
+    """Fraction of the crops that are placed around a crack pixel, if the image has one."""
+    dilate_mask_px: Annotated[int, Field(ge=0, le=20), Affects(WEIGHTS)] = 0
+    """Half-width of a square by which the ground truth of training patches is dilated; validation keeps it."""
+    drawn_cracks: Annotated[Probability, Affects(WEIGHTS)] = 0.0
+    """Probability that a crack is drawn into a patch without crack pixels."""
+    scenes: Annotated[Probability, Affects(WEIGHTS)] = 0.0
+    """Fraction of the patches that are taken from drawn scenes, as the shipped model was trained with."""
 
 
 class ModelParams(_Section):
@@ -171,6 +183,9 @@ class TrainParams(_Section):
     """With several processes, normalise by the statistics of the whole batch, not of each process's part."""
     validate_every: Annotated[PositiveInt, Affects(WEIGHTS, PACE)]
     """Epochs from one validation to the next; the last epoch is always validated."""
+    # Older files lack this key.
+    ema_decay: Annotated[float, Field(ge=0, lt=1), Affects(WEIGHTS, PACE)] = 0.0
+    """Decay per step of an exponential moving average of the weights, which is validated and saved; 0: no average."""
 
     @model_validator(mode="after")
     def _batch_can_be_divided(self) -> TrainParams:
@@ -192,6 +207,8 @@ class PredictParams(_Section):
     # Models that were registered earlier lack this key.
     engine: Annotated[Literal["auto", "torch", "openvino"], Affects(NOTHING)] = "auto"
     """Engine of a long prediction; ``auto`` takes the one measured to be fastest (crackseg.inference.autotune)."""
+    flips: Annotated[bool, Affects(WEIGHTS, MAPS)] = False
+    """Average the log-odds of the tile and its three flips; takes four times as long."""
 
     @model_validator(mode="after")
     def _overlap_fits(self) -> PredictParams:
@@ -312,5 +329,14 @@ class Params(_Strict):
         if self.data.resize != "none" and self.augment.crop_px > self.data.size_px:
             raise ValueError(
                 f"augment.crop_px {self.augment.crop_px} is larger than data.size_px {self.data.size_px}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _scenes_have_the_patches_size(self) -> Params:
+        if self.augment.scenes and not 32 <= self.augment.crop_px <= LARGEST_SCENE_PATCH_PX:
+            raise ValueError(
+                f"augment.scenes {self.augment.scenes:g} needs patches of drawn scenes: set augment.crop_px, which is "
+                f"{self.augment.crop_px}, to between 32 and {LARGEST_SCENE_PATCH_PX}"
             )
         return self

@@ -18,6 +18,7 @@ from mlflow.entities import Run, ViewType
 from mlflow.exceptions import MlflowException
 
 from crackseg.errors import CracksegError
+from crackseg.params import complete_settings
 from crackseg.tracking.outbox import Outbox
 
 IMPORTED_TAG = "crackseg.imported_from"  # the id of a run or model in the store where it was made first
@@ -34,6 +35,7 @@ class FinishedRun:
     run_id: str
     name: str
     params: dict[str, str]
+    """As recorded; keys that a run of an older version lacks have their default, with which it ran."""
     tags: dict[str, str]
     metrics: dict[str, float]
     """The last value of each."""
@@ -137,7 +139,9 @@ def list_finished(client: MlflowClient, experiment_id: str) -> list[FinishedRun]
             [experiment_id], "attributes.status = 'FINISHED'", max_results=1000, page_token=token
         )
         runs += [
-            FinishedRun(r.info.run_id, r.info.run_name or "", r.data.params, r.data.tags, r.data.metrics)
+            FinishedRun(
+                r.info.run_id, r.info.run_name or "", complete_settings(r.data.params), r.data.tags, r.data.metrics
+            )
             for r in page
         ]
         if not (token := page.token):

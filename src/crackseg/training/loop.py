@@ -36,17 +36,25 @@ from crackseg.params import (
     SchedulerParams,
     TrainParams,
 )
+from crackseg.training.average import AveragedWeights
 from crackseg.training.checkpoint import BEST_NAME, Progress, load_state, resume, save_progress, save_unless_full
 from crackseg.training.distributed.processes import ALONE, Processes
 from crackseg.training.losses import Loss, build_loss
 from crackseg.training.optimizers import build_optimizer, build_scheduler
-from crackseg.training.step import Stepper, build_stepper, compile_network, explained_step_errors
+from crackseg.training.step import (
+    Stepper,
+    build_stepper,
+    choose_memory_format,
+    compile_network,
+    explained_step_errors,
+)
 from crackseg.types import CrackSample, ModelOutput
 
 # Of validation; the paper's d. Training does not depend on `evaluate`: other scoring trains nothing again.
 _TOLERANCE_PX = 2
 _RAW_THRESHOLDS = 1024  # for the operating threshold: raw probabilities may fill a small part of [0, 1]
 _WARM_UP_STEPS, _TIMED_STEPS, _TIMED_S = 2, 10, 30.0  # steps or seconds that are timed to announce the duration
+_SCENES_NAME = "scenes"  # of the folder of drawn scenes, next to that of the decoded images
 _CHECK_EVERY = 20  # steps between checks of the loss: each check waits for the GPU
 
 
@@ -127,6 +135,7 @@ def fit(
             patches_per_image=params.patches_per_image,
             seed=params.seed,
             cache=cache,
+            scenes_dir=(cache_dir or checkpoint_dir).with_name(_SCENES_NAME),
         )
         if isinstance(train_samples, Sequence)
         else train_samples
@@ -140,14 +149,20 @@ def fit(
         share=processes.rank,
         num_shares=processes.size,
     )
-    network = network.to(device).to(memory_format=torch.channels_last)
-    predictor = Predictor(network, recipe.predict, device=device, precision=precision)
+    network = network.to(device)
+    average = AveragedWeights(network, params.ema_decay) if params.ema_decay else None
+    scored = average.module if average else network
+    predictor = Predictor(scored, recipe.predict, device=device, precision=precision)
+    memory_format = choose_memory_format(network, device)
+    network.to(memory_format=memory_format)  # after the predictor, which has chosen its own
     loss_function = build_loss(**dict(recipe.loss))
     batch_loss_function = build_loss(**dict(recipe.loss), sums=processes.sums)
     optimizer = build_optimizer(network, recipe.optimizer)
     scheduler = build_scheduler(optimizer, recipe.scheduler, num_steps=params.epochs * len(sampler))
-    stepper = build_stepper(network, loss_function, device, precision)
+    stepper = build_stepper(network, loss_function, device, precision, memory_format)
     stateful = {"network": network, "optimizer": optimizer, "scheduler": scheduler, "scaler": stepper.scaler}
+    if average:
+        stateful["average"] = average
     progress = resume(checkpoint_dir, stateful, processes)
     notice = None
     if progress.epoch == 0 and device.type == "cpu" and processes.is_first:
@@ -184,8 +199,11 @@ def fit(
                 params.accumulate,
                 processes,
                 notice,
+                average,
             )
             processes.share_buffers(network)
+            if average:
+                processes.share_buffers(average.module)
             progress.epoch, progress.step = epoch + 1, progress.step + len(sampler)
             train_seconds = time.monotonic() - started
             metrics = {
@@ -207,7 +225,7 @@ def fit(
                     progress.best_val_loss = validation.loss
                     progress.operating_threshold = validation.operating_threshold
                     if processes.is_first:
-                        save_unless_full(checkpoint_dir / BEST_NAME, {"network": network.state_dict()})
+                        save_unless_full(checkpoint_dir / BEST_NAME, {"network": scored.state_dict()})
                 bar.set_postfix(epoch=progress.epoch, loss=f"{train_loss:.3f}", val_ods=f"{validation.ods:.3f}")
             if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau) and progress.val_loss < math.inf:
                 scheduler.step(progress.val_loss)  # every epoch, so that patience counts epochs
@@ -241,6 +259,7 @@ def _train_one_epoch(
     accumulate: int,
     processes: Processes,
     notice: _DurationNotice | None,
+    average: AveragedWeights | None,
 ) -> float:
     """Train one epoch; return the mean loss."""
     stepper.network.train()
@@ -254,6 +273,8 @@ def _train_one_epoch(
         total += stepper.compute_gradients(images_B3HW, masks_B1HW, num_parts=num_parts, num_counted=num_counted)
         stepper.scaler.step(optimizer)
         stepper.scaler.update()
+        if average:
+            average.update()
         if by_step:
             scheduler.step()
         bar.update()

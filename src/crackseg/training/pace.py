@@ -13,7 +13,7 @@ from crackseg.models import build_model
 from crackseg.params import Params
 from crackseg.training.losses import build_loss
 from crackseg.training.optimizers import build_optimizer
-from crackseg.training.step import build_stepper
+from crackseg.training.step import build_stepper, choose_memory_format
 
 _WARM_UP_STEPS, _TIMED_STEPS, _TIMED_S = 2, 8, 10.0
 _PHOTO_PX = 512
@@ -28,10 +28,10 @@ def measure_step(params: Params) -> float:
     device = choose_device(params.train.device)
     torch.manual_seed(0)
     network = build_model(**dict(params.model) | {"init": "random"}).to(device)
-    network = network.to(memory_format=torch.channels_last)
-    network.train()
+    memory_format = choose_memory_format(network, device)
+    network = network.to(memory_format=memory_format).train()
     precision = choose_precision(params.train.precision, device)
-    stepper = build_stepper(network, build_loss(**dict(params.loss)), device, precision)
+    stepper = build_stepper(network, build_loss(**dict(params.loss)), device, precision, memory_format)
     optimizer = build_optimizer(network, params.optimizer)
     rng = np.random.default_rng(0)
     photo = rng.integers(0, 256, (_PHOTO_PX, _PHOTO_PX, 3), dtype=np.uint8)

@@ -90,8 +90,13 @@ class _BatchLoss(nn.Module):
         return self.loss_function(compute_maps(self.network, images_B3HW, self.precision), masks_B1HW)
 
 
-def compute_maps(network: nn.Module, images_B3HW: Tensor, precision: torch.dtype) -> ModelOutput:
+def compute_maps(
+    network: nn.Module,
+    images_B3HW: Tensor,
+    precision: torch.dtype,
+    memory_format: torch.memory_format = torch.channels_last,
+) -> ModelOutput:
     """Run a network in training on stored pixels (uint8)."""
-    images_B3HW = images_B3HW.contiguous(memory_format=torch.channels_last)
+    images_B3HW = images_B3HW.contiguous(memory_format=memory_format)
     with autocast(images_B3HW.device, precision):
         return network(images_B3HW.float().div_(255))

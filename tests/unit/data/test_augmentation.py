@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -141,3 +142,77 @@ def test_epochs_and_seeds_differ(make_dataset: Callable[..., CrackDataset]) -> N
 def test_no_training_images_is_said() -> None:
     with pytest.raises(CracksegError, match="no training images"):
         CrackDataset([], ALL, patches_per_image=1, seed=0)
+
+
+def test_quarter_turns_turn_both(tmp_path: Path) -> None:
+    image, mask = make_pair()
+    turned, turned_mask = augment_pair(image, mask, make_params(rotate_quarter=1.0), np.random.default_rng(0))
+    np.testing.assert_array_equal(turned, np.rot90(image, -1))
+    np.testing.assert_array_equal(turned_mask, np.rot90(mask, -1))
+
+
+def test_crops_at_cracks_have_a_crack_and_are_not_always_centred_on_it() -> None:
+    image, mask = np.zeros((400, 300, 3), np.uint8), np.zeros((400, 300), np.uint8)
+    mask[2, 297] = mask[200, 100] = 1
+    found = set()
+    for seed in range(40):
+        _, crop = augment_pair(
+            image, mask, make_params(crop_px=64, crop_at_cracks=1.0), np.random.default_rng(seed)
+        )
+        assert crop.shape == (64, 64)
+        assert crop.any()
+        found.add(tuple(np.argwhere(crop)[0].tolist()))
+    assert len(found) > 10
+
+
+def test_crops_at_cracks_of_an_image_without_cracks_are_anywhere() -> None:
+    blank = np.zeros((100, 100), np.uint8)
+    image = np.dstack([blank] * 3)
+    assert not augment_pair(image, blank, make_params(crop_px=32, crop_at_cracks=1.0), np.random.default_rng(0))[
+        1
+    ].any()
+
+
+def test_ground_truth_is_dilated_and_the_image_is_not() -> None:
+    image, mask = make_pair()
+    same, dilated = augment_pair(image, mask, make_params(dilate_mask_px=1), np.random.default_rng(0))
+    np.testing.assert_array_equal(same, image)
+    assert ((dilated == 1) >= (mask == 1)).all()
+    assert dilated.sum() > mask.sum()
+
+
+def test_cracks_are_drawn_only_where_there_are_none() -> None:
+    blank, grey = np.zeros((96, 128), np.uint8), np.full((96, 128, 3), 180, np.uint8)
+    params = make_params(drawn_cracks=1.0)
+    drawn, mask = augment_pair(grey, blank, params, np.random.default_rng(0))
+    assert mask.any()
+    assert drawn[mask == 1].mean() < 150  # as dark as a crack, on its line
+    assert (drawn[cv2.dilate(mask, np.ones((15, 15), np.uint8)) == 0] == 180).all()
+    image, cracked = make_pair()
+    np.testing.assert_array_equal(augment_pair(image, cracked, params, np.random.default_rng(0))[0], image)
+
+
+def test_what_is_off_changes_no_random_number() -> None:
+    """Runs of earlier versions must give the same patches."""
+    image, mask = make_pair()
+    first = augment_pair(image, mask, ALL, np.random.default_rng(3))[0]
+    on = ALL.model_copy(update={"dilate_mask_px": 2})
+    np.testing.assert_array_equal(augment_pair(image, mask, on, np.random.default_rng(3))[0], first)
+
+
+def test_a_fraction_of_the_patches_are_drawn_scenes_and_follow_from_the_seed(tmp_path: Path) -> None:
+    image = np.full((64, 64, 3), 77, np.uint8)
+    write_png(tmp_path / "a.png", image)
+    write_mask(tmp_path / "a_mask.png", np.zeros((64, 64), np.uint8))
+    samples = [CrackSample("x", "a", "train", tmp_path / "a.png", tmp_path / "a_mask.png")]
+    params = make_params(crop_px=32, scenes=0.25)
+
+    def draw(folder: str) -> list[np.ndarray]:
+        dataset = CrackDataset(samples, params, patches_per_image=1, seed=0, scenes_dir=tmp_path / folder)
+        return [dataset[epoch, 0][0].numpy() for epoch in range(40)]
+
+    patches = draw("scenes")
+    of_scenes = [patch for patch in patches if not (patch == 77).all()]
+    assert 3 <= len(of_scenes) <= 20
+    for patch, again in zip(patches, draw("elsewhere"), strict=True):
+        np.testing.assert_array_equal(patch, again)

@@ -73,3 +73,22 @@ def test_predicting_switches_dropout_and_batch_statistics_off() -> None:
 def test_sigmoid_does_not_overflow() -> None:
     prob = sigmoid(np.array([[-1e30, -100, 0, 100, 1e30]], np.float32))
     np.testing.assert_allclose(prob, [[0, 0, 0.5, 1, 1]], atol=1e-6)
+
+
+class LeaningNetwork(nn.Module):
+    """Each pixel's log-odds are the value of its left neighbour: another answer in each position."""
+
+    def forward(self, images_B3HW: torch.Tensor) -> ModelOutput:
+        return ModelOutput(images_B3HW[:, :1].roll(1, dims=3))
+
+
+@pytest.mark.parametrize("size", [(40, 40), (130, 90)])
+def test_flips_average_the_log_odds_of_four_positions(size: tuple[int, int]) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    params = PredictParams(tile_size_px=64, overlap_px=16, batch_size=3, flips=True)
+    predictor = Predictor(LeaningNetwork(), params, device=torch.device("cpu"), precision=torch.float32)
+    logits = predictor.predict_logits(image)
+    values = image[..., 0].astype(np.float64) / 255
+    inside = (slice(20, 36), slice(2, 20))  # away from the edges of tiles, around which the network wraps
+    expected = (np.roll(values, 1, axis=1) + np.roll(values, -1, axis=1)) / 2
+    np.testing.assert_allclose(logits[inside], expected[inside], atol=1e-5)

@@ -66,6 +66,20 @@ def test_interrupted_training_ends_with_the_weights_of_a_straight_one(
     assert all(a["train/loss"] == b["train/loss"] and a["val/ods"] == b["val/ods"] for a, b in pairs)
 
 
+def test_interrupted_training_keeps_the_average_of_its_weights(samples: tuple, tmp_path: Path) -> None:
+    train = {"ema_decay": 0.9}
+    straight, history = run_fit(samples, tmp_path / "straight", train=train)
+    for stop in (0, 2):
+        with pytest.raises(KeyboardInterrupt):
+            run_fit(samples, tmp_path / "stopped", stop_after=stop, train=train)
+    resumed, _ = run_fit(samples, tmp_path / "stopped", train=train)
+    assert_same_weights(straight, resumed)
+    without, plain_history = run_fit(samples, tmp_path / "without")
+    assert [row["train/loss"] for row in history] == [row["train/loss"] for row in plain_history]
+    assert any(not torch.equal(straight[key], without[key]) for key in straight)
+    assert [row["val/ods"] for row in history] != [row["val/ods"] for row in plain_history]
+
+
 def test_kill_9_at_any_moment_loses_at_most_an_epoch(samples: tuple, tmp_path: Path) -> None:
     straight, _ = run_fit(samples, tmp_path / "straight")
     script = "from tests.tiny_training import main; main()"

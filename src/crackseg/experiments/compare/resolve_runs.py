@@ -11,6 +11,7 @@ from pathlib import Path
 from mlflow.entities import Run
 
 from crackseg.errors import CracksegError
+from crackseg.params import complete_settings
 from crackseg.registry.card import RESULTS_TAG
 from crackseg.tracking.store import Store
 
@@ -29,7 +30,7 @@ class ComparedRun:
     Attributes:
         label: its name in figures and tables.
         run_id: in MLflow.
-        params: flat, as recorded.
+        params: flat, as recorded; keys that a run of an older version lacks have their default.
         tags: as recorded.
         metrics: the last value of each.
         images: by dataset, the images that were scored: ``SPLIT DIGEST``; without datasets where that was not recorded.
@@ -155,4 +156,6 @@ def _describe(label: str, run: Run) -> ComparedRun:
             # MLflow keeps one input of a name and digest: that the training had validated on it, before it was scored.
             validated[dataset] = which
     images = validated | scored
-    return ComparedRun(label, run.info.run_id, run.data.params, run.data.tags, run.data.metrics, images)
+    return ComparedRun(
+        label, run.info.run_id, complete_settings(run.data.params), run.data.tags, run.data.metrics, images
+    )

@@ -34,6 +34,22 @@ def test_the_newest_run_with_all_figures_counts() -> None:
     assert finished(BEST, partial, make_run("new", COMMITTED), make_run("old", COMMITTED)) == "new"
 
 
+def test_a_run_of_a_version_without_the_newer_keys_is_finished(tmp_path: Path) -> None:
+    """An upgrade must not train a table again: a key that was not there had its default's effect."""
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text(encoding="utf-8"), encoding="utf-8")
+    store = Store(tmp_path)
+    recorded = {key: str(value) for key, value in flatten_params(COMMITTED).items()}
+    newer = {"augment.scenes", "augment.crop_at_cracks", "train.ema_decay", "predict.flips", "loss.tolerance_px"}
+    run = store.client.create_run(store.experiment_id, run_name="old")
+    for key in recorded.keys() - newer:
+        store.client.log_param(run.info.run_id, key, recorded[key])
+    for name, value in SCORES.items():
+        store.client.log_metric(run.info.run_id, name, value)
+    store.client.set_tag(run.info.run_id, "data.md5", "d1")
+    store.client.set_terminated(run.info.run_id)
+    assert finished(BEST, *store.finished_runs()) == run.info.run_id
+
+
 def test_a_run_without_figures_of_a_test_dataset_is_not_finished() -> None:
     assert finished(BEST, make_run("a", COMMITTED, metrics={"CRKWH100/ods": 0.8})) is None
 
