@@ -34,7 +34,7 @@ def small(architecture):
 EVERY_ARCHITECTURE = [  # deeplabv3_resnet50 is deeplabv3_resnet101 with fewer blocks
     pytest.param(name, marks=[pytest.mark.slow] if name == "deeplabv3_resnet50" else []) for name in ARCHITECTURES
 ]
-SMP_ARCHITECTURES = ("pspnet", "deeplabv3plus", "segformer", "upernet")
+SMP_ARCHITECTURES = ("unet_encoder", "pspnet", "deeplabv3plus", "segformer", "upernet")
 
 
 def build(architecture, **options):
@@ -224,6 +224,7 @@ def test_deeplabs_pooling_branch_uses_running_statistics_for_a_batch_of_one_only
         ("unet", 1.9),
         ("modified_unet", 31.0),
         ("deepcrack", 29.6),
+        ("unet_encoder", 3.8),
         pytest.param("pspnet", 48.8, marks=pytest.mark.slow),
         pytest.param("deeplabv3plus", 45.7, marks=pytest.mark.slow),
         pytest.param("encnet", 52.5, marks=pytest.mark.slow),
@@ -268,7 +269,7 @@ def test_deepcrack_without_batch_norm_has_none_and_trains():
         "deepcrack",
         *(
             pytest.param(name, marks=pytest.mark.slow)
-            for name in ("deeplabv3_mobilenet_v3_large", "pspnet", "deeplabv3plus", "encnet")
+            for name in ("deeplabv3_mobilenet_v3_large", "unet_encoder", "pspnet", "deeplabv3plus", "encnet")
         ),
     ],
 )

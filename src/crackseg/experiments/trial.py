@@ -20,14 +20,14 @@ from crackseg.data.preprocessing import prepare_dataset
 from crackseg.devices import choose_device, choose_precision
 from crackseg.evaluation.false_alarms import FalseAlarms
 from crackseg.evaluation.scoring import score_split
-from crackseg.files import hash_file, write_bytes
+from crackseg.files import hash_file, read_json, write_bytes
 from crackseg.inference.maps import predict_split
 from crackseg.inference.predictor import Predictor
 from crackseg.lineage import hash_code, settings_behind
 from crackseg.models.network import CrackNetwork
 from crackseg.params import Params, flatten_params
 from crackseg.params.effects import SCORES
-from crackseg.tracking.store import Store
+from crackseg.tracking.store import Store, fetched_init
 from crackseg.training.checkpoint import checkpoint_key
 from crackseg.training.run import build_first_network, record_training
 from crackseg.types import CrackSample
@@ -59,17 +59,28 @@ def prepare_images(data_dir: Path, dataset: str, folder: Path, base: Params) -> 
     return prepared_dir
 
 
-def trial_key(params: Params, prepared_dir: Path) -> str:
-    """Name a trial by everything that its scores depend on: settings, images, code."""
+def trial_key(params: Params, prepared_dir: Path, store: Store) -> str:
+    """Name a trial by everything that its scores depend on: settings, images, initial weights, code.
+
+    Raises:
+        CracksegError: the weights of ``model.init`` cannot be fetched.
+    """
     settings = settings_behind(SCORES, flatten_params(params))
     images = hash_file(prepared_dir / params.data.train_dataset / "manifest.csv")
+    with fetched_init(params.model.init, store) as (_init, init_digest):  # a file may change under the same name
+        images += init_digest
     return checkpoint_key(settings, images, hash_code("train", "predict", "evaluate") + hash_file(Path(__file__)))
 
 
 def read_result(folder: Path) -> dict[str, float] | None:
-    """Read the scores of a finished trial; None if it is not finished."""
+    """Read the scores of a finished trial; None if it is not finished.
+
+    Raises:
+        CracksegError: the file is damaged.
+    """
     path = folder / "result.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    advice = "delete this file, and the same command trains this trial again"
+    return read_json(path, advice=advice) if path.is_file() else None
 
 
 def run_trial(
@@ -100,7 +111,8 @@ def run_trial(
         measure_size: measure ``parameters`` and ``inference_seconds`` (of one validation image) too.
     Returns:
         Scores by name: ``ods``, ``ois``, ``ap``, ``symmetric_ods``, ``strict_ods``, ``centerline_iou``,
-        ``best_epoch``, ``seconds`` of training, and with crack-free images :meth:`FalseAlarms.to_dict`.
+        ``best_epoch``, ``seconds`` of training and ``cpu_seconds`` of it, over all cores, which other programs on
+        the machine change less; with crack-free images also :meth:`FalseAlarms.to_dict`.
     Raises:
         CracksegError: see ``fit``.
         TrialStopped: ``on_epoch`` raised it; the checkpoint stays.
@@ -128,7 +140,12 @@ def run_trial(
             precision=choose_precision(params.train.precision, device),
         )
         figures = _score(predictor, splits["val"], params, folder / "maps", trained.progress.operating_threshold)
-        figures |= {"best_epoch": trained.progress.best_epoch, "seconds": round(trained.progress.seconds, 1)}
+        progress = trained.progress
+        figures |= {
+            "best_epoch": progress.best_epoch,
+            "seconds": round(progress.seconds, 1),
+            "cpu_seconds": round(progress.cpu_seconds, 1),
+        }
         if measure_size:
             figures |= _measure_size(trained.network, predictor, splits["val"])
         if weights_path is not None:

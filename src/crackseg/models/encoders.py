@@ -18,6 +18,8 @@ from torch import nn
 from crackseg.errors import CracksegError, first_line
 from crackseg.models.hub_weights import fetch_from_hub, loading
 from crackseg.models.network import MIN_SIDE_PX, NetworkBody
+from crackseg.models.packaged_weights import PACKAGED
+from crackseg.models.parts import fix_same_padding
 
 PYRAMID_DEPTH = 5  # halvings of the size, as far as every network for classification goes
 # What the two libraries raise, among them, for an encoder that does not do what a decoder asks of it.
@@ -162,6 +164,7 @@ class EncoderBody(NetworkBody):
 
     def __init__(self, source: EncoderSource, encoder: nn.Module, *, stride: int) -> None:
         super().__init__()
+        fix_same_padding(encoder)
         self.source = source
         self.encoder = encoder
         # At least 2 x 2 positions: otherwise a batch of one leaves batch normalisation a single value.
@@ -174,6 +177,7 @@ class EncoderBody(NetworkBody):
             CracksegError: there are none, or they cannot be downloaded, or the cached file is damaged.
         """
         self.encoder = self.source.build(pretrained=True)
+        fix_same_padding(self.encoder)
 
 
 @contextlib.contextmanager
@@ -235,14 +239,22 @@ def _native_size(name: str) -> str:
 
 
 def _timm_weights(name: str) -> dict[str, Any]:
-    """Fetch the default weights of a timm model; return the part of its configuration that points to them."""
+    """Find the default weights of a timm model; return the part of its configuration that points to them.
+
+    Those of an installed package come first: the same file everywhere, and no network is needed.
+    """
+    import timm
     from timm.models import get_pretrained_cfg
 
     config = get_pretrained_cfg(name)
     if config is None or not config.hf_hub_id:
         raise _no_pretrained_weights(name, "timm has none on the Hugging Face hub")
+    packaged = PACKAGED.get(name.removesuffix(f".{config.tag}"))
+    if packaged is not None and (path := packaged.find()) is not None:
+        return {"state_dict": packaged.read(path, timm.create_model(name).state_dict())}
+    shipped_by = packaged.distribution if packaged else ""
     # custom_load is for NumPy files of other places; the hub has all weights in timm's own layout.
-    return {"file": str(fetch_from_hub(config.hf_hub_id)), "custom_load": False}
+    return {"file": str(fetch_from_hub(config.hf_hub_id, shipped_by=shipped_by)), "custom_load": False}
 
 
 def _no_pretrained_weights(name: str, why: str) -> CracksegError:

@@ -1,8 +1,9 @@
-"""Convolution block of our own architectures, 3×3 or 1×1, and its initialisation."""
+"""Convolutions: the block of our own architectures and its initialisation, and a fixed padding for timm's encoders."""
 
 from __future__ import annotations
 
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 
 def conv_block(in_channels: int, out_channels: int, *, kernel_size: int = 3, batch_norm: bool) -> nn.Sequential:
@@ -29,3 +30,37 @@ def initialize_kaiming(body: nn.Module) -> None:
             nn.init.normal_(module.weight, std=(2 / fan_in) ** 0.5)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+
+
+class SamePaddedConv2d(nn.Conv2d):
+    """Convolution with TensorFlow's ``same`` padding, for sides that are multiples of the stride.
+
+    The padding is then the same for all sizes. timm computes it from the size, and torch.export does not finish with
+    such a network if height and width are free.
+    """
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        pads: list[int] = []
+        for kernel, stride, dilation in zip(
+            reversed(self.kernel_size), reversed(self.stride), reversed(self.dilation), strict=True
+        ):
+            total = max(dilation * (kernel - 1) + 1 - stride, 0)
+            pads += [total // 2, total - total // 2]
+        return super().forward(F.pad(images_BCHW, pads))
+
+
+def fix_same_padding(encoder: nn.Module) -> None:
+    """Replace timm's convolutions with ``same`` padding, in place; they keep their weights."""
+    from timm.layers import Conv2dSame
+
+    for name, conv in list(encoder.named_modules()):
+        if not isinstance(conv, Conv2dSame):
+            continue
+        fixed = SamePaddedConv2d(
+            conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride,  # type: ignore[arg-type]
+            dilation=conv.dilation, groups=conv.groups, bias=conv.bias is not None,  # type: ignore[arg-type]
+            device="meta",  # draws no random numbers
+        )  # fmt: skip
+        fixed.weight, fixed.bias = conv.weight, conv.bias
+        parent, _, attribute = name.rpartition(".")
+        setattr(encoder.get_submodule(parent), attribute, fixed)

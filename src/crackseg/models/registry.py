@@ -118,6 +118,13 @@ ARCHITECTURES: dict[str, Architecture] = {
         num_side_outputs=len(deepcrack.CONVS_PER_STAGE),
         contiguous_on_cpu=True,
     ),
+    # Not from the paper: a U-Net that is pretrained on photographs. Small, for training without a GPU.
+    "unet_encoder": Architecture(
+        lambda options: smp_models.unet_encoder(options.num_classes, options.encoder, options.width),
+        width=8,
+        encoder="tf_efficientnet_lite0",
+        pretrained=_ENCODER_WEIGHTS,
+    ),
     # The other systems of the paper's Table 1. Encoders are of the size of ResNet-101, or the nearest to it, as the
     # paper's DeepLabV3.
     "pspnet": Architecture(

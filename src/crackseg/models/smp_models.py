@@ -1,4 +1,4 @@
-"""PSPNet, DeepLabV3+, SegFormer and UPerNet from segmentation-models-pytorch (smp), on any encoder by name.
+"""PSPNet, DeepLabV3+, SegFormer, UPerNet and U-Net from segmentation-models-pytorch (smp), on any encoder by name.
 
 If smp's defaults differ from the systems' papers, the papers' choices are set here; docs/models.md lists
 the remaining differences.
@@ -105,6 +105,22 @@ def upernet(num_classes: int, encoder: str) -> SmpModel:
         **source.options(),
     )
     _train_pooled_norm_on_one(model.decoder.psp.blocks[0][1], 1)
+    return SmpModel(source, model)
+
+
+def unet_encoder(num_classes: int, encoder: str, width: int) -> SmpModel:
+    """Build a U-Net on an encoder: smp's decoder with ``width`` channels at full size, doubled at each level below."""
+    import segmentation_models_pytorch as smp
+
+    source = PyramidEncoder(encoder)
+    model = smp.Unet(
+        source.smp_name(),
+        encoder_weights=None,
+        encoder_depth=PYRAMID_DEPTH,
+        decoder_channels=tuple(width * 2**level for level in reversed(range(PYRAMID_DEPTH))),
+        classes=num_classes,
+        **source.options(),
+    )
     return SmpModel(source, model)
 
 

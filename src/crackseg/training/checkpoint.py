@@ -42,6 +42,7 @@ class Progress:
     best_val_loss: float = math.inf
     operating_threshold: float = 0.5  # of the best weights: raw probability, chosen on validation images
     seconds: float = 0.0
+    cpu_seconds: float = 0.0  # of this process, over all cores
     history: list[dict[str, float]] = field(default_factory=list)
 
 

@@ -183,7 +183,7 @@ def fit(
     )
     with bar, explained_step_errors(), processes.explained_losses():
         for epoch in range(progress.epoch, params.epochs):
-            started = time.monotonic()
+            started, cpu_started = time.monotonic(), time.process_time()
             sampler.epoch = epoch
             if processes.size > 1:  # each drops its own units, and the same after a restart
                 numbers = np.random.default_rng([params.seed, epoch, processes.rank])
@@ -230,6 +230,7 @@ def fit(
             if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau) and progress.val_loss < math.inf:
                 scheduler.step(progress.val_loss)  # every epoch, so that patience counts epochs
             progress.seconds += time.monotonic() - started
+            progress.cpu_seconds += time.process_time() - cpu_started
             progress.history.append({"epoch": epoch} | metrics)
             if processes.is_first:
                 on_epoch(epoch, metrics)

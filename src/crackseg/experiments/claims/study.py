@@ -1,14 +1,15 @@
 """Study of the paper's claims with small models on a CPU: same budget for every configuration, several seeds.
 
 The paper's own configurations need a GPU for days. This grid asks the same questions of small networks, in about an
-hour on two cores: does cross-entropy fail, is γ = 2 the best, do random weights beat pretrained ones?
+hour on two cores: does cross-entropy fail, is γ = 2 the best, do random weights beat pretrained ones? And one more: is
+there a better loss?
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -28,44 +29,61 @@ from crackseg.params import Params, change_params, load_params
 from crackseg.progress import progress
 from crackseg.tracking.store import Store
 
-# Small enough that sixty training runs fit into an hour on two cores, also without bfloat16. U-Net and Modified U-Net
-# are one architecture in two widths (docs/models.md), DeepCrack is an eighth as wide as published.
-SYSTEMS: dict[str, dict[str, Any]] = {
-    "unet": {"model.architecture": "unet", "model.width": 8},
-    "modified_unet": {"model.architecture": "modified_unet", "model.width": 16},
-    "deepcrack": {"model.architecture": "deepcrack", "model.width": 8},
-    "deeplabv3_mobilenet_v3_large": {"model.architecture": "deeplabv3_mobilenet_v3_large"},
-    "deeplabv3plus": {
-        "model.architecture": "deeplabv3plus",
-        "model.encoder": "tu-tf_efficientnet_lite0",
-        "model.normalize": True,
-    },
-}
-# Trained from random and from ImageNet's weights, and compared only with itself.
-PRETRAINED_SYSTEM = "deeplabv3plus"
-LOSSES: dict[str, dict[str, Any]] = {
+PAPER_LOSSES: dict[str, dict[str, Any]] = {
     "bce": {"loss.name": "bce"},
     "focal γ=1": {"loss.name": "focal", "loss.gamma": 1.0},
     "focal γ=2": {"loss.name": "focal", "loss.gamma": 2.0},
     "focal γ=4": {"loss.name": "focal", "loss.gamma": 4.0},
 }
+OUR_LOSS = "bce_soft_f"
+LOSSES = PAPER_LOSSES | {OUR_LOSS: {"loss.name": OUR_LOSS}}
+# From other initial weights than random ones, fewer losses are trained.
+_FEWER_LOSSES = ("bce", "focal γ=2", OUR_LOSS)
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """A network of the study.
+
+    Attributes:
+        settings: of params.yaml.
+        num_steps: of training, so that all systems take about the same processor time.
+        losses: by initial weights, the losses that they are trained with.
+    """
+
+    settings: Mapping[str, Any]
+    num_steps: int
+    losses: Mapping[str, Sequence[str]]
+
+
+SYSTEMS: dict[str, System] = {
+    "unet": System(
+        {"model.architecture": "unet", "model.width": 8},
+        num_steps=400,
+        losses={"random": tuple(LOSSES), "scenes": _FEWER_LOSSES},
+    ),
+    "unet_encoder": System(
+        {"model.architecture": "unet_encoder", "model.width": 8, "model.normalize": True},
+        num_steps=200,
+        losses={"random": _FEWER_LOSSES, "imagenet": _FEWER_LOSSES},
+    ),
+}
 # The same for all: no system and no loss has its own learning rate.
 BUDGET: dict[str, Any] = {
     "optimizer.name": "adamw",
     "optimizer.lr": 0.003,
-    "scheduler.name": "cosine",
+    "scheduler.name": "onecycle",
     "augment.blur": 0.0,
     "augment.hue": 0.0,
     "augment.saturation": 0.0,
     "augment.brightness": 0.1,
     "augment.contrast": 0.1,
-    "augment.crop_px": 96,
+    "augment.crop_px": 128,
     "train.batch_size": 4,
     "train.num_workers": 0,
-    "train.validate_every": 3,
+    "train.validate_every": 2,
 }
-NUM_STEPS = 150
-NUM_EPOCHS = 6
+NUM_EPOCHS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +92,7 @@ class Configuration:
 
     Attributes:
         system: a key of ``SYSTEMS``.
-        init: ``random`` or ``imagenet``.
+        init: ``random``, ``scenes`` or ``imagenet``.
         loss: a key of ``LOSSES``.
         seed: of weights, order and augmentation.
     """
@@ -89,11 +107,13 @@ class Configuration:
         """Name of the run in MLflow, e.g. ``unet-random-focal γ=2-0``."""
         return f"{self.system}-{self.init}-{self.loss}-{self.seed}"
 
-    def params(self, base: Params, dataset: str, patches_per_image: int) -> Params:
-        """Return the settings of this configuration."""
+    def params(self, base: Params, dataset: str, num_images: int) -> Params:
+        """Return the settings of this configuration, for so many training images."""
+        system = SYSTEMS[self.system]
+        patches = max(1, round(system.num_steps * BUDGET["train.batch_size"] / NUM_EPOCHS / num_images))
         changes = {"data.train_dataset": dataset, "model.init": self.init, "train.seed": self.seed}
-        changes |= {"train.epochs": NUM_EPOCHS, "train.patches_per_image": patches_per_image}
-        return change_params(base, BUDGET | SYSTEMS[self.system] | LOSSES[self.loss] | changes, source="study")
+        changes |= {"train.epochs": NUM_EPOCHS, "train.patches_per_image": patches}
+        return change_params(base, BUDGET | dict(system.settings) | LOSSES[self.loss] | changes, source="study")
 
 
 def list_configurations(*, num_seeds: int, pretrained: bool) -> list[Configuration]:
@@ -101,21 +121,16 @@ def list_configurations(*, num_seeds: int, pretrained: bool) -> list[Configurati
 
     Args:
         num_seeds: 0, 1, … of each configuration.
-        pretrained: with the comparison of ImageNet's weights against random ones.
+        pretrained: with the system that ImageNet's weights are compared on.
     """
-    configurations = []
-    for seed in range(num_seeds):
-        configurations += [
-            Configuration(system, "random", loss, seed)
-            for system in SYSTEMS
-            if system != PRETRAINED_SYSTEM
-            for loss in LOSSES
-        ]
-        inits = ("random", "imagenet") if pretrained else ()
-        configurations += [
-            Configuration(PRETRAINED_SYSTEM, init, loss, seed) for init in inits for loss in ("bce", "focal γ=2")
-        ]
-    return configurations
+    return [
+        Configuration(name, init, loss, seed)
+        for seed in range(num_seeds)
+        for name, system in SYSTEMS.items()
+        if pretrained or "imagenet" not in system.losses
+        for init, losses in system.losses.items()
+        for loss in losses
+    ]
 
 
 def run_study(
@@ -141,14 +156,13 @@ def run_study(
     for split in ("train", "val"):
         if not counts.get(split, 0):
             raise CracksegError(f"dataset {dataset} has no {split} images; import it with other splits")
-    patches = max(1, round(NUM_STEPS * BUDGET["train.batch_size"] / NUM_EPOCHS / counts["train"]))
     folders = {}
     waiting = []
     configurations = list_configurations(num_seeds=num_seeds, pretrained=pretrained)
     _check_pretrained_weights(configurations, base, dataset)
     for configuration in configurations:
-        params = configuration.params(base, dataset, patches)
-        folders[configuration] = folder / "trials" / trial_key(params, prepared_dir)
+        params = configuration.params(base, dataset, counts["train"])
+        folders[configuration] = folder / "trials" / trial_key(params, prepared_dir, store)
         if read_result(folders[configuration]) is None:
             waiting.append((configuration, params))
     parent, _ = store.continue_run(folder / "run.json", name=f"study-{dataset}")
@@ -182,7 +196,7 @@ def record_study(root: Path, dataset: str, paths: Sequence[Path]) -> None:
 def _check_pretrained_weights(configurations: Sequence[Configuration], base: Params, dataset: str) -> None:
     """Check before the first hour of training that pretrained weights can be loaded."""
     configuration = next(
-        (configuration for configuration in configurations if configuration.init != "random"), None
+        (configuration for configuration in configurations if configuration.init == "imagenet"), None
     )
     if configuration is None:
         return

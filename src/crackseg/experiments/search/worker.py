@@ -199,7 +199,8 @@ class _Worker:
     def _settle(self, trial: Trial) -> tuple[Params, Path]:
         """Return the settings of a trial, and the folder of its checkpoint."""
         params = change_params(self.search.params, self.space.suggest(trial), source=f"trial {trial.number}")
-        return params, checkpoint_dir(self.search, trial.number, trial_key(params, self.job.prepared_dir))
+        key = trial_key(params, self.job.prepared_dir, self.store)
+        return params, checkpoint_dir(self.search, trial.number, key)
 
     def _record_failure(self, trial: Trial, message: str) -> None:
         if not self._is_ours():  # an error after another worker took it is no failure of the trial
