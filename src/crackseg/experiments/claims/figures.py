@@ -34,7 +34,7 @@ def draw_losses(table: pd.DataFrame, path: Path, *, losses: Sequence[str], sourc
 
 def _draw_dots(axes: Axes, groups: Mapping[str, pd.Series]) -> None:
     """Draw a column of dots with their mean for each group that has values."""
-    names = []
+    names: list[str] = []
     for colour, (name, values) in zip(COLOURS, groups.items(), strict=False):
         if values.empty:
             continue
