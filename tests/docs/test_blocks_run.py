@@ -60,7 +60,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     project.environment |= {"HOME": str(folder / "home"), "MPLBACKEND": "Agg"}
     project.run("dvc", "repro", timeout_s=1700)
     project.commit("First results")
-    project.run("crackseg", "promote", "1")
+    project.run("crackseg", "promote", "1", "--force", "--reason", "tiny, and worse than the shipped model")
     project.run("dvc", "exp", "run", "-n", "another-seed", "-S", "train.seed=1", timeout_s=1700)
     project.commit("Another seed")
     project.run("crackseg", "promote", "2", "--force", "--reason", "a second one, to go back from", timeout_s=1700)

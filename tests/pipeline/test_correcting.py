@@ -23,7 +23,7 @@ def test_corrected_predictions_train_models_that_are_judged_on_them(tmp_path: Pa
     project = make_project(tmp_path / "project")
     project.run("dvc", "repro", timeout_s=600)
     project.commit("First results")
-    project.run("crackseg", "promote", "1")
+    project.run("crackseg", "promote", "1", "--force", "--reason", "tiny, and worse than the shipped model")
     true_masks = photograph_a_bridge(tmp_path / "home")
     project.environment["HOME"] = str(tmp_path / "home")
     (project.folder / ".git" / "info" / "exclude").write_text("/found\n/to-correct\n", encoding="utf-8")

@@ -150,8 +150,7 @@ def promote(
         content = asdict(decision) | {"passed": decision.passed, "record": record.to_dict() if record else None}
         click.echo(json.dumps(content, indent=2))
     else:
-        against = f"against version {decision.champion}" if decision.champion else "nothing is in production yet"
-        click.echo(f"gate for version {decision.version} of {production.name}, {against}")
+        click.echo(f"gate for version {decision.version} of {production.name}, against {decision.against}")
         _show_checks(decision.checks)
         if record:
             forced = " although the gate FAILED (--force)" if record.forced else ""

@@ -251,6 +251,9 @@ class RegistryParams(_Section):
     another dataset does not make up for it."""
     max_slowdown: Annotated[float, Field(ge=1, le=1000), Affects(NOTHING)]
     """Largest time for an image that a challenger may take, as a multiple of the time of the model in production."""
+    # Projects of an earlier crackseg lack this key.
+    max_false_alarms: Annotated[float | None, Field(ge=0, le=1), Affects(NOTHING)] = None
+    """Largest fraction of the crack-free photographs on which a challenger may mark a crack; null: no limit."""
 
 
 Choice = str | bool | int | float | None

@@ -15,10 +15,12 @@ from crackseg.errors import CracksegError
 from crackseg.evaluation.bootstrap import parse_metric
 from crackseg.params import Params, load_params
 from crackseg.project import Layout, is_made, read_output
-from crackseg.registry.gate import GateData, run_gate, shorten
+from crackseg.registry.checks import GateData, shorten
+from crackseg.registry.gate import run_gate
 from crackseg.registry.production import Production, RegistryState
 from crackseg.registry.promotion_log import Check, Record, check_reason
 from crackseg.registry.register import CANDIDATE_ALIAS, WEIGHTS_TAG
+from crackseg.registry.version_process import Contender
 from crackseg.tracking.store import Store
 
 _FIGURES = ("ods", "ois", "ap")
@@ -31,12 +33,14 @@ class Decision:
     Attributes:
         version: that was to be promoted.
         champion: the version in production before; None if there was none.
+        against: the model that it was compared with: ``version 1``, or ``scenes (shipped with crackseg)``.
         checks: of the gate.
         record: of the promotion; None if nothing was changed.
     """
 
     version: str
     champion: str | None
+    against: str
     checks: tuple[Check, ...]
     record: Record | None
 
@@ -65,6 +69,8 @@ def promote(
 ) -> Decision:
     """Run the gate for a version, and put it into production if it passes.
 
+    It is compared with the version in production, or with the shipped model while nothing is in production.
+
     Args:
         production: repaired by the caller.
         version: its number; None takes ``best``, or else the alias ``candidate``.
@@ -88,18 +94,19 @@ def promote(
     champion = state.versions.get(state.in_production) if state.in_production else None
     if champion is not None and champion.version == challenger.version:
         raise CracksegError(f"version {challenger.version} is in production already; nothing to promote")
-    data = read_gate_data(root, params, present, max_images) if champion else None
-    checks = run_gate(production.name, challenger, champion, data, parsed, params.registry)
+    data = read_gate_data(root, params, present, max_images)
+    rival = Contender.of_version(champion) if champion else Contender.of_shipped()
+    checks = run_gate(Contender.of_version(challenger), rival, data, parsed, params.registry)
     in_production = str(champion.version) if champion else None
-    decision = Decision(str(challenger.version), in_production, tuple(checks), None)
+    decision = Decision(str(challenger.version), in_production, rival.label, tuple(checks), None)
     if dry_run or not (decision.passed or force):
         return decision
     record = production.promote(
         decision.version,
         state,
-        reason=reason or f"passed the gate on {parsed}",
+        reason=reason or f"passed the gate on {parsed} against {rival.label}",
         checks=checks,
-        data_md5=data.md5 if data else "",
+        data_md5=data.md5,
         forced=not decision.passed,
     )
     return replace(decision, record=record)

@@ -15,6 +15,7 @@ from crackseg.lineage import PACKAGE, hash_modules
 from crackseg.models.shipped import SHIPPED_NAME, SHIPPED_PROBE, SHIPPED_SETTINGS, SHIPPED_WEIGHTS, digest_shipped
 from crackseg.registry.register import packaging
 
+SHIPPED_LABEL = f"{SHIPPED_NAME} (shipped with crackseg)"
 _PREFIX = f"{SHIPPED_NAME}-"
 _KEPT_S = 30 * 86_400
 

@@ -10,6 +10,10 @@ from pathlib import Path
 import pytest
 
 from crackseg.data.images.files import read_image
+from crackseg.data.synthetic.sample import write_sample
+from crackseg.files import write_json
+from crackseg.params import load_params
+from crackseg.project import Layout
 from crackseg.registry.loading import load_model
 from crackseg.registry.production import Production
 from crackseg.registry.promotion import promote
@@ -34,6 +38,9 @@ def production(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Production:
     root.mkdir()
     shutil.copy(COMMITTED, root)
     (root / "data.dvc").write_text("outs:\n- md5: 0.dir\n  path: data\n", encoding="utf-8")
+    for_gate = dict.fromkeys(load_params(root / "params.yaml").data.test_datasets, (0, 0, 1))
+    write_sample(root / "outputs" / "prepared", seed=1, counts=for_gate, size=(96, 96))
+    write_json(Layout(root).data_versions, {"md5": "0.dir"})
     store = Store(root)
     import_store(store, tmp_path / "exported")
     return Production(store, "crackseg")
@@ -49,10 +56,13 @@ def test_a_version_of_an_earlier_crackseg_predicts_and_goes_through_the_gate_and
         found = loaded.analyzer.analyze(read_image(probe_dir / "images" / f"{stem}.png"))
         assert found.score == pytest.approx(expected["score"], abs=0.03)
         assert found.crack_fraction == pytest.approx(expected["crack_fraction"], abs=0.002, rel=0.1)
-    decision = promote(production, version="1")  # loads it in a process without this crackseg, and asks its probe
+    # Loads it in a process without this crackseg, asks its probe, and compares it with the shipped model.
+    decision = promote(production, version="1", force=True, reason="untrained, to have one")
     by_name = {check.name: check.status for check in decision.checks}
-    assert (by_name["loads alone"], by_name["probe"]) == ("passed", "passed")
+    assert (by_name["loads alone"], by_name["probe"], by_name["signature"]) == ("passed", "passed", "passed")
+    assert (by_name["better"], decision.against) == ("failed", "scenes (shipped with crackseg)")
     assert decision.record is not None
+    assert (decision.record.from_version, decision.record.forced) == (None, True)
 
     make_model(tmp_path / "files")
     register_model(
