@@ -112,13 +112,18 @@ def forget_history(production: Production) -> None:
 @pytest.mark.slow
 def test_a_better_version_replaces_the_first(project: Project, production: Production, tmp_path: Path) -> None:
     forget_history(production)
-    said = project.run("crackseg", "promote", "--best", "--json")  # 2 has a better score, of other data
+    best = ("crackseg", "promote", "--best")  # 2 has a better score, of other data
+    said = project.run(*best, "--json", "--force", "--reason", "two epochs, worse than the shipped model")
     decision = json.loads(said[said.index("{") : said.rindex("}") + 1])
-    assert decision["record"]["to_version"] == "1"
+    assert (decision["record"]["from_version"], decision["record"]["to_version"]) == (None, "1")
+    assert (decision["champion"], decision["against"]) == (None, "scenes (shipped with crackseg)")
     by_name = {check["name"]: check["status"] for check in decision["checks"]}
-    assert by_name["loads alone"] == by_name["probe"] == "passed"
-    assert by_name["better"] == by_name["speed"] == "skipped"
+    assert by_name["loads alone"] == by_name["probe"] == by_name["signature"] == "passed"
+    assert by_name["better"] == "failed"
     assert by_name["training data"] == "warning"
+    (alarms,) = (check for check in decision["checks"] if check["name"] == "false alarms")
+    assert alarms["status"] in ("passed", "warning")
+    assert alarms["figures"]["images"] == 2  # each dataset has one
     assert "TRAINED ON THE EMBEDDED SYNTHETIC SAMPLE" in said
 
     before = production.read()
@@ -140,6 +145,21 @@ def test_a_better_version_replaces_the_first(project: Project, production: Produ
     last = production.read().records[-1]
     assert last.data_md5 in (project.folder / "data.dvc").read_text(encoding="utf-8")
     assert "95 % interval" in next(c.message for c in last.checks if c.name == "better")
+
+
+@pytest.mark.slow
+def test_a_first_own_version_is_compared_with_the_shipped_model(project: Project, production: Production) -> None:
+    forget_history(production)
+    before = production.read()
+    said = project.run("crackseg", "promote", "1", fails=True)
+    assert "gate for version 1 of crackseg, against scenes (shipped with crackseg)" in said
+    assert "scenes (shipped with crackseg) and version 1 scored on data" in said
+    assert "the gate FAILED; nothing was changed" in said
+    assert production.read() == before
+    said = project.run("crackseg", "promote", "2")  # it has learnt the very images
+    assert "version 2 is in production; record 1 of the history" in said
+    assert "on mean/ods against scenes (shipped with crackseg)" in project.run("crackseg", "history")
+    assert "not used: a version is in production" in project.run("crackseg", "models")
 
 
 @pytest.mark.slow
