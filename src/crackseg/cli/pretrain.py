@@ -18,7 +18,7 @@ from crackseg.cli.project import Project, with_project
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of scenes, patches, weights.")
 @click.option(
     "--element", "elements", multiple=True,
-    help="What is drawn over the patches; may be repeated (docs/shipped-model.md). [default: joints, tie_holes]",
+    help="What is drawn over the patches; may be repeated (docs/shipped-model.md). [default: all]",
 )  # fmt: skip
 @with_project
 def pretrain(

@@ -182,11 +182,16 @@ def draw_truth(strokes: list[Stroke], size: tuple[int, int], scale: float = 1.0)
     Returns:
         uint8 (H, W), 0 or 1.
     """
+    return thin(draw_centre_lines(strokes, size, scale))
+
+
+def draw_centre_lines(strokes: list[Stroke], size: tuple[int, int], scale: float = 1.0) -> np.ndarray:
+    """Draw the centre lines as :func:`draw_truth` does, but two pixels wide at some corners: faster."""
     mask = np.zeros(size[::-1], np.uint8)
     for stroke in strokes:
         cells = np.rint((stroke.points + 0.5) * scale - 0.5).astype(np.int32)
         cv2.polylines(mask, [cells], False, 1, 1, cv2.LINE_8)
-    return thin(mask)
+    return mask
 
 
 def thin(mask: np.ndarray) -> np.ndarray:

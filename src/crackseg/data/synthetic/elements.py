@@ -1,18 +1,21 @@
-"""Named elements of surfaces that the four looks lack, drawn over patches of scenes: hard negatives, never cracks.
+"""Named elements that the sample's four looks lack, drawn over patches of scenes: cracks, and hard negatives.
 
-Light is float32 (H, W), about 0 to 255; an element gives the change of light that it makes. The ground truth stays.
+A negative leaves the ground truth as it is, but for what it hides.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
 
-from crackseg.data.synthetic.drawing import smooth_curve
+from crackseg.data.synthetic import area_elements as areas
+from crackseg.data.synthetic import crack_elements as cracks
+from crackseg.data.synthetic import line_elements as lines
+
+Draw = Callable[[np.random.Generator, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,181 +23,87 @@ class Element:
     """An element by name.
 
     Attributes:
-        draw: from the generator of random numbers and the size (H, W) to the change of light, float32 (H, W).
+        draw: from the generator of random numbers, a photograph, float32 (H, W, 3), and a mask, uint8 (H, W), to new
+            ones.
         fraction: of the patches that get it.
         summary: one line for documents.
     """
 
-    draw: Callable[[np.random.Generator, tuple[int, int]], np.ndarray]
+    draw: Draw
     fraction: float
     summary: str
 
 
-def draw_elements(image: np.ndarray, rng: np.random.Generator, names: Sequence[str] | None = None) -> np.ndarray:
-    """Draw elements over a patch, each by its own chance.
+def draw_elements(
+    image: np.ndarray, mask: np.ndarray, rng: np.random.Generator, names: Sequence[str] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw elements over a patch, each by its own chance, in the order of ``ELEMENTS``.
 
     Args:
         image: uint8 (H, W, 3), RGB; not changed.
+        mask: uint8 (H, W), 0 or 1; not changed.
         names: keys of ``ELEMENTS``; None takes ``DEFAULT_ELEMENTS``.
     Returns:
-        float32 (H, W, 3), maybe beyond 0 to 255.
+        float32 (H, W, 3), maybe beyond 0 to 255, and the new mask.
     """
-    height, width = image.shape[:2]
-    change = np.zeros((height, width), np.float32)
-    for name in DEFAULT_ELEMENTS if names is None else names:
-        element = ELEMENTS[name]
-        if rng.random() < element.fraction:
-            change += element.draw(rng, (height, width))
-    if rng.random() < 0.5:
-        cv2.GaussianBlur(change, (0, 0), rng.uniform(0.4, 1.0), dst=change)
-    tint = 1 + rng.normal(0, 0.03, 3).astype(np.float32)
-    return image + change[..., None] * tint
+    wanted = set(DEFAULT_ELEMENTS if names is None else names)
+    light = image.astype(np.float32)
+    for name, element in ELEMENTS.items():
+        if name in wanted and rng.random() < element.fraction:
+            light, mask = element.draw(rng, light, mask)
+    return light, mask
 
 
-def draw_joints(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
-    """Draw one family of near-straight joints, as between formwork planks: each wobbles, fades in and out along
-    itself, and the planks between them differ in brightness; some have a soft stain along them.
-    """
-    angle = rng.uniform(0, np.pi)
-    if rng.random() < 0.75:
-        angle = rng.integers(2) * np.pi / 2 + np.deg2rad(rng.uniform(-2, 2))
-    lines = _Lines(size, angle)
-    spacing = rng.uniform(40, 260)
-    offsets = lines.spread(rng, spacing)
-    sign = -1 if rng.random() < 0.9 else 1  # joints are darker, nine in ten
-    strength, half_width, stained = rng.uniform(20, 110), rng.uniform(0.6, 2.6), rng.random() < 0.4
-    faint = rng.random() < 0.7
-    step = rng.uniform(2, 14) if rng.random() < 0.7 else 0.0
-    levels = rng.standard_normal(len(offsets) + 1).astype(np.float32) * np.float32(step)
-    change = levels[np.searchsorted(offsets, lines.across)]
-    for offset in offsets:
-        distance = lines.distance(rng, float(offset), wobble_px=rng.uniform(0.2, 1.5))
-        half = half_width * rng.uniform(0.7, 1.3) * np.exp(0.35 * lines.curve(rng, rng.uniform(8, 30)))
-        fade = _ramp(lines.curve(rng, rng.uniform(25, 90)), *((-1.6, 0.3) if faint else (-4.0, -3.0)))
-        dark = (fade * (1 + 0.2 * lines.curve(rng, 6))).clip(0, 1.3)
-        profile = _ramp(half[lines.at] + 0.5 - distance, 0, 1) * dark[lines.at]
-        change += np.float32(sign * strength * rng.uniform(0.6, 1.2)) * profile
-        if stained:
-            along = _ramp(lines.curve(rng, rng.uniform(20, 80)), -1, 1.5)[lines.at]
-            change += np.float32(rng.uniform(-45, 15)) * np.exp(-distance / rng.uniform(4, 20)) * along
-    return change
+def _as_light(draw: Callable[[np.random.Generator, tuple[int, int]], np.ndarray]) -> Draw:
+    """Make an element of a change of light."""
+
+    def add(rng: np.random.Generator, image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        change = draw(rng, mask.shape).astype(np.float32)
+        if rng.random() < 0.5:
+            cv2.GaussianBlur(change, (0, 0), rng.uniform(0.4, 1.0), dst=change)
+        return image + change[..., None] * (1 + rng.normal(0, 0.03, 3).astype(np.float32)), mask
+
+    return add
 
 
-def draw_grid(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
-    """Draw the joints of tiles or bricks: two families at right angles, even, the second one maybe staggered."""
-    angle = rng.normal(0, 0.04) if rng.random() < 0.7 else rng.uniform(0, np.pi)
-    strength = np.float32(rng.choice((-1, -1, 1)) * rng.uniform(15, 80))
-    half = rng.uniform(0.8, 4.0)
-    first, second = _Lines(size, angle), _Lines(size, angle + np.pi / 2)
-    spacing = rng.uniform(30, 120)
-    change = np.zeros(size, np.float32)
-    offsets = first.spread(rng, spacing, spread=0.02)
-    for offset in offsets:
-        distance = first.distance(rng, float(offset), wobble_px=0.4)
-        change = np.maximum(change, _ramp(half + 0.5 - distance, 0, 1))
-    staggered = rng.random() < 0.5
-    row = np.searchsorted(offsets, first.across) % 2 == 0
-    spacing *= rng.uniform(1, 2.5)
-    for offset in second.spread(rng, spacing, spread=0.02):
-        distance = second.distance(rng, float(offset), wobble_px=0.4)
-        shifted = second.distance(rng, float(offset) + spacing / 2, wobble_px=0.4)
-        distance = np.where(row, distance, shifted) if staggered else distance
-        change = np.maximum(change, _ramp(half + 0.5 - distance, 0, 1))
-    texture = 1 + 0.25 * cv2.GaussianBlur(rng.standard_normal(size, dtype=np.float32), (0, 0), 1.5) * 3
-    return strength * change * texture.clip(0.2, 1.6)
+def _as_area(draw: Callable[[np.random.Generator, np.ndarray], areas.Drawn]) -> Draw:
+    """Make an element of something with an area, which may hide cracks."""
 
+    def cover(rng: np.random.Generator, image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        image, visible = draw(rng, image)
+        return image.astype(np.float32), mask if visible is None else mask * visible
 
-def draw_tie_holes(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
-    """Draw up to three dark round holes, as ties, bolts and pores leave them."""
-    change = np.zeros(size, np.float32)
-    for _ in range(int(rng.integers(0, 4))):
-        radius = rng.uniform(1, 6)
-        change = np.minimum(change, np.float32(-rng.uniform(20, 110)) * _disc(rng, size, radius))
-    return change
-
-
-def draw_shadow_lines(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
-    """Draw the soft shadows of a railing or of a wire: straight parallel bands without texture of their own."""
-    lines = _Lines(size, rng.uniform(0, np.pi))
-    half, soft = rng.uniform(1, 14), rng.uniform(0.8, 5)
-    change = np.zeros(size, np.float32)
-    for offset in lines.spread(rng, rng.uniform(30, 200)):
-        change = np.maximum(change, _ramp(half - np.abs(lines.across - np.float32(offset)), -soft, soft))
-    return np.float32(-rng.uniform(15, 70)) * change
-
-
-def draw_wires(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
-    """Draw one to three wires or stalks: smooth arcs of even width and darkness, or bright ones."""
-    height, width = size
-    canvas = np.zeros(size, np.uint8)
-    for _ in range(int(rng.integers(1, 4))):
-        begin, end = rng.uniform(-0.3, 1.3, (2, 2)) * (width, height)
-        bend = rng.normal(0, 0.12) * (end - begin)[::-1] * (-1, 1)
-        t = np.linspace(0, 1, 40)[:, None]
-        points = begin * (1 - t) ** 2 + 2 * t * (1 - t) * ((begin + end) / 2 + bend) + end * t**2
-        thickness = int(rng.integers(2, 7))
-        cv2.polylines(canvas, [np.rint(points * 16).astype(np.int32)], False, 255, thickness, cv2.LINE_AA, 4)
-    return np.float32(rng.choice((-1, -1, 1)) * rng.uniform(30, 120)) * canvas.astype(np.float32) / 255
-
-
-def draw_stains(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
-    """Draw soft-edged stains, wet or painted: each edge is a step of brightness, and no line."""
-    noise = cv2.resize(rng.standard_normal((6, 6)).astype(np.float32), size[::-1], interpolation=cv2.INTER_CUBIC)
-    fine = cv2.resize(rng.standard_normal((40, 40)).astype(np.float32), size[::-1], interpolation=cv2.INTER_CUBIC)
-    edge = rng.uniform(0.02, 0.5)
-    return np.float32(rng.uniform(-60, 40)) * _ramp(noise + 0.15 * fine, rng.uniform(0, 0.8), 1 + edge)
+    return cover
 
 
 ELEMENTS: dict[str, Element] = {
-    "joints": Element(draw_joints, 0.65, "joints of planks, with steps of brightness and stains along them"),
-    "tie_holes": Element(draw_tie_holes, 0.65, "up to three dark round holes of 1 to 6 px"),
-    "grid": Element(draw_grid, 0.1, "joints of tiles and bricks"),
-    "shadow_lines": Element(draw_shadow_lines, 0.1, "soft shadows of railings"),
-    "wires": Element(draw_wires, 0.1, "wires and stalks: smooth arcs of even width"),
-    "stains": Element(draw_stains, 0.15, "wet or painted areas with soft edges"),
+    "coarse_grain": Element(_as_area(areas.draw_coarse_grain), 0.15, "coarse grain of asphalt with dark gaps"),
+    "more_cracks": Element(
+        cracks.draw_more_cracks, 0.3, "cracks: hair-thin, wide, faint, or lighter than the surface"
+    ),
+    "alligator": Element(cracks.draw_alligator, 0.1, "cracks: networks of map cracking"),
+    "bricks": Element(_as_area(areas.draw_bricks), 0.08, "masonry and tiles as the whole surface"),
+    "veins": Element(_as_light(lines.draw_veins), 0.08, "veins of marble"),
+    "repairs": Element(_as_area(areas.draw_repairs), 0.2, "repaired areas and worn-off layers"),
+    "spalls": Element(_as_area(areas.draw_spalls), 0.1, "broken spots, holes and blots"),
+    "pits": Element(_as_light(lines.draw_pits), 0.25, "short dark strokes, pores and scratches"),
+    "joints": Element(
+        _as_light(lines.draw_joints), 0.55, "joints of planks, with steps of brightness and stains along them"
+    ),
+    "tie_holes": Element(_as_light(lines.draw_tie_holes), 0.4, "up to three dark round holes of 1 to 6 px"),
+    "grid": Element(_as_light(lines.draw_grid), 0.08, "joints of tiles and bricks"),
+    "rust": Element(_as_area(areas.draw_rust), 0.08, "streaks of rust and lime"),
+    "stains": Element(_as_light(lines.draw_stains), 0.12, "wet or painted areas with soft edges"),
+    "tyre_marks": Element(_as_light(lines.draw_tyre_marks), 0.08, "dark streaks of tyres"),
+    "paint": Element(_as_area(areas.draw_paint), 0.15, "markings of roads with worn edges"),
+    "text": Element(_as_light(lines.draw_text), 0.05, "letters and strokes of chalk, marker or spray"),
+    "seals": Element(_as_area(areas.draw_seals), 0.06, "sealed joints: smooth tar with sharp edges"),
+    "wires": Element(_as_light(lines.draw_wires), 0.08, "wires and stalks: smooth arcs of even width"),
+    "plants": Element(_as_area(areas.draw_plants), 0.08, "grass, leaves and twigs"),
+    "borders": Element(_as_area(areas.draw_borders), 0.15, "kerbs, walls and the sky beyond an edge"),
+    "shadow_lines": Element(_as_light(lines.draw_shadow_lines), 0.06, "soft shadows of railings"),
+    "cast_shadows": Element(_as_area(areas.draw_cast_shadows), 0.12, "shadows of trees, walls and poles"),
 }
 
 # The shipped model was trained with these; docs/shipped-model.md has what they gave.
-DEFAULT_ELEMENTS = ("joints", "tie_holes")
-
-
-class _Lines:
-    """Coordinates along and across parallel lines at an angle, and random curves along them."""
-
-    def __init__(self, size: tuple[int, int], angle: float) -> None:
-        height, width = size
-        cosine, sine = np.float32(np.cos(angle)), np.float32(np.sin(angle))
-        x = np.arange(width, dtype=np.float32) - np.float32(width / 2)
-        y = np.arange(height, dtype=np.float32)[:, None] - np.float32(height / 2)
-        self.across = y * cosine - x * sine
-        self.reach = float(np.hypot(height, width)) / 2 + 2
-        self.at = np.rint(x * cosine + y * sine + np.float32(self.reach)).astype(np.int32)
-
-    def spread(self, rng: np.random.Generator, spacing_px: float, *, spread: float = 0.15) -> np.ndarray:
-        """Offsets of the lines across the patch, ``spacing_px`` apart, each gap by so much more or less."""
-        gaps = spacing_px * rng.uniform(1 - spread, 1 + spread, int(2 * self.reach / spacing_px * 1.3) + 2)
-        offsets = -self.reach + rng.uniform(0, spacing_px) + np.concatenate([[0], np.cumsum(gaps)])
-        return offsets[offsets < self.reach]
-
-    def curve(self, rng: np.random.Generator, knot_px: float) -> np.ndarray:
-        """A random curve along the lines, one value for each value of ``at``."""
-        return smooth_curve(rng, int(2 * self.reach) + 3, knot_px).astype(np.float32)
-
-    def distance(self, rng: np.random.Generator, offset: float, *, wobble_px: float) -> np.ndarray:
-        """Distance in pixels to the line at an offset, which wobbles along its way."""
-        sway = self.curve(rng, rng.uniform(20, 60)) * np.float32(wobble_px)
-        return np.abs(self.across - np.float32(offset) - sway[self.at])
-
-
-def _ramp(values: np.ndarray, low: float, high: float) -> Any:
-    """0 below ``low``, 1 above ``high``, smooth between."""
-    t = ((values - low) / (high - low)).clip(0, 1)
-    return t * t * (3 - 2 * t)
-
-
-def _disc(rng: np.random.Generator, size: tuple[int, int], radius_px: float) -> np.ndarray:
-    canvas = np.zeros(size, np.uint8)
-    centre = (rng.uniform(0, 1, 2) * size[::-1] * 16).astype(int).tolist()
-    axes = [max(8, round(radius_px * 16 * squeeze)) for squeeze in (1.0, rng.uniform(0.8, 1.2))]
-    cv2.ellipse(canvas, centre, axes, rng.uniform(0, 180), 0, 360, 255, -1, cv2.LINE_AA, 4)
-    return canvas.astype(np.float32) / 255
+DEFAULT_ELEMENTS = tuple(ELEMENTS)

@@ -19,11 +19,13 @@ from crackseg.data.images.files import encode_png, write_mask
 from crackseg.data.synthetic.elements import draw_elements
 from crackseg.data.synthetic.photographing import cut_patch, photograph_patch
 from crackseg.data.synthetic.scenes import render_scene
+from crackseg.data.synthetic.surfaces import SURFACES, render_surface
 from crackseg.errors import CracksegError
 from crackseg.files import write_bytes
 from crackseg.types import CrackSample
 
 SCENE_PX = 512
+_ZOOMED = 0.5  # of the patches
 _FIRST_VALIDATION_SCENE = 2**20  # training scenes have lower numbers
 
 
@@ -81,17 +83,22 @@ class ScenePatches(Dataset):
 
 
 def draw_scene(seed: int, number: int) -> tuple[np.ndarray, np.ndarray]:
-    """Render a scene: uint8 (512, 512, 3), RGB, and mask (512, 512) of {0, 1}."""
-    looks = tuple(KNOWN_DATASETS)
+    """Render a scene: uint8 (512, 512, 3), RGB, and mask (512, 512) of {0, 1}; joints are no cracks in it."""
+    looks = (*KNOWN_DATASETS, *SURFACES)
     look = looks[number % len(looks)]
+    with_crack = number // len(looks) % 10 != 7
+    scene_seed = int(np.random.default_rng([seed, number]).integers(2**31))
+    if look in SURFACES:
+        return render_surface(look, scene_seed, size=(SCENE_PX, SCENE_PX), with_crack=with_crack)
     half_size = look == "Stone331"  # its mask has half the photograph's size
     side = 2 * SCENE_PX if half_size else SCENE_PX
-    scene_seed = int(np.random.default_rng([seed, number]).integers(2**31))
-    scene = render_scene(look, scene_seed, size=(side, side), with_crack=number % 10 != 7)
-    image = scene.image
+    scene = render_scene(look, scene_seed, size=(side, side), with_crack=with_crack)
+    image, mask = scene.image, scene.mask
     if half_size:
         image = cv2.resize(image, (SCENE_PX, SCENE_PX), interpolation=cv2.INTER_AREA)
-    return image, scene.mask
+    if scene.joints is not None:
+        mask = mask * (1 - cv2.dilate(scene.joints, np.ones((3, 3), np.uint8)))
+    return image, mask
 
 
 def make_patch(
@@ -100,10 +107,13 @@ def make_patch(
     size_px: int,
     rng: np.random.Generator,
     elements: Sequence[str] | None = None,
+    *,
+    zoom: float = _ZOOMED,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Cut a patch, draw elements over it and photograph it; see the modules of these names."""
-    image, mask = cut_patch(image, mask, size_px, rng)
-    return photograph_patch(draw_elements(image, rng, elements), rng), mask
+    image, mask = cut_patch(image, mask, size_px, rng, zoom=zoom)
+    light, mask = draw_elements(image, mask, rng, elements)
+    return photograph_patch(light, rng), mask
 
 
 def write_validation_scenes(

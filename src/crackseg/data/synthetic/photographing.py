@@ -4,41 +4,62 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-
-from crackseg.data.synthetic.drawing import thin
+from skimage.morphology import skeletonize
 
 
 def cut_patch(
     image: np.ndarray, mask: np.ndarray, size_px: int, rng: np.random.Generator, *, zoom: float = 0.0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Cut a random square, turn it by quarters and flip it; some are enlarged or reduced.
+    """Cut a random square, turn it by quarters and flip it; some are seen from another distance and at a slant.
 
     Args:
         image: uint8 (H, W, 3), RGB.
         mask: uint8 (H, W), 0 or 1, of the same size.
-        size_px: side of the patch; the image is at least 1.4 times as large.
-        zoom: fraction of the patches whose scale is changed, by 0.7 to 1.7.
+        size_px: side of the patch, at most that of the image.
+        zoom: fraction of the patches whose scale is changed, by 0.6 to 1.7; a half of these are foreshortened, up to
+            2.5 times, more so at the far side.
     Returns:
         uint8 (size_px, size_px, 3) and (size_px, size_px); lines of the mask are one pixel wide again.
     """
-    scale = float(np.exp(rng.uniform(np.log(0.72), np.log(1.7)))) if rng.random() < zoom else 1.0
-    side = min(round(size_px / scale), *image.shape[:2])
-    top, left = (int(rng.integers(0, length - side + 1)) for length in image.shape[:2])
-    image, mask = (array[top : top + side, left : left + side] for array in (image, mask))
-    if side != size_px:
-        reduces = side > size_px
-        shape = (size_px, size_px)
-        image = cv2.resize(image, shape, interpolation=cv2.INTER_AREA if reduces else cv2.INTER_CUBIC)
-        if reduces:
-            covered = cv2.resize(mask * np.float32(1), shape, interpolation=cv2.INTER_AREA)
-            mask = thin((covered > 0.25).astype(np.uint8))
-        else:
-            mask = thin(cv2.resize(mask, shape, interpolation=cv2.INTER_NEAREST))
+    if rng.random() < zoom:
+        image, mask = _see_from_elsewhere(image, mask, size_px, rng)
+    else:
+        top, left = (int(rng.integers(0, length - size_px + 1)) for length in image.shape[:2])
+        image, mask = (array[top : top + size_px, left : left + size_px] for array in (image, mask))
     turns, flips = int(rng.integers(4)), rng.random() < 0.5
     image, mask = np.rot90(image, turns), np.rot90(mask, turns)
     if flips:
         image, mask = image[:, ::-1], mask[:, ::-1]
     return np.ascontiguousarray(image), np.ascontiguousarray(mask)
+
+
+def _see_from_elsewhere(
+    image: np.ndarray, mask: np.ndarray, size_px: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Warp a four-sided part of the image to the patch; beyond the image's rim it is mirrored."""
+    side = size_px / float(np.exp(rng.uniform(np.log(0.6), np.log(1.7))))
+    tall = wide_near = wide_far = side
+    if rng.random() < 0.5:
+        tall = side * rng.uniform(1, 2.5)
+        wide_far = side * rng.uniform(1, 2)
+    angle = rng.uniform(0, 2 * np.pi)
+    corners = np.array(((-wide_far, -tall), (wide_far, -tall), (wide_near, tall), (-wide_near, tall))) / 2
+    turn = np.array(((np.cos(angle), -np.sin(angle)), (np.sin(angle), np.cos(angle))))
+    corners = corners @ turn.T
+    height, width = mask.shape
+    reach = np.minimum(np.abs(corners).max(axis=0), (width / 2, height / 2))
+    centre = rng.uniform(reach, np.array((width, height)) - reach)
+    target = np.array(((0, 0), (size_px, 0), (size_px, size_px), (0, size_px)))
+    matrix = cv2.getPerspectiveTransform((corners + centre).astype(np.float32), target.astype(np.float32))
+    shrinks = max(side, (tall + wide_far) / 2) / size_px
+    if shrinks > 1.15:  # a camera averages what falls into a pixel
+        image = cv2.GaussianBlur(image, (0, 0), 0.4 * shrinks)
+    shape = (size_px, size_px)
+    wide = cv2.dilate(mask, np.ones((3, 3), np.uint8)) if shrinks > 1.15 else mask
+    seen = cv2.warpPerspective(wide * np.float32(1), matrix, shape, borderMode=cv2.BORDER_REFLECT_101)
+    return cv2.warpPerspective(image, matrix, shape, borderMode=cv2.BORDER_REFLECT_101), skeletonize(
+        seen > 0.4
+    ).astype(np.uint8)
 
 
 def photograph_patch(light: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -22,6 +22,20 @@ from crackseg.data.synthetic.drawing import (
     make_stroke,
     smooth_curve,
     walk,
+)
+from crackseg.data.synthetic.textures import (
+    aggregate,
+    band,
+    cut_cracks,
+    distance_to_line,
+    grain,
+    octaves,
+    photograph_scene,
+    ramp,
+    specks,
+    stain,
+    streaks,
+    value_noise,
 )
 from crackseg.errors import CracksegError
 
@@ -72,136 +86,21 @@ def render_scene(look: str, seed: int, *, size: tuple[int, int] | None = None, w
     return _LOOKS[look](rng, size, with_crack)
 
 
-# --- textures -------------------------------------------------------------------------------------------
-
-
-def _noise(rng: np.random.Generator, size: tuple[int, int], cell: float | tuple[float, float]) -> np.ndarray:
-    """Smooth noise, zero mean and unit spread, whose features are about ``cell`` (x, y) pixels large."""
-    cells = np.broadcast_to(cell, 2)
-    shrink = np.maximum(1, cells // 16)  # warpAffine rounds to 1/32 of a cell, which would show in large ones
-    cells = cells / shrink
-    width, height = np.ceil(size / shrink).astype(int).tolist()
-    grid = rng.standard_normal((int(height / cells[1]) + 4, int(width / cells[0]) + 4), dtype=np.float32)
-    zoom = np.column_stack([np.diag(cells), -cells * rng.uniform(1, 2, 2)])
-    smooth = cv2.warpAffine(grid, zoom, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
-    return cv2.resize(smooth, size, interpolation=cv2.INTER_CUBIC) / 0.72  # the spread that interpolation leaves
-
-
-def _octaves(rng: np.random.Generator, size: tuple[int, int], cells: Sequence[float]) -> np.ndarray:
-    """Noise of several scales in equal parts, unit spread."""
-    return np.sum([_noise(rng, size, c) for c in cells], axis=0) / np.float32(np.sqrt(len(cells)))
-
-
-def _grain(rng: np.random.Generator, size: tuple[int, int], grain_px: float) -> np.ndarray:
-    """Grain of one size: band-passed white noise, unit spread."""
-    white = rng.standard_normal(size[::-1], dtype=np.float32)
-    band = cv2.GaussianBlur(white, (0, 0), grain_px / 2) - cv2.GaussianBlur(white, (0, 0), grain_px * 1.2)
-    return band / band.std()
-
-
-def _aggregate(
-    rng: np.random.Generator, size: tuple[int, int], stone_px: float, light_angle: float, strength: float
-) -> np.ndarray:
-    """Asphalt or concrete close up: stones of their own grey, dark gaps, side light; a factor around 1."""
-    stones, fine = _grain(rng, size, stone_px), _grain(rng, size, 1.3)
-    dx, dy = cv2.Sobel(stones, cv2.CV_32F, 1, 0), cv2.Sobel(stones, cv2.CV_32F, 0, 1)
-    shade = np.float32(np.cos(light_angle)) * dx + np.float32(np.sin(light_angle)) * dy
-    greys = _ramp(stones, 0.6, 1.3) * _noise(rng, size, 2 * stone_px)
-    gaps = _ramp(-stones - 0.4 * fine, 1.1, 2.6)
-    return 1 + strength * (0.045 * fine + 0.03 * shade / shade.std() + 0.05 * stones + 0.06 * greys - 0.22 * gaps)
-
-
-def _ramp(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """0 below ``low``, 1 above ``high``, smooth between."""
-    t = ((values - low) / (high - low)).clip(0, 1)
-    return t * t * (3 - 2 * t)
-
-
-def _patch(rng: np.random.Generator, size: tuple[int, int], radius_px: float, softness: float) -> np.ndarray:
-    """A stain: an irregular soft-edged patch at a random place, float32 (H, W) in [0, 1]."""
-    x, y = np.meshgrid(np.arange(size[0], dtype=np.float32), np.arange(size[1], dtype=np.float32))
-    centre, squeeze = rng.uniform(0, 1, 2) * size, rng.uniform(0.6, 1.6)
-    distance = np.hypot((x - centre[0]) * squeeze, (y - centre[1]) / squeeze) / radius_px
-    coarse, fine = _noise(rng, size, max(3, 0.6 * radius_px)), _noise(rng, size, max(2, 0.15 * radius_px))
-    return _ramp(1 - distance - 0.25 * coarse - 0.12 * fine, -softness, softness)
-
-
-def _distance_to_line(rng: np.random.Generator, size: tuple[int, int], angle: float) -> np.ndarray:
-    """Signed distance in pixels to a straight line at this angle through a random place."""
-    centre = rng.uniform(0.1, 0.9, 2) * size
-    x, y = np.arange(size[0]) - centre[0], np.arange(size[1])[:, None] - centre[1]
-    return (y * np.cos(angle) - x * np.sin(angle)).astype(np.float32)
-
-
-def _streaks(rng: np.random.Generator, distance: np.ndarray, spacing_px: float) -> np.ndarray:
-    """Noise that varies across a line and is constant along it, unit spread."""
-    reach = float(np.abs(distance).max()) + spacing_px
-    knots = np.arange(-reach, reach + spacing_px, spacing_px)
-    return np.interp(distance, knots, rng.standard_normal(len(knots))).astype(np.float32)
-
-
-def _band(distance: np.ndarray, width_px: float, edge_px: float) -> np.ndarray:
-    """A straight band around distance 0 with soft edges, float32 (H, W) in [0, 1]."""
-    return _ramp(width_px / 2 - np.abs(distance), -edge_px / 2, edge_px / 2)
-
-
-def _specks(
-    rng: np.random.Generator, size: tuple[int, int], per_mpx: float, radius_px: tuple[float, float]
-) -> np.ndarray:
-    """Small round things (pebbles, pits, drops), float32 (H, W) in [0, 1]."""
-    canvas = np.zeros(size[::-1], np.uint8)
-    for _ in range(rng.poisson(per_mpx * size[0] * size[1] / 1e6)):
-        centre = (rng.uniform(0, 1, 2) * size * 16).astype(int).tolist()  # in sixteenths of a pixel
-        axes = (rng.uniform(*radius_px) * rng.uniform(0.6, 1.4, 2) * 16).astype(int).tolist()
-        angle, strength = rng.uniform(0, 180), int(rng.integers(90, 256))
-        cv2.ellipse(canvas, centre, axes, angle, 0, 360, strength, -1, cv2.LINE_AA, 4)
-    return canvas.astype(np.float32) / 255
-
-
-def _cut(rng: np.random.Generator, light: np.ndarray, cracks: list[Stroke], light_angle: float) -> np.ndarray:
-    """Cut cracks into the surface: dark and uneven inside, one lip catching the light."""
-    size = light.shape[1], light.shape[0]
-    depth = draw_contrast(cracks, size)
-    shift = np.array([[1, 0, 2 * np.cos(light_angle)], [0, 1, 2 * np.sin(light_angle)]])
-    lip = cv2.warpAffine(cv2.GaussianBlur(depth, (0, 0), 1.0), shift, size) * (depth < 0.05)
-    uneven = (depth * (1 + 0.25 * _grain(rng, size, 2.0))).clip(0, 0.95)
-    return light * (1 - uneven) * (1 + 0.12 * lip)
-
-
-def _photograph(
-    rng: np.random.Generator, light: np.ndarray, tint: np.ndarray | None, *, blur_px: float, noise: float
-) -> np.ndarray:
-    """Take the picture: lens blur, sensor noise, and colour, or none with ``tint=None``; uint8 (H, W, 3)."""
-    size = light.shape[1], light.shape[0]
-    light = cv2.GaussianBlur(light, (0, 0), blur_px)
-    sensor = noise * rng.standard_normal(light.shape, dtype=np.float32)
-    if tint is None:
-        colour = np.repeat((light + sensor)[..., None], 3, axis=2)
-    else:
-        warm = 0.006 * _noise(rng, size, 40)[..., None] * np.array((1, 0, -1), np.float32)
-        chroma = 0.4 * noise * rng.standard_normal((*light.shape, 3), dtype=np.float32)
-        colour = light[..., None] * tint.astype(np.float32) * (1 + warm) + sensor[..., None] + chroma
-    return np.rint(colour).clip(0, 255).astype(np.uint8)
-
-
-# --- looks ----------------------------------------------------------------------------------------------
-
-
 def _crack_tree(rng: np.random.Generator, size: tuple[int, int], with_crack: bool) -> Scene:
     """Area camera, visible light: light-grey pavement, branching cracks, joints, cast shadows."""
     light_angle = rng.uniform(0, 2 * np.pi)
     light = np.full(size[::-1], rng.uniform(140, 190), np.float32)
-    light *= 1 + 0.035 * _octaves(rng, size, (260, 90, 30, 10))
-    light *= _aggregate(rng, size, rng.uniform(2.2, 3.6), light_angle, rng.uniform(0.6, 1.3))
-    light *= 1 - 0.45 * _specks(rng, size, 400, (0.6, 2.2))  # pits
-    light *= 1 + 0.35 * _specks(rng, size, 350, (0.8, 2.6))  # pebbles
+    light *= 1 + 0.035 * octaves(rng, size, (260, 90, 30, 10))
+    light *= aggregate(rng, size, rng.uniform(2.2, 3.6), light_angle, rng.uniform(0.6, 1.3))
+    light *= 1 - 0.45 * specks(rng, size, 400, (0.6, 2.2))  # pits
+    light *= 1 + 0.35 * specks(rng, size, 350, (0.8, 2.6))  # pebbles
     for _ in range(rng.poisson(2.5)):  # damp and oil
-        light *= 1 - rng.uniform(0.08, 0.3) * _patch(rng, size, rng.uniform(15, 110), rng.uniform(0.1, 0.5))
+        light *= 1 - rng.uniform(0.08, 0.3) * stain(rng, size, rng.uniform(15, 110), rng.uniform(0.1, 0.5))
     if rng.random() < 0.4:
         light *= 1 - _tyre_marks(rng, size)
     if rng.random() < 0.25:  # worn paint
-        paint = _band(_distance_to_line(rng, size, rng.uniform(0, np.pi)), rng.uniform(25, 60), 1.5)
-        light += (rng.uniform(205, 235) - light) * paint * _ramp(_octaves(rng, size, (60, 12, 4, 2)), -1.2, 0.2)
+        paint = band(distance_to_line(rng, size, rng.uniform(0, np.pi)), rng.uniform(25, 60), 1.5)
+        light += (rng.uniform(205, 235) - light) * paint * ramp(octaves(rng, size, (60, 12, 4, 2)), -1.2, 0.2)
     for _ in range(rng.poisson(1.2)):  # scratches
         line = make_line(rng, size, rng.uniform(0, np.pi), rng.uniform(2, 5), rng.uniform(0.08, 0.2))
         scratch = cv2.GaussianBlur(draw_contrast([line], size), (0, 0), rng.uniform(1.5, 3))
@@ -217,36 +116,36 @@ def _crack_tree(rng: np.random.Generator, size: tuple[int, int], with_crack: boo
             for turn in (0, np.pi / 2)[: int(rng.integers(1, 3))]:
                 joints.append(make_line(rng, size, angle + turn, rng.uniform(2, 3.5), rng.uniform(0.35, 0.6)))
     cracks += joints
-    light = _cut(rng, light, cracks, light_angle)
-    tar = cv2.GaussianBlur(_specks(rng, size, rng.uniform(5, 50), (2.0, 7.0)), (0, 0), 2)
-    light *= 1 - 0.7 * _ramp(tar * (1 + 0.4 * _noise(rng, size, 4)), 0.25, 0.5)
+    light = cut_cracks(rng, light, cracks, light_angle)
+    tar = cv2.GaussianBlur(specks(rng, size, rng.uniform(5, 50), (2.0, 7.0)), (0, 0), 2)
+    light *= 1 - 0.7 * ramp(tar * (1 + 0.4 * value_noise(rng, size, 4)), 0.25, 0.5)
 
     shade = _cast_shadow(rng, size) if rng.random() < 0.6 else np.zeros(size[::-1], np.float32)
-    light *= (1 - rng.uniform(0.25, 0.5) * shade) * (1 + 0.06 * _noise(rng, size, max(size)))
+    light *= (1 - rng.uniform(0.25, 0.5) * shade) * (1 + 0.06 * value_noise(rng, size, max(size)))
     tint = np.array((1.01, 1.0, 0.97), np.float32) + rng.normal(0, 0.012, 3)
     skylight = 1 + shade[..., None] * np.array((-0.03, 0, 0.06), np.float32)  # shadows are lit by the blue sky
-    image = _photograph(rng, light, tint * skylight, blur_px=rng.uniform(0.35, 0.6), noise=2.0)
+    image = photograph_scene(rng, light, tint * skylight, blur_px=rng.uniform(0.35, 0.6), noise=2.0)
     return Scene(image, draw_truth(cracks, size), None, draw_truth(joints, size) if joints else None)
 
 
 def _tyre_marks(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
     """Two parallel dark bands with streaks along them, float32 (H, W), the fraction of light taken away."""
-    distance = _distance_to_line(rng, size, rng.uniform(0, np.pi))
+    distance = distance_to_line(rng, size, rng.uniform(0, np.pi))
     width, gauge = rng.uniform(25, 60), rng.uniform(120, 400)
-    streaks = 0.6 + 0.2 * _streaks(rng, distance, 2.5)
-    marks = np.maximum(_band(distance, width, 8), _band(distance - gauge, width, 8))
-    return rng.uniform(0.12, 0.35) * marks * streaks * _ramp(_octaves(rng, size, (120, 6, 3)), -2, 0.5)
+    worn = 0.6 + 0.2 * streaks(rng, distance, 2.5)
+    marks = np.maximum(band(distance, width, 8), band(distance - gauge, width, 8))
+    return rng.uniform(0.12, 0.35) * marks * worn * ramp(octaves(rng, size, (120, 6, 3)), -2, 0.5)
 
 
 def _cast_shadow(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
     """Shadow of leaves or of something straight, soft-edged, float32 (H, W) in [0, 1]."""
     if rng.random() < 0.7:
-        return _ramp(_octaves(rng, size, (220, 220, 80, 35, 14)), -0.3, rng.uniform(0.4, 1.5))
+        return ramp(octaves(rng, size, (220, 220, 80, 35, 14)), -0.3, rng.uniform(0.4, 1.5))
     shade = np.zeros(size[::-1], np.float32)
     cable, wall = rng.uniform(6, 25), rng.uniform(60, 400)
     for width in rng.permutation((cable, wall))[: int(rng.integers(1, 3))]:
-        line = _distance_to_line(rng, size, rng.uniform(0, np.pi))
-        shade = np.maximum(shade, _band(line, width, rng.uniform(4, 14)))
+        line = distance_to_line(rng, size, rng.uniform(0, np.pi))
+        shade = np.maximum(shade, band(line, width, rng.uniform(4, 14)))
     return shade
 
 
@@ -254,10 +153,12 @@ def _line_camera(rng: np.random.Generator, size: tuple[int, int], with_crack: bo
     """CRKWH100: line camera, visible light: close-up asphalt, bright speckle, stripes of uneven light."""
     light_angle = rng.uniform(0, 2 * np.pi)
     light = np.full(size[::-1], rng.uniform(95, 140), np.float32)
-    light *= _aggregate(rng, size, rng.uniform(3, 4.5), light_angle, 1.0)
-    light *= 1 + 0.05 * _octaves(rng, size, (120, 40, 15))
-    light += 80 * _ramp(_grain(rng, size, 2.2), 1.7, 3.2) + 70 * _specks(rng, size, 900, (0.7, 2.4))
-    light *= 1 + 0.07 * _noise(rng, size, (45, 4000)) + 0.05 * _noise(rng, size, (12, 2500))  # uneven lamps
+    light *= aggregate(rng, size, rng.uniform(3, 4.5), light_angle, 1.0)
+    light *= 1 + 0.05 * octaves(rng, size, (120, 40, 15))
+    light += 80 * ramp(grain(rng, size, 2.2), 1.7, 3.2) + 70 * specks(rng, size, 900, (0.7, 2.4))
+    light *= (
+        1 + 0.07 * value_noise(rng, size, (45, 4000)) + 0.05 * value_noise(rng, size, (12, 2500))
+    )  # uneven lamps
 
     cracks: list[Stroke] = []
     sealed: list[Stroke] = []
@@ -266,27 +167,27 @@ def _line_camera(rng: np.random.Generator, size: tuple[int, int], with_crack: bo
         cracks = make_network(rng, size, style)
         if rng.random() < 0.25:
             sealed = make_network(rng, size, CrackStyle((1, 2), (2.5, 4.5), (0.4, 0.7), 0.25))
-    light = _cut(rng, light, cracks, light_angle)
+    light = cut_cracks(rng, light, cracks, light_angle)
     light += (210 - light) * cv2.GaussianBlur(draw_contrast(sealed, size), (0, 0), 0.7)
-    image = _photograph(rng, light, None, blur_px=0.6, noise=2.5)
+    image = photograph_scene(rng, light, None, blur_px=0.6, noise=2.5)
     return Scene(image, draw_truth(cracks + sealed, size), None)
 
 
 def _laser_scan(rng: np.random.Generator, size: tuple[int, int], with_crack: bool) -> Scene:
     """CrackLS315: line camera, laser light: dark, low contrast, streaks along the scan."""
     light = np.full(size[::-1], rng.uniform(55, 90), np.float32)
-    light *= _aggregate(rng, size, rng.uniform(2.0, 3.2), 0.5, 1.1)
-    light *= 1 + 0.06 * _octaves(rng, size, (150, 60, 20))
+    light *= aggregate(rng, size, rng.uniform(2.0, 3.2), 0.5, 1.1)
+    light *= 1 + 0.06 * octaves(rng, size, (150, 60, 20))
     for spread, cell in ((0.05, (3, 1500)), (0.07, (14, 900)), (0.08, (90, 4000))):  # streaks
-        light *= 1 + spread * _noise(rng, size, cell)
-    light *= 1 - 0.3 * _specks(rng, size, 500, (0.7, 2.0))
+        light *= 1 + spread * value_noise(rng, size, cell)
+    light *= 1 - 0.3 * specks(rng, size, 500, (0.7, 2.0))
     for _ in range(rng.poisson(1)):
-        light *= 1 - rng.uniform(0.1, 0.25) * _patch(rng, size, rng.uniform(15, 60), 0.4)
+        light *= 1 - rng.uniform(0.1, 0.25) * stain(rng, size, rng.uniform(15, 60), 0.4)
     cracks: list[Stroke] = []
     if with_crack:
         cracks = make_network(rng, size, CrackStyle((1, 3), (1.2, 2.2), (0.27, 0.52), 0.35, 350))
-    light = _cut(rng, light, cracks, 0.5)
-    image = _photograph(rng, light, None, blur_px=0.55, noise=2.0)
+    light = cut_cracks(rng, light, cracks, 0.5)
+    image = photograph_scene(rng, light, None, blur_px=0.55, noise=2.0)
     return Scene(image, draw_truth(cracks, size), None)
 
 
@@ -297,9 +198,9 @@ def _stone(rng: np.random.Generator, size: tuple[int, int], with_crack: bool) ->
     inside = cv2.GaussianBlur(cv2.resize(roi * np.float32(1), size), (0, 0), 1.2)
 
     light = np.full(size[::-1], rng.uniform(110, 180), np.float32)
-    light *= 1 + 0.06 * _octaves(rng, size, (300, 120, 50, 18, 7)) + 0.02 * _grain(rng, size, 4)
-    light *= 1 + 0.02 * _streaks(rng, _distance_to_line(rng, size, rng.uniform(0, np.pi)), 5)  # of the saw
-    light *= 1 - 0.35 * _specks(rng, size, 150, (0.8, 3))
+    light *= 1 + 0.06 * octaves(rng, size, (300, 120, 50, 18, 7)) + 0.02 * grain(rng, size, 4)
+    light *= 1 + 0.02 * streaks(rng, distance_to_line(rng, size, rng.uniform(0, np.pi)), 5)  # of the saw
+    light *= 1 - 0.35 * specks(rng, size, 150, (0.8, 3))
     veins = []
     for width in rng.uniform(3, 18, int(rng.integers(3, 9))):
         points = walk(rng, rng.uniform(0, 1, 2) * size, rng.uniform(0, 2 * np.pi), 1.5 * max(size), 0.3)
@@ -312,15 +213,13 @@ def _stone(rng: np.random.Generator, size: tuple[int, int], with_crack: bool) ->
     while with_crack and mask.sum() < 0.25 * min(half):  # cracks may pass next to the stone
         cracks = make_network(rng, size, CrackStyle((1, 4), (1.8, 3.4), (0.22, 0.5), 0.3, 450))
         mask = draw_truth(cracks, half, 0.5) & roi
-    light = _cut(rng, light, cracks, 0.8)
-    table = rng.uniform(35, 100) * (
-        1 + 0.08 * _octaves(rng, size, (400, 100, 20, 4)) + 0.04 * _grain(rng, size, 2)
-    )
+    light = cut_cracks(rng, light, cracks, 0.8)
+    table = rng.uniform(35, 100) * (1 + 0.08 * octaves(rng, size, (400, 100, 20, 4)) + 0.04 * grain(rng, size, 2))
     rim = (cv2.GaussianBlur(inside, (0, 0), 5) - inside).clip(0, 1)  # the stone's shadow on the table
     light = light * inside + table * (1 - inside) * (1 - 0.7 * rim)
     stain = np.array((0.2, -0.05, -0.35), np.float32) * rng.uniform(-0.3, 1.2)
     tint = np.array((1.03, 1.0, 0.95), np.float32) + rng.normal(0, 0.015, 3)
-    image = _photograph(rng, light, tint * (1 + vein[..., None] * stain), blur_px=0.9, noise=1.5)
+    image = photograph_scene(rng, light, tint * (1 + vein[..., None] * stain), blur_px=0.9, noise=1.5)
     return Scene(image, mask, roi)
 
 
