@@ -24,6 +24,7 @@ from crackseg.errors import CracksegError
 @click.option(
     "--overlays/--no-overlays", default=True, show_default=True, help="Draw the cracks on the photographs."
 )
+@click.option("--maps", is_flag=True, help="Write the probabilities, too: 16-bit PNG, for `crackseg score`.")
 @click.option("--measure", is_flag=True, help="Measure each crack: measurements, polylines, annotated pictures.")
 @click.option("--mm-per-px", type=float, help="Millimetres per pixel, for --measure.")
 @click.option("--report-drift", is_flag=True, help="Record the comparison with the training data in MLflow.")
@@ -36,6 +37,7 @@ def predict(
     uri: str | None,
     threshold: float | None,
     overlays: bool,
+    maps: bool,
     measure: bool,
     mm_per_px: float | None,
     report_drift: bool,
@@ -46,7 +48,7 @@ def predict(
     Without a version in production, the model that crackseg ships is used (docs/shipped-model.md).
 
     Writes masks, overlays and predictions.csv into the folder --out; with --measure also the length and width
-    of each crack. The same command resumes an interrupted run.
+    of each crack, with --maps the probabilities. The same command resumes an interrupted run.
     Ends with 3 if a photograph could not be read; all others are predicted.
 
     \b
@@ -72,7 +74,13 @@ def predict(
     root = project.root if report_drift or uri.startswith("models:/") else None
     model = load_model(uri, root)
     summary, figures = predict_files(
-        model.analyzer, photographs, out_dir, model=model.digest, threshold=threshold, overlays=overlays
+        model.analyzer,
+        photographs,
+        out_dir,
+        model=model.digest,
+        threshold=threshold,
+        overlays=overlays,
+        maps=maps,
     )
     settings = model.analyzer.settings
     must_not = warn_of_source(settings.data_source)
@@ -95,6 +103,8 @@ def predict(
         click.echo(json.dumps(content, indent=2))
     else:
         click.echo(f"{describe_summary(summary, out_dir)}\nmodel: {model.uri}")
+        if maps:
+            click.echo(f"probabilities: {out_dir / 'maps'}")
         if measured:
             click.echo(f"cracks: {out_dir / 'cracks.csv'}, with pictures in {out_dir / 'annotated'}")
         click.echo(describe_drift(drifts), err=any(d.drifted for d in drifts))

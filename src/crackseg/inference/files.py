@@ -1,6 +1,6 @@
-"""Predict folders of photographs, one after the other, into masks, overlays and a table.
+"""Predict folders of photographs, one after the other, into masks, overlays, probability maps and a table.
 
-A photograph's row is written after its mask and overlay, so a run that was stopped can continue from there.
+A photograph's row is written after its files, so a run that was stopped can continue from there.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from crackseg.data.image_files import Photograph
-from crackseg.data.images.files import read_image, read_photograph, write_mask
+from crackseg.data.images.files import read_image, read_photograph, write_mask, write_probability_map
 from crackseg.errors import CracksegError
 from crackseg.files import sole_writer, write_bytes
 from crackseg.geometry.files import MeasureOptions, MeasureSummary, measure_files
@@ -62,6 +62,7 @@ def predict_files(
     model: str,
     threshold: float | None = None,
     overlays: bool = True,
+    maps: bool = False,
 ) -> tuple[Summary, list[dict[str, float]]]:
     """Predict photographs one after the other, in constant memory.
 
@@ -72,10 +73,12 @@ def predict_files(
     Args:
         analyzer: the model.
         photographs: from :func:`crackseg.data.image_files.find_photographs`.
-        out_dir: for ``masks/``, ``overlays/`` and ``predictions.csv``; rows of other photographs in it stay.
+        out_dir: for ``masks/``, ``overlays/``, ``maps/`` and ``predictions.csv``; rows of other photographs in it stay.
         model: identifier of the weights and settings.
         threshold: in [0, 1]; None takes the model's.
         overlays: draw the cracks on the photographs, as JPEG of at most 4,096 px.
+        maps: write the probabilities, too: 16-bit PNG at the photograph's size, full scale is 1, before
+            post-processing and threshold.
     Returns:
         Summary, and the measured values of each photograph that could be read.
     Raises:
@@ -86,11 +89,12 @@ def predict_files(
     out_dir.mkdir(parents=True, exist_ok=True)
     table_path = out_dir / TABLE_NAME
     summary = Summary(len(photographs))
+    wanted = {"mask", *(["overlay"] if overlays else []), *(["map"] if maps else [])}
     figures: list[dict[str, float]] = []
     busy = f"{out_dir}: another `crackseg predict` is writing here; wait for it"
     try:
         with sole_writer(out_dir / ".predictions.lock", busy):
-            kept = _take_up(table_path, photographs, threshold, model, overlays, analyzer.settings)
+            kept = _take_up(table_path, photographs, threshold, model, wanted, analyzer.settings)
             with (
                 table_path.open("a", encoding="utf-8", errors="surrogateescape", newline="") as table,
                 progress(None, "predict", "image", total=len(photographs)) as bar,
@@ -102,7 +106,7 @@ def predict_files(
                     if row is not None:
                         summary.num_kept += 1
                     else:
-                        row = _predict_file(analyzer, photograph, out_dir, model, threshold, overlays)
+                        row = _predict_file(analyzer, photograph, out_dir, model, threshold, wanted)
                         writer.writerow(row)
                         table.flush()
                         summary.num_predicted += not row["error"]
@@ -143,32 +147,44 @@ def _take_up(
     photographs: Sequence[Photograph],
     threshold: float,
     model: str,
-    overlays: bool,
+    wanted: Set[str],
     settings: ModelSettings,
 ) -> dict[str, Row]:
-    """Find the rows of an earlier run that can be kept, by image, and remove incomplete rows from the table."""
+    """Find the rows of an earlier run that can be kept, by image, and remove all others of these photographs."""
     rows = read_table(table_path)
     by_image = {row["image"]: row for row in rows}
     owner = {row["mask"]: row["image"] for row in rows if row["mask"]}
     kept: dict[str, Row] = {}
     asked = {str(photograph.path) for photograph in photographs}
     for photograph in photographs:
-        image, mask = str(photograph.path), f"masks/{photograph.name}.png"
+        image, mask = str(photograph.path), _name_files(photograph)["mask"]
         if owner.get(mask, image) != image and owner[mask] not in asked:
             raise CracksegError(
                 f"{table_path.parent / mask} is the result of {owner[mask]}, and would be that of {image}, too; "
                 "choose another --out"
             )
         row = by_image.get(image)
-        if row is None or row["error"]:
+        if row is None:
             continue
         expected = _identify(photograph.path) | {"model": model, "threshold": repr(threshold), "mask": mask}
-        pictures = [row["mask"], *([row["overlay"]] if overlays else [])]
-        if expected.items() <= row.items() and all(p and (table_path.parent / p).is_file() for p in pictures):
+        pictures = [row[column] for column in wanted]
+        present = all(p and (table_path.parent / p).is_file() for p in pictures)
+        if present and expected.items() <= row.items() and not row["error"]:
             kept[image] = row | {"warning": _warn(settings, read_figures(row))}
+            continue
+        # What is not written again would be of the former model or photograph.
+        for column, path in _name_files(photograph).items():
+            if column not in wanted and row[column] == path:
+                (table_path.parent / path).unlink(missing_ok=True)
     others = [row for image, row in by_image.items() if image not in asked]
     write_table(table_path, [*others, *kept.values()])
     return kept
+
+
+def _name_files(photograph: Photograph) -> dict[str, str]:
+    """Name the files of a photograph's result, by column of the table, relative to its folder."""
+    name = photograph.name
+    return {"mask": f"masks/{name}.png", "overlay": f"overlays/{name}.jpg", "map": f"maps/{name}.png"}
 
 
 def _warn(settings: ModelSettings, figures: Mapping[str, float]) -> str:
@@ -191,21 +207,21 @@ def _predict_file(
     out_dir: Path,
     model: str,
     threshold: float,
-    overlays: bool,
+    wanted: Set[str],
 ) -> Row:
     row = dict.fromkeys(COLUMNS, "") | _identify(photograph.path)
     row |= {"model": model, "threshold": repr(threshold)}
     try:
-        return row | _predict_into(analyzer, photograph, out_dir, threshold, overlays)
+        return row | _predict_into(analyzer, photograph, out_dir, threshold, wanted)
     except CracksegError as error:
         message = " ".join(str(error).split())
         return row | {"error": message if str(photograph.path) in message else f"{photograph.path}: {message}"}
 
 
 def _predict_into(
-    analyzer: CrackAnalyzer, photograph: Photograph, out_dir: Path, threshold: float, overlays: bool
+    analyzer: CrackAnalyzer, photograph: Photograph, out_dir: Path, threshold: float, wanted: Set[str]
 ) -> Row:
-    """Predict a photograph, write its mask and overlay, and return the columns of the result."""
+    """Predict a photograph, write the wanted files, and return the columns of the result."""
     decoded = read_photograph(photograph.path)
     image_HW3, remark = decoded.image_HW3, decoded.remark
     del decoded
@@ -215,21 +231,21 @@ def _predict_into(
     # With a hundred megapixels, a photograph and its map leave no memory for a third array of that size.
     background_hw3 = _reduce(image_HW3)
     del image_HW3
+    paths = {column: path for column, path in _name_files(photograph).items() if column in wanted}
+    if "map" in paths:
+        write_probability_map(out_dir / paths["map"], crack_prob_HW)
     prediction = analyzer.describe_map(crack_prob_HW, threshold=threshold)
     crack_mask_HW = prediction.crack_mask
     for name in ("crack_fraction", "crack_length_px", "score", "confidence"):
         measured[name] = getattr(prediction, name)
     del prediction, crack_prob_HW
-    mask_path = f"masks/{photograph.name}.png"
-    write_mask(out_dir / mask_path, crack_mask_HW)
-    overlay_path = f"overlays/{photograph.name}.jpg" if overlays else ""
-    if overlays:
-        write_bytes(out_dir / overlay_path, draw_overlay(background_hw3, crack_mask_HW))
+    write_mask(out_dir / paths["mask"], crack_mask_HW)
+    if "overlay" in paths:
+        write_bytes(out_dir / paths["overlay"], draw_overlay(background_hw3, crack_mask_HW))
     return {name: f"{value:.6g}" for name, value in measured.items()} | {
         "width": str(width),
         "height": str(height),
-        "mask": mask_path,
-        "overlay": overlay_path,
+        **paths,
         "remark": remark,
         "warning": _warn(analyzer.settings, measured),
     }

@@ -16,11 +16,11 @@ from crackseg.files import format_csv, write_bytes
 TABLE_NAME = "predictions.csv"
 COLUMNS = (
     "image", "size_bytes", "modified_ns", "model", "threshold", "width", "height", "crack_fraction",
-    "crack_length_px", "score", "confidence", "brightness", "contrast", "sharpness", "mask", "overlay", "remark",
+    "crack_length_px", "score", "confidence", "brightness", "contrast", "sharpness", "mask", "overlay", "map", "remark",
     "warning", "error",
 )  # fmt: skip
 _VALUES = COLUMNS[COLUMNS.index("crack_fraction") : COLUMNS.index("mask")]  # measured, as numbers
-_ADDED = {"remark", "warning"}
+_ADDED = {"map", "remark", "warning"}
 _log = logging.getLogger("crackseg")
 
 Row = dict[str, str]
@@ -32,7 +32,7 @@ def write_table(path: Path, rows: Iterable[Row]) -> None:
 
 
 def is_table(header: Sequence[str]) -> bool:
-    """Return True if the columns are those of a table of predictions; older ones lack ``remark`` and ``warning``."""
+    """Return True if the columns are those of a table of predictions; older ones lack some."""
     return list(header) == [c for c in COLUMNS if c in header] and set(COLUMNS) - set(header) <= _ADDED
 
 

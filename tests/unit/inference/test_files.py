@@ -19,17 +19,20 @@ from PIL import Image
 
 from crackseg.cli import cli
 from crackseg.data.image_files import find_photographs
-from crackseg.data.images.files import encode_png, read_image
+from crackseg.data.images.files import encode_png, read_image, write_mask
 from crackseg.errors import CracksegError
+from crackseg.evaluation.scoring import score_split
 from crackseg.files import write_bytes
 from crackseg.inference.detector import SETTINGS_NAME, CrackAnalyzer, ModelSettings, ReferenceStatistics
 from crackseg.inference.drift import FIGURES
 from crackseg.inference.files import Summary, draw_overlay, measure_masks, predict_files
+from crackseg.inference.maps import predict_split
 from crackseg.inference.table import COLUMNS
-from crackseg.params import PredictParams
+from crackseg.params import EvaluateParams, PredictParams
 from crackseg.registry.loading import load_model
+from crackseg.types import CrackSample
 from tests.model_folder import write_model_folder
-from tests.tiny_model import make_model
+from tests.tiny_model import NO_POSTPROCESSING, make_model
 
 
 @pytest.fixture(scope="module")
@@ -241,7 +244,51 @@ def test_rows_have_every_column(analyzer: CrackAnalyzer, photos: Path, tmp_path:
     run(analyzer, photos, tmp_path / "out", overlays=False)
     row = next(iter(rows_of(tmp_path / "out").values()))
     assert tuple(row) == COLUMNS
-    assert {name for name, value in row.items() if not value} == {"overlay", "remark", "error"}
+    assert {name for name, value in row.items() if not value} == {"overlay", "map", "remark", "error"}
+
+
+def test_maps_are_what_the_pipeline_predicts_and_score_the_same(analyzer: CrackAnalyzer, tmp_path: Path) -> None:
+    random, samples = np.random.default_rng(0), []
+    for i in range(3):  # each of its own size: a pass of several may round differently
+        mask = np.zeros((60 + i, 90), np.uint8)
+        cv2.line(mask, (5, 8 * i), (80, 50), 1)
+        image = (random.normal(150, 20, (*mask.shape, 1)) - 90 * mask[..., None]).clip(0, 255).astype(np.uint8)
+        paths = [tmp_path / kind / f"{i}.png" for kind in ("images", "masks")]
+        write_bytes(paths[0], encode_png(np.repeat(image, 3, axis=2)))
+        write_mask(paths[1], mask)
+        samples.append(CrackSample("A", str(i), "test", *paths))
+    run(analyzer, tmp_path / "images", tmp_path / "out", maps=True)
+    predict_split(analyzer.predictor, samples, tmp_path / "pipeline")
+    for sample in samples:
+        ours = cv2.imread(str(tmp_path / "out" / "maps" / f"{sample.stem}.png"), cv2.IMREAD_UNCHANGED)
+        theirs = cv2.imread(str(tmp_path / "pipeline" / f"{sample.stem}.png"), cv2.IMREAD_UNCHANGED)
+        assert ours.dtype == np.uint16
+        np.testing.assert_array_equal(ours, theirs)
+    evaluate = EvaluateParams(tolerance_px=2, num_thresholds=256, line_tolerance_px=4, use_roi=True)
+    expected, *_ = score_split(
+        samples, tmp_path / "pipeline", evaluate, NO_POSTPROCESSING, operating_threshold=0.5
+    )
+    folders = ["--predictions", str(tmp_path / "out" / "maps"), "--masks", str(tmp_path / "masks")]
+    done = CliRunner().invoke(cli, ["score", *folders, "--json"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout) == expected.to_dict()
+
+
+def test_maps_are_written_when_asked_for_and_never_left_from_another_model(
+    analyzer: CrackAnalyzer, photos: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    run(analyzer, photos, out)
+    assert not (out / "maps").exists()
+    assert run(analyzer, photos, out, maps=True).num_predicted == 3
+    assert {row["map"] for row in rows_of(out).values()} == {"maps/1.png", "maps/a/2.png", "maps/b/2.png"}
+    (out / "maps" / "1.png").unlink()
+    assert run(analyzer, photos, out, maps=True).num_predicted == 1
+    assert run(analyzer, photos, out).num_kept == 3  # what is there does no harm
+    assert (out / "maps" / "1.png").is_file()
+    run(analyzer, photos, out, model="m2")
+    assert not list((out / "maps").rglob("*.png"))
+    assert {row["map"] for row in rows_of(out).values()} == {""}
 
 
 @pytest.mark.slow

@@ -51,6 +51,9 @@ __all__ = [
 ]
 
 
+_BAND = 512  # rows written at a time
+
+
 def read_photograph(path: Path, *, max_pixels: int = MAX_PIXELS) -> Decoded:
     """Read a photograph, with remarks on what was decided; errors as in :func:`decode_photograph`."""
     return decode_photograph(read_file(path), name=str(path), max_pixels=max_pixels)
@@ -178,7 +181,11 @@ def write_mask(path: Path, mask: np.ndarray) -> None:
 
 def write_probability_map(path: Path, crack_prob: np.ndarray) -> None:
     """Write float (H, W) in [0, 1] as 16-bit PNG: rounding is at most 1/131,070."""
-    write_png(path, np.rint(crack_prob.clip(0, 1) * 65535).astype(np.uint16))
+    stored = np.empty(crack_prob.shape, np.uint16)
+    for start in range(0, len(stored), _BAND):  # a map of a hundred megapixels leaves no memory for copies
+        band = crack_prob[start : start + _BAND]
+        stored[start : start + _BAND] = np.rint(band.clip(0, 1) * 65535)
+    write_png(path, stored)
 
 
 def read_file(path: Path) -> bytes:
