@@ -90,11 +90,6 @@ class _Photograph:
         return f"{self.report.dataset}/{self.stem} ({self.split})"
 
 
-def validate_dataset(data_dir: Path, name: str) -> ValidationReport:
-    """Check one dataset; see :func:`validate_datasets`."""
-    return validate_datasets(data_dir, [name])[0]
-
-
 def validate_datasets(
     data_dir: Path, names: Sequence[str], *, train_dataset: str | None = None
 ) -> list[ValidationReport]:

@@ -18,6 +18,7 @@ import numpy as np
 from crackseg.errors import CracksegError
 
 PROTOCOLS = ("paper", "symmetric", "strict")
+RAW_THRESHOLDS = 1024  # to choose an operating threshold: raw probabilities may fill a small part of [0, 1]
 MAX_THRESHOLDS = 2**14  # up to here _bin_values is exact for float32, and _histogram has room in 16 bits
 
 

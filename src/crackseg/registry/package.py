@@ -15,7 +15,7 @@ import numpy as np
 from crackseg.data.catalog import spread_evenly
 from crackseg.data.images.files import encode_png, read_image, read_mask, write_mask
 from crackseg.errors import CracksegError
-from crackseg.evaluation.metrics import ScoreAccumulator, count_image
+from crackseg.evaluation.metrics import RAW_THRESHOLDS, ScoreAccumulator, count_image
 from crackseg.evaluation.stored_maps import ScoredMap, changes_maps
 from crackseg.files import write_bytes, write_json
 from crackseg.geometry.postprocessing import postprocess_map
@@ -30,7 +30,6 @@ PROBE_NAME = "probe"
 PROBE_FILE = "probe.json"
 _PROBE_IMAGES = 4
 _MOST_IMAGES = 200  # for the reference statistics, spread evenly over the dataset
-_RAW_THRESHOLDS = 1024  # as in training: raw probabilities may fill a small part of [0, 1]
 # Differences between processors and precisions: on UAV75, bfloat16 instead of float32 moved a U-Net's scores by 0.001
 # and its crack fractions and lengths by up to 2 %. A wrong model or threshold changes them far more.
 _TOLERANCE = {"relative": 0.1, "crack_fraction": 0.002, "crack_length_px": 16.0, "score": 0.03, "ods": 0.05}
@@ -156,7 +155,7 @@ def _survey(
     threshold is kept until one is chosen, instead of the maps, which could fill the memory.
     """
     chooses = changes_maps(postprocessing)
-    scores = ScoreAccumulator(num_thresholds=_RAW_THRESHOLDS)
+    scores = ScoreAccumulator(num_thresholds=RAW_THRESHOLDS)
     fractions, confidences = [], []
     for sample in samples:
         prob_HW = predictor.predict_prob(read_image(sample.image_path))
@@ -164,7 +163,7 @@ def _survey(
         if chooses:
             processed_HW = postprocess_map(prob_HW, **postprocessing.model_dump())
             mask_HW = read_mask(sample.mask_path)
-            counts = count_image(processed_HW, mask_HW, num_thresholds=_RAW_THRESHOLDS, min_max=False)
+            counts = count_image(processed_HW, mask_HW, num_thresholds=RAW_THRESHOLDS, min_max=False)
             scores.add(counts, sample.stem)
             fractions.append(counts.predicted / prob_HW.size)
         else:
@@ -172,7 +171,7 @@ def _survey(
     chosen = 0
     if chooses:
         threshold = scores.result().paper.threshold
-        chosen = round(threshold * (_RAW_THRESHOLDS - 1))
+        chosen = round(threshold * (RAW_THRESHOLDS - 1))
     return threshold, {
         "crack_fraction": tuple(float(of_image[chosen]) for of_image in fractions),
         "confidence": tuple(confidences),

@@ -9,7 +9,6 @@ Shape legend: B images, H, W their size.
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import json
 import re
@@ -26,7 +25,7 @@ from torch import Tensor, nn
 from crackseg.data.catalog import warn_of_source
 from crackseg.data.images.files import IMAGE_EXTENSIONS, read_image
 from crackseg.errors import CracksegError
-from crackseg.files import write_bytes
+from crackseg.files import hash_file, write_bytes
 from crackseg.inference.detector import SETTINGS_NAME, WEIGHTS_NAME, ModelSettings
 from crackseg.inference.engines import without_advice
 from crackseg.models import ARCHITECTURES
@@ -185,7 +184,7 @@ def _open(folder: Path, uri: str) -> tuple[ProbabilityNetwork, ModelSettings, di
         "crackseg.operating_threshold": repr(settings.operating_threshold),
         "crackseg.predict": settings.predict.model_dump_json(),
         "crackseg.postprocess": settings.postprocess.model_dump_json(),
-        "crackseg.weights_sha256": hashlib.sha256(weights_path.read_bytes()).hexdigest(),
+        "crackseg.weights_sha256": hash_file(weights_path, "sha256"),
     }
     if warning := warn_of_source(settings.data_source):
         metadata["crackseg.warning"] = warning
@@ -283,7 +282,7 @@ def _log(store: Store, uri: str, file_format: str, paths: Sequence[Path], parity
         store.client.log_artifact(run_id, str(path), ARTIFACT_DIR)
     content: dict[str, Any] = {
         "artifact": f"{ARTIFACT_DIR}/{paths[0].name}",
-        "sha256": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths},
+        "sha256": {path.name: hash_file(path, "sha256") for path in paths},
         "max_difference": parity.max_difference,
         "num_images": parity.num_images,
     }

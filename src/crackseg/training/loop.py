@@ -25,7 +25,7 @@ from crackseg.data.dataset import CrackDataset, EpochSampler, PatchSource, build
 from crackseg.data.pixel_cache import PairReader, PixelCache
 from crackseg.devices import choose_device, choose_precision, describe_device, set_determinism
 from crackseg.errors import CracksegError
-from crackseg.evaluation.metrics import ScoreAccumulator, count_image
+from crackseg.evaluation.metrics import RAW_THRESHOLDS, ScoreAccumulator, count_image
 from crackseg.inference.predictor import Predictor, sigmoid
 from crackseg.params import (
     AugmentParams,
@@ -52,7 +52,6 @@ from crackseg.types import CrackSample, ModelOutput
 
 # Of validation; the paper's d. Training does not depend on `evaluate`: other scoring trains nothing again.
 _TOLERANCE_PX = 2
-_RAW_THRESHOLDS = 1024  # for the operating threshold: raw probabilities may fill a small part of [0, 1]
 _WARM_UP_STEPS, _TIMED_STEPS, _TIMED_S = 2, 10, 30.0  # steps or seconds that are timed to announce the duration
 _SCENES_NAME = "scenes"  # of the folder of drawn scenes, next to that of the decoded images
 _CHECK_EVERY = 20  # steps between checks of the loss: each check waits for the GPU
@@ -314,7 +313,7 @@ def validate(
         for number in range(start, min(start + predictor.params.batch_size, len(pairs)))
     ]
     losses: dict[int, float] = {}
-    scaled, raw = ScoreAccumulator(), ScoreAccumulator(num_thresholds=_RAW_THRESHOLDS)
+    scaled, raw = ScoreAccumulator(), ScoreAccumulator(num_thresholds=RAW_THRESHOLDS)
     logits = predictor.predict_logits_of(pairs[number][0] for number in mine)
     for number, logits_HW in zip(mine, logits, strict=True):
         stem, mask_HW = pairs.samples[number].stem, pairs[number][1]
@@ -327,14 +326,14 @@ def validate(
                 crack_prob_HW,
                 mask_HW,
                 tolerance_px=_TOLERANCE_PX,
-                num_thresholds=_RAW_THRESHOLDS,
+                num_thresholds=RAW_THRESHOLDS,
                 min_max=False,
             ),
             stem,
         )
     if processes.size > 1:
         shares = processes.gather((losses, scaled, raw))
-        losses, scaled, raw = {}, ScoreAccumulator(), ScoreAccumulator(num_thresholds=_RAW_THRESHOLDS)
+        losses, scaled, raw = {}, ScoreAccumulator(), ScoreAccumulator(num_thresholds=RAW_THRESHOLDS)
         for other_losses, other_scaled, other_raw in shares:
             losses |= other_losses
             scaled.merge(other_scaled)

@@ -10,7 +10,7 @@ import pytest
 from crackseg.data.catalog import read_manifest
 from crackseg.data.images import files
 from crackseg.data.importing.importer import import_datasets
-from crackseg.data.validation import ValidationReport, validate_dataset, validate_datasets
+from crackseg.data.validation import ValidationReport, validate_datasets
 from crackseg.errors import CracksegError
 from tests.unit.data.importing.raw_sources import add_masks, add_photos, make_mask, make_photo, save
 
@@ -32,7 +32,7 @@ def dataset(tmp_path: Path) -> Path:
 
 
 def validate(dataset: Path) -> ValidationReport:
-    return validate_dataset(dataset.parent, dataset.name)
+    return validate_datasets(dataset.parent, [dataset.name])[0]
 
 
 def only_error(dataset: Path, stem: str) -> str:
@@ -249,4 +249,4 @@ def test_report_names_dataset_image_and_file(dataset: Path) -> None:
 
 def test_dataset_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(CracksegError, match="NOWHERE"):
-        validate_dataset(tmp_path, "NOWHERE")
+        validate_datasets(tmp_path, ["NOWHERE"])

@@ -7,7 +7,7 @@ import pytest
 
 from crackseg.data.importing.account import ImportAccount, read_account
 from crackseg.data.importing.importer import ImportSummary, import_datasets
-from crackseg.data.validation import validate_dataset
+from crackseg.data.validation import validate_datasets
 from crackseg.errors import CracksegError
 from tests.unit.data.importing.raw_sources import add_masks, add_photos
 
@@ -45,7 +45,7 @@ def test_importing_the_written_folder_again_keeps_its_account(tmp_path: Path, so
 
 def test_account_is_no_unlisted_file(tmp_path: Path, source: Path) -> None:
     import_into(tmp_path, source, allow_unpaired=True)
-    report = validate_dataset(tmp_path / "data", "BRIDGE")
+    (report,) = validate_datasets(tmp_path / "data", ["BRIDGE"])
     assert not any("import.json" in str(f) for f in (*report.errors, *report.warnings, *report.notes))
 
 
