@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from crackseg.models import build_model
 from crackseg.training import loop
 from crackseg.training.loop import fit
 from crackseg.training.losses import Loss, build_loss
-from crackseg.training.step import Stepper, explained_step_errors
+from crackseg.training.step import Stepper, choose_memory_format, explained_step_errors
 from crackseg.types import ModelOutput
 from tests.tiny_training import SampleList, make_network, make_recipe, make_samples
 
@@ -57,6 +58,21 @@ def test_gradients_in_parts_are_those_of_the_whole_batch(name: str, num_parts: i
     scale = max(float(g.abs().max()) for g in whole)
     for expected, found in zip(whole, in_parts, strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-6 * scale)
+
+
+def test_the_memory_format_follows_from_architecture_and_device_and_changes_no_gradient() -> None:
+    results = []
+    for memory_format in (torch.channels_last, torch.contiguous_format):
+        torch.manual_seed(0)
+        network = build_model("modified_unet", width=4)
+        assert choose_memory_format(network, torch.device("cpu")) == torch.contiguous_format
+        assert choose_memory_format(network, torch.device("cuda")) == torch.channels_last
+        network.to(memory_format=memory_format)
+        stepper = replace(make_stepper(network), memory_format=memory_format)
+        results.append([stepper.compute_gradients(*make_batch(3)), *gradients_of(network)])
+    for last, first in zip(*results, strict=True):
+        torch.testing.assert_close(first, last, rtol=1e-3, atol=1e-4)
+    assert choose_memory_format(make_network(0), torch.device("cpu")) == torch.channels_last
 
 
 def test_both_passes_over_a_part_drop_the_same_units() -> None:
