@@ -4,46 +4,61 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo study bench bench-quick test test-slow lint format hooks docs screenshots
+.PHONY: help setup demo study bench bench-quick test test-slow wheel lint lint-deps lock format hooks docs screenshots
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-setup: $(VENV)/.installed ## make .venv and install crackseg into it
+setup: $(VENV)/.installed-dev ## make .venv with crackseg and everything that its development needs
 
-$(VENV)/.installed: pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "crackseg needs Python 3.11 or newer; name one with make PYTHON=python3.11")'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+# Each list of requirements/ is a step of its own; `make lock` writes the lists.
+INSTALL = $(PYTHON) tools/install.py $(VENV)
+LISTS = requirements/demo.txt requirements/dev.txt
+
+$(VENV)/.installed-demo: pyproject.toml requirements/demo.txt
+	$(INSTALL) demo
 	@touch $@
 
-demo: setup ## the whole pipeline on the sample data, in minutes on a CPU
+$(VENV)/.installed-dev: pyproject.toml $(LISTS)
+	$(INSTALL) demo dev
+	@touch $(VENV)/.installed-demo $@
+
+$(VENV)/.installed-%: pyproject.toml $(LISTS) requirements/%.txt
+	$(INSTALL) demo dev $*
+	@touch $(VENV)/.installed-demo $(VENV)/.installed-dev $@
+
+demo: $(VENV)/.installed-demo ## the whole pipeline on the sample data, in minutes on a CPU
 	$(BIN)/crackseg demo
 
 study: setup ## test the paper's claims with small models; about an hour on 2 cores (DATA=photographs, CRACK_VALUE=255)
 	$(BIN)/crackseg study $(if $(DATA),--photographs '$(DATA)' --out docs $(if $(CRACK_VALUE),--crack-value $(CRACK_VALUE)))
 
-bench: setup $(VENV)/.bench-installed ## speed and scale against what a user would use instead (docs/performance.md)
+bench: $(VENV)/.installed-bench ## speed and scale against what a user would use instead (docs/performance.md)
 	$(BIN)/python -m benchmarks
 
-bench-quick: setup $(VENV)/.bench-installed ## the same rows with fewer repeats
+bench-quick: $(VENV)/.installed-bench ## the same rows with fewer repeats
 	$(BIN)/python -m benchmarks --quick
-
-$(VENV)/.bench-installed: pyproject.toml constraints.txt $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
-	@touch $@
 
 test: setup lint ## lint, then all tests except the slow ones
 	$(BIN)/python -m pytest -m 'not slow' -n 2 --dist loadfile
 
-test-slow: setup ## the slow tests; those that need Java 17 or PostgreSQL are skipped without it, and named at the end
-	$(BIN)/python -c 'import pyspark' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,spark]'
+test-slow: $(VENV)/.installed-spark ## the slow tests; those that need Java 17 or PostgreSQL are skipped without it, and named at the end
 	$(BIN)/python -m pytest -m slow -rs
 
-lint: setup ## ruff, ruff format, mypy
+wheel: setup ## build the wheel, and try it where only it and its dependencies are installed
+	$(BIN)/python -m pytest -m slow tests/pipeline/test_wheel.py
+
+lint: setup ## ruff, ruff format, mypy, and the lock against pyproject.toml
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python tools/lock.py --check
+
+lint-deps: $(VENV)/.installed-audit ## known vulnerabilities of the locked packages; asks pypi.org
+	$(BIN)/python tools/audit.py
+
+lock: setup ## pin every package again, at its newest version that fits (constraints.txt, requirements/)
+	$(BIN)/python tools/lock.py
 
 format: setup ## format the code with ruff
 	$(BIN)/ruff check --fix .
