@@ -18,7 +18,7 @@ from crackseg.params import Params
 
 OLDEST_PYTHON = (3, 11)
 _LITTLE_GB, _TOO_LITTLE_GB = 5.0, 1.0
-_NOT_FOR_USERS = ("dev",)
+_NOT_FOR_USERS = ("dev", "docs", "bench", "audit")
 _OPENCV = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")
 
 
