@@ -64,10 +64,6 @@ def test_package_is_in_the_first_list_that_needs_it() -> None:
     assert lists["dev"] == ["helper", "pytest"]
 
 
-def test_install_names_the_oldest_python_that_pyproject_allows() -> None:
-    assert f'requires-python = ">={".".join(map(str, install.OLDEST))}"' in (ROOT / "pyproject.toml").read_text()
-
-
 def test_install_refuses_an_older_python(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "version_info", (3, 10))
     with pytest.raises(SystemExit, match=r"Python 3\.11 or newer"):
