@@ -26,6 +26,7 @@ from crackseg.experiments.search.study import (
     Search,
     check_name,
     create_or_join,
+    keep_space,
     list_paper_points,
     settle_overrides,
 )
@@ -71,6 +72,7 @@ def run_search(root: Path, order: Order) -> str:
     name = order.name or _default_name(change_params(params, overrides, source="-S"))
     check_name(name)
     overrides = settle_overrides(storage, name, overrides)
+    params = keep_space(storage, name, params)
     # The workers of a search share the cores already, and several GPUs have a trial each.
     overrides = {"train.num_workers": 0, "train.num_processes": 1, **overrides}
     merged = change_params(params, overrides, source="-S")

@@ -126,6 +126,30 @@ def settle_overrides(storage: Storage, name: str, overrides: Mapping[str, Any]) 
     return overrides
 
 
+def keep_space(storage: Storage, name: str, params: Params) -> Params:
+    """Return the settings with the ``search.space`` that an existing study was created with; name a difference.
+
+    The space of params.yaml may grow, for example by a new loss. It counts for new studies.
+
+    Raises:
+        CracksegError: see :func:`read_params`.
+    """
+    if name not in [study.study_name for study in storage.get_all_studies()]:
+        return params
+    config = optuna.load_study(study_name=name, storage=storage).user_attrs.get(_CONFIG)
+    if config is None:
+        return params
+    search = params.search.model_copy(update={"space": read_params(config).search.space})
+    kept = params.model_copy(update={"search": search})
+    differences = list(iter_differences(describe_space(params), describe_space(kept)))
+    if differences:
+        print(
+            f"note: study {name} keeps the search.space that it was created with; params.yaml has another, for new "
+            "studies:\n  " + "\n  ".join(differences)
+        )
+    return kept
+
+
 def load_search(store: Store, storage: Storage, name: str | None) -> Search:
     """Open an existing study with the settings that it was created with; None takes the only one.
 

@@ -42,7 +42,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_every_cell_of_a_study_differs_only_in_what_is_asked() -> None:
     base = load_params(ROOT / "params.yaml")
     configurations = list_configurations(num_seeds=3, pretrained=True)
-    assert len(configurations) == len(set(configurations)) == 3 * (len(LOSSES) + 3 + 3 + 3)
+    assert len(configurations) == len(set(configurations)) == 3 * (len(LOSSES) + 2 + 2 + 2)
     flat = [flatten_params(configuration.params(base, "CrackTree260", 50)) for configuration in configurations]
     differing = {key for key in flat[0] if len({str(f[key]) for f in flat}) > 1}
     assert differing == {

@@ -25,7 +25,7 @@ from crackseg.experiments.search.outcomes import list_studies, show
 from crackseg.experiments.search.results import compare_with_paper, format_trials, rank, weights_path
 from crackseg.experiments.search.run import _announce, conclude
 from crackseg.experiments.search.storage import HEARTBEAT_S, Storage, import_journal, open_storage
-from crackseg.experiments.search.study import CONFIGURATION, Search, create_or_join, load_search
+from crackseg.experiments.search.study import CONFIGURATION, Search, create_or_join, keep_space, load_search
 from crackseg.experiments.search.worker import WORKER, Job, work
 from crackseg.params import Params, change_params, load_params
 from crackseg.registry import register
@@ -114,6 +114,24 @@ def bench(shared_bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Iterator[Benc
 
     monkeypatch.setattr(worker, "run_trial", play)
     return shared_bench
+
+
+def test_a_study_keeps_its_space_when_params_yaml_gets_another(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    search = bench.open("kept", 2)
+    wider = SPACE | {"loss": SPACE["loss"] | {"name": ["focal", "bce_soft_f"]}}
+    changed = change_params(bench.params, {"search.space": wider}, source="test")
+    storage = open_storage(bench.address)
+    assert keep_space(storage, "new", changed) == changed
+    assert keep_space(storage, "kept", bench.params) == bench.params
+    assert capsys.readouterr().out == ""
+    kept = keep_space(storage, "kept", changed)
+    assert kept == bench.params
+    assert "loss.name: not there in the study, [focal, bce_soft_f] now" in capsys.readouterr().out
+    again = create_or_join(bench.store, storage, "kept", kept, {}, bench.prepared_dir, num_trials=3)
+    assert again.run_id == search.run_id
+    assert [set(trial.params) for trial in bench.work(again)] == [{"optimizer.lr", "loss.gamma"}] * 3
 
 
 def test_a_trial_that_fails_and_one_without_a_number_do_not_end_the_study(bench: Bench) -> None:
