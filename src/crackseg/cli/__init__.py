@@ -6,6 +6,7 @@ Heavy imports happen inside the commands, so that `--help` answers at once.
 import logging
 import os
 import sys
+from collections.abc import Mapping, Sequence
 
 import click
 
@@ -35,12 +36,17 @@ from crackseg.cli import (
 from crackseg.cli.doctor import command
 from crackseg.cli.output import QUIET, VERBOSE, set_up_output
 from crackseg.cli.project import Project, with_project
+from crackseg.cli.silence import end_silence
 from crackseg.errors import CracksegError
 
 # On a busy machine OpenMP's threads spin at barriers while they wait for a core: a training step next to one other
 # busy process took 4.4 s instead of 0.18 s, and 1.7 s with short spinning, which costs a tenth on an idle machine. Read
 # once, when torch is imported.
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+
+# Their child processes print past what end_silence watches.
+_SAY_FOR_THEMSELVES = ("demo", "ui", "stage", "train", "completion", "doctor")
+_SERVE = ("app", "serve")
 
 
 def main() -> None:
@@ -72,7 +78,17 @@ def main() -> None:
         sys.exit(1)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _Families(click.Group):
+    """Commands that `--help` lists by family."""
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write each family with its commands and what they do."""
+        for family, commands in FAMILIES.items():
+            with formatter.section(family):
+                formatter.write_dl([(str(c.name), c.get_short_help_str(limit=160)) for c in commands])
+
+
+@click.group(cls=_Families, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="crackseg")
 @click.option("-q", "--quiet", is_flag=True, envvar=QUIET, help="Only results and errors: no bars, no remarks.")
 @click.option("-v", "--verbose", is_flag=True, envvar=VERBOSE, help="Also steps, durations and tracebacks.")
@@ -90,6 +106,9 @@ def cli(context: click.Context, quiet: bool, verbose: bool) -> None:
     crackseg -v promote --best
     """
     set_up_output(context, quiet=quiet, verbose=verbose)
+    command = cli.get_command(context, context.invoked_subcommand or "")
+    if command is not None and command.name not in _SAY_FOR_THEMSELVES and not quiet:
+        end_silence(command, only_at_start=command.name in _SERVE)
 
 
 @cli.command()
@@ -105,35 +124,18 @@ def demo(project: Project) -> None:
     click.echo(run_demo(project.root))
 
 
-for _command in (
-    predict.predict,
-    preset.preset,
-    pretrain.pretrain,
-    app.app,
-    measure.measure,
-    annotations.annotation_forms,
-    scoring.score,
-    explain.explain_scores,
-    explain.compare_postprocessing,
-    data.data,
-    store.store,
-    stage.stage,
-    stage.train,
-    registry.models,
-    registry.promote,
-    registry.rollback,
-    registry.history,
-    deploy.serve,
-    deploy.batch,
-    deploy.export,
-    deploy.card,
-    study.study,
-    search.search,
-    paper.paper,
-    compare.compare,
-    experiments.experiments,
-    ui.ui,
-    command.doctor,
-    completion.completion,
-):
-    cli.add_command(_command)
+FAMILIES: Mapping[str, Sequence[click.Command]] = {
+    "Experiment": (
+        demo, preset.preset, stage.train, experiments.experiments, ui.ui, compare.compare, search.search, study.study,
+        paper.paper,
+    ),
+    "Registry": (registry.models, registry.promote, registry.rollback, registry.history, deploy.card),
+    "Use a model": (predict.predict, measure.measure, app.app, deploy.serve, deploy.batch, deploy.export),
+    "Data and scores": (
+        data.data, annotations.annotation_forms, scoring.score, explain.explain_scores, explain.compare_postprocessing,
+    ),
+    "Upkeep": (command.doctor, store.store, pretrain.pretrain, stage.stage, completion.completion),
+}  # fmt: skip
+for _commands in FAMILIES.values():
+    for _command in _commands:
+        cli.add_command(_command)

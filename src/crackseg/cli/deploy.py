@@ -70,6 +70,9 @@ def batch(source: str, target: str, uri: str | None, workers: int, master: str |
     """
     import sys
 
+    from crackseg.serving.spark_check import require_spark
+
+    require_spark()
     from crackseg.errors import count_of
     from crackseg.inference.table import describe_remarks
     from crackseg.serving.deployment import find_model, find_warning

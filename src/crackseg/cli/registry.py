@@ -128,10 +128,10 @@ def promote(
     crackseg promote --best --dry-run
     crackseg promote 7 --force --reason "the old one misses wet stone, inspected by eye"
     """
-    from crackseg.registry.promotion import promote as promote_version
-
     if force and not reason.strip():
         raise click.UsageError('--force needs --reason "…": it stays in the history')
+    from crackseg.registry.promotion import promote as promote_version
+
     production = _open(project, repair=not dry_run)
     decision = promote_version(
         production,

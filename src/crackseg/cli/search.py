@@ -70,10 +70,12 @@ def search(
     if context.invoked_subcommand is not None:  # study and storage may also stand before it
         context.default_map = {context.invoked_subcommand: {"name": name, "storage": storage}}
         return
-    from crackseg.experiments.search.run import Order, run_search
-    from crackseg.params import parse_setting
+    from crackseg.params import change_params, load_params, parse_setting
 
     overrides = dict(parse_setting(text) for text in settings)
+    change_params(load_params(project.root / "params.yaml"), overrides, source="-S")  # before the slow imports
+    from crackseg.experiments.search.run import Order, run_search
+
     click.echo(run_search(project.root, Order(name, storage, trials, timeout, jobs, overrides)))
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import click
 
 from crackseg.cli.project import Project, with_project
+from crackseg.cli.silence import end_silence
+from crackseg.progress import is_quiet
 from crackseg.project import run_own_code
 
 
@@ -20,7 +22,10 @@ def stage(project: Project, context: click.Context) -> None:
     from crackseg.pipeline.killed import work_in_child
 
     run_own_code(project.root)
-    work_in_child(project.root, context.invoked_subcommand or "")
+    name = context.invoked_subcommand or ""
+    work_in_child(project.root, name)
+    if (command := stage.get_command(context, name)) is not None and not is_quiet():
+        end_silence(command)
 
 
 @stage.command("prepare")
@@ -64,6 +69,8 @@ def train(project: Project) -> None:
 
     run_own_code(project.root)
     work_in_child(project.root, "train")
+    if not is_quiet():
+        end_silence(train)
     from crackseg.pipeline import train as stage_of_training
 
     stage_of_training.run(project.root)

@@ -111,7 +111,7 @@ def draw_history(history: pd.DataFrame, path: Path, *, title: str) -> None:
         for key, colour in zip(keys, COLOURS, strict=False):
             points = history[["epoch", key]].dropna() if key in history else history[["epoch"]].iloc[:0]
             if len(points):
-                axes.plot(points["epoch"] + 1, points[key], ".-", color=colour, label=key, lw=1.4, ms=4)
+                axes.plot(points["epoch"], points[key], ".-", color=colour, label=key, lw=1.4, ms=4)
         axes.set_xlabel("epoch")
         axes.set_title(" and ".join(keys), fontsize=10)
     left.legend(fontsize=9)

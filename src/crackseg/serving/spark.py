@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import tempfile
 from collections import Counter
@@ -21,6 +20,7 @@ from crackseg.errors import CracksegError, first_line
 from crackseg.inference.detector import SETTINGS_NAME, ModelSettings, ReferenceStatistics
 from crackseg.inference.drift import FIGURES, compare, count_reference, warn_of_drift, warn_of_reference
 from crackseg.models.network import MIN_SIDE_PX
+from crackseg.serving.spark_check import require_spark
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -105,18 +105,10 @@ def start_spark(master: str) -> SparkSession:
     Raises:
         CracksegError: pyspark or Java is missing, or the master does not answer.
     """
-    try:
-        from pyspark.errors import PySparkException
-        from pyspark.sql import SparkSession
-    except ImportError as error:
-        raise CracksegError(f"batch scoring needs pyspark ({error}): pip install 'crackseg[spark]'") from error
-    home = os.environ.get("JAVA_HOME")
-    if not (Path(home, "bin", "java").is_file() if home else shutil.which("java")):
-        raise CracksegError(
-            "Spark needs Java 17 or newer, and there is no "
-            + (f"bin/java in JAVA_HOME, {home}" if home else "java on the PATH")
-            + "; install e.g. openjdk-17-jre-headless"
-        )
+    require_spark()
+    from pyspark.errors import PySparkException
+    from pyspark.sql import SparkSession
+
     # Without them workers run the python3 of the PATH. One thread each: the workers run in parallel.
     os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
     os.environ.setdefault("OMP_NUM_THREADS", "1")

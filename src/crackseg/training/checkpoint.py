@@ -37,7 +37,7 @@ class Progress:
     epoch: int = 0  # epochs done
     step: int = 0  # optimiser steps done
     val_loss: float = math.inf
-    best_epoch: int = -1
+    best_epoch: int = 0
     best_ods: float = -1.0
     best_val_loss: float = math.inf
     operating_threshold: float = 0.5  # of the best weights: raw probability, chosen on validation images

@@ -220,7 +220,7 @@ def fit(
                     "val/strict_ods": validation.strict_ods,
                 }
                 if (validation.ods, -validation.loss) > (progress.best_ods, -progress.best_val_loss):
-                    progress.best_epoch, progress.best_ods = epoch, validation.ods
+                    progress.best_epoch, progress.best_ods = epoch + 1, validation.ods
                     progress.best_val_loss = validation.loss
                     progress.operating_threshold = validation.operating_threshold
                     if processes.is_first:
@@ -230,7 +230,7 @@ def fit(
                 scheduler.step(progress.val_loss)  # every epoch, so that patience counts epochs
             progress.seconds += time.monotonic() - started
             progress.cpu_seconds += time.process_time() - cpu_started
-            progress.history.append({"epoch": epoch} | metrics)
+            progress.history.append({"epoch": epoch + 1} | metrics)
             if processes.is_first:
                 on_epoch(epoch, metrics)
                 save_progress(checkpoint_dir, stateful, progress, processes)

@@ -132,7 +132,7 @@ def record_training(
     network, init_digest = first
 
     def report_epoch(epoch: int, metrics: dict[str, float]) -> None:
-        recorder.log_metrics(metrics, step=epoch)
+        recorder.log_metrics(metrics, step=epoch + 1)  # counted from 1, as in the bar and the history
         if on_epoch is not None:
             on_epoch(epoch, metrics)
 

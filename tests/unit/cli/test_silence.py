@@ -1,0 +1,55 @@
+"""A command that works in silence says what it does."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+SLOW = """
+import sys, time
+import click
+from crackseg.cli.silence import end_silence
+
+@click.command()
+def walk():
+    "Walk once around the house."
+    time.sleep({silent_s})
+    click.echo("done")
+
+end_silence(walk, only_at_start={only_at_start})
+walk()
+"""
+
+
+def run(silent_s: float, *, only_at_start: bool = False) -> subprocess.CompletedProcess[str]:
+    code = SLOW.format(silent_s=silent_s, only_at_start=only_at_start)
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+
+def test_a_silent_command_says_what_it_does_and_its_output_stays_clean() -> None:
+    done = run(1.5)
+    assert done.stderr == "walk: Walk once around the house.\n"
+    assert done.stdout == "done\n"
+
+
+def test_a_command_that_answers_at_once_says_nothing_else() -> None:
+    assert run(0).stderr == ""
+
+
+def test_a_mistake_in_the_arguments_is_told_before_anything_slow(tmp_path: Path) -> None:
+    for command in (["promote", "--force"], ["batch", "photographs", "found"], ["ui", "gamma-4"]):
+        code = f"""
+import sys
+from crackseg.cli import main
+sys.argv = ["crackseg", *{command!r}]
+try:
+    main()
+except SystemExit as end:
+    slow = {{"torch", "mlflow", "optuna"}} & set(sys.modules)
+    print(end.code, sorted(slow))
+"""
+        environment = os.environ | {"PATH": "", "JAVA_HOME": str(tmp_path)}
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+        )
+        assert done.stdout in ("1 []\n", "2 []\n"), (command, done.stdout, done.stderr)
