@@ -15,19 +15,23 @@ from crackseg.files import read_json
 _TEMPORARY = (".dvc", "tmp", "exps")
 
 
+class NoProject(CracksegError):
+    """Raised where no project is at or above the working directory."""
+
+
 def find_root(start: Path | None = None) -> Path:
     """Find the folder with params.yaml and dvc.yaml, at or above ``start`` (default: the working directory).
 
     Inside a temporary clone of a DVC experiment it is the clone; see :func:`find_real_root`.
 
     Raises:
-        CracksegError: there is none.
+        NoProject: there is none.
     """
     start = (start or Path.cwd()).resolve()
     for folder in (start, *start.parents):
         if (folder / "params.yaml").is_file() and (folder / "dvc.yaml").is_file():
             return folder
-    raise CracksegError(f"no crackseg project at {start} or above it: expected params.yaml and dvc.yaml")
+    raise NoProject(f"no crackseg project at {start} or above it: expected params.yaml and dvc.yaml")
 
 
 def find_real_root(root: Path) -> Path:

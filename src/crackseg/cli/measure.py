@@ -92,4 +92,8 @@ def measure(
     if out_dir is None:
         for message in failed:
             click.echo(f"left out: {message}", err=True)
+    if len(failed) == len(found):
+        click.echo(
+            "note: photographs are measured by `crackseg predict … --measure`, which marks the cracks", err=True
+        )
     sys.exit(3 if failed else 0)

@@ -34,12 +34,13 @@ def models(project: Project, context: click.Context, as_json: bool) -> None:
     if context.invoked_subcommand is not None:
         return
     from crackseg.models.shipped import SHIPPED_NAME
+    from crackseg.project import NoProject
     from crackseg.registry.production import NotRegistered
     from crackseg.registry.promotion import list_versions
 
     try:
         production = _open(project)
-    except NotRegistered as error:
+    except (NoProject, NotRegistered) as error:
         if as_json:
             shipped = {"name": SHIPPED_NAME, "used": True}
             click.echo(json.dumps({"model": None, "versions": [], "shipped": shipped}, indent=2))

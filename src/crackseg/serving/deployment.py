@@ -17,7 +17,7 @@ from crackseg.data.catalog import warn_of_source
 from crackseg.errors import CracksegError
 from crackseg.inference.detector import SETTINGS_NAME, ModelSettings
 from crackseg.models.shipped import SHIPPED_CARD, SHIPPED_NAME
-from crackseg.project import find_root
+from crackseg.project import NoProject, find_root
 from crackseg.registry.card import write_card
 from crackseg.registry.loading import pin_alias
 from crackseg.registry.production import PRODUCTION_ALIAS, NotRegistered, Production
@@ -41,7 +41,7 @@ def find_registered() -> Production | None:
     """
     try:
         root = find_root()
-    except CracksegError:
+    except NoProject:
         return None
     try:
         return open_production(root)
@@ -58,17 +58,24 @@ def find_production() -> str:
         CracksegError: the registry does not answer.
     """
     production = find_registered()
-    if production is None:
-        _log.warning("note: no model is registered here: %s", _SHIPPED_NOTE)
-        return SHIPPED_NAME
-    for note in production.repair():
+    for note in production.repair() if production else ():
         _log.warning("note: %s", note)
-    if PRODUCTION_ALIAS in production.read().aliases:
-        return f"models:/{production.name}@{PRODUCTION_ALIAS}"
-    _log.warning(
-        "note: no version of %s is in production (`crackseg promote`): %s", production.name, _SHIPPED_NOTE
+    if not has_production(production) or production is None:
+        return SHIPPED_NAME
+    return f"models:/{production.name}@{PRODUCTION_ALIAS}"
+
+
+def has_production(production: Production | None) -> bool:
+    """Return True if a version is in production; if not, say in one line that the shipped model is used."""
+    if production is not None and PRODUCTION_ALIAS in production.read().aliases:
+        return True
+    missing = (
+        "no model is registered here"
+        if production is None
+        else f"no version of {production.name} is in production (`crackseg promote`)"
     )
-    return SHIPPED_NAME
+    _log.warning("note: %s: %s", missing, _SHIPPED_NOTE)
+    return False
 
 
 def find_model(uri: str | None) -> tuple[str, Store | None]:

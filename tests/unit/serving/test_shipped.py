@@ -63,6 +63,22 @@ def test_models_shows_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert "scenes: shipped with crackseg, used while nothing is in production" in done.output
 
 
+def test_models_shows_it_without_a_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(cli, ["models"])
+    assert done.exit_code == 0, done.output
+    assert "no crackseg project at" in done.output
+    assert "scenes: shipped with crackseg, used while nothing is in production" in done.output
+
+
+def test_photographs_given_to_measure_are_sent_to_predict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    images = sorted((SHIPPED_PROBE / "images").glob("*.png"))
+    done = CliRunner().invoke(cli, ["measure", *map(str, images)])
+    assert done.exit_code == 3
+    assert "photographs are measured by `crackseg predict … --measure`" in done.output
+
+
 def test_its_card_is_printed() -> None:
     done = CliRunner().invoke(cli, ["card", "--model", "scenes"])
     assert done.exit_code == 0, done.output

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from crackseg.errors import CracksegError
-from crackseg.serving.deployment import check_port, find_registered
+from crackseg.serving.deployment import check_port, find_registered, has_production
 from crackseg.serving.page.model_cache import ModelCache
 
 HOST = "127.0.0.1"
@@ -45,8 +45,10 @@ def run_app(port: int, say: Callable[[str], Any]) -> None:
         raise CracksegError(f"crackseg app needs gradio ({error}): pip install 'crackseg[app]'") from error
     from crackseg.serving.page.layout import build_page
 
-    cache = ModelCache(find_registered())
     check_port(HOST, port)
+    production = find_registered()
+    has_production(production)
+    cache = ModelCache(production)
     with tempfile.TemporaryDirectory(prefix="crackseg-app-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # photographs are deleted with the page
         page, looks = build_page(cache, Path(folder))
