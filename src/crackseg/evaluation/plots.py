@@ -116,7 +116,8 @@ def draw_history(history: pd.DataFrame, path: Path, *, title: str) -> None:
         axes.set_title(" and ".join(keys), fontsize=10)
     left.legend(fontsize=9)
     middle.set_ylim(0, 1)
-    right.set_yscale("log")
+    if (history["lr"] > 0).any():  # after a single epoch of one cycle it is 0
+        right.set_yscale("log")
     figure.suptitle(title, fontsize=12)
     save_figure(figure, path)
 
