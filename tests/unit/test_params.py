@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from crackseg.errors import CracksegError
-from crackseg.params import flatten_params, load_params
+from crackseg.params import change_params, flatten_params, load_params
 
 COMMITTED = Path(__file__).parents[2] / "params.yaml"
 
@@ -50,6 +50,13 @@ def test_a_file_from_before_the_loss_with_soft_f_is_read(tmp_path: Path) -> None
     assert len(lines) - len(old) == 2
     (tmp_path / "params.yaml").write_text("\n".join(old), encoding="utf-8")
     assert load_params(tmp_path / "params.yaml") == load_params(COMMITTED)
+
+
+def test_patches_of_scenes_need_a_size_that_scenes_have() -> None:
+    with pytest.raises(
+        CracksegError, match=r"augment\.scenes 0\.5 needs .* augment\.crop_px, which is 0, to between 32"
+    ):
+        change_params(load_params(COMMITTED), {"augment.scenes": 0.5, "augment.crop_px": 0}, source="test")
 
 
 def test_scientific_notation_is_a_number(tmp_path: Path) -> None:
