@@ -20,6 +20,13 @@ from crackseg.cli.project import Project, with_project
     "--element", "elements", multiple=True,
     help="What is drawn over the patches; may be repeated (docs/shipped-model.md). [default: all]",
 )  # fmt: skip
+@click.option(
+    "--check", "checks", multiple=True, metavar="DATASET",
+    help="Imported photographs that are scored at each validation and train nothing; may be repeated.",
+)  # fmt: skip
+@click.option(
+    "--scenes", "num_scenes", default=600, show_default=True, type=click.IntRange(1), help="To train on."
+)
 @with_project
 def pretrain(
     project: Project,
@@ -28,6 +35,8 @@ def pretrain(
     epochs: int | None,
     seed: int,
     elements: tuple[str, ...],
+    checks: tuple[str, ...],
+    num_scenes: int,
 ) -> None:
     """Train a small U-Net on drawn scenes alone, as the model that crackseg ships.
 
@@ -40,6 +49,13 @@ def pretrain(
     from crackseg.pipeline.pretrain import pretrain as train_on_scenes
 
     model_dir = train_on_scenes(
-        project.root, out_dir, minutes=minutes, epochs=epochs, seed=seed, elements=elements
+        project.root,
+        out_dir,
+        minutes=minutes,
+        epochs=epochs,
+        seed=seed,
+        elements=elements,
+        checks=checks,
+        num_scenes=num_scenes,
     )
     click.echo(f"the model is in {model_dir}: crackseg predict PHOTOGRAPHS --out FOUND --model {model_dir}")

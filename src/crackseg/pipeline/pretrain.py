@@ -4,36 +4,33 @@ from __future__ import annotations
 
 import logging
 import shutil
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
-from filelock import FileLock, Timeout
-
 from crackseg.child_processes import terminations_as_interrupts
+from crackseg.data.catalog import list_samples
+from crackseg.data.images.files import read_image, read_mask
 from crackseg.data.synthetic.elements import DEFAULT_ELEMENTS, ELEMENTS
 from crackseg.data.synthetic.patches import ScenePatches, write_validation_scenes
 from crackseg.devices import choose_device, choose_precision
 from crackseg.errors import CracksegError
-from crackseg.files import read_json, write_bytes, write_json
-from crackseg.inference.detector import SETTINGS_NAME, WEIGHTS_NAME
+from crackseg.files import read_json, sole_writer, write_json
+from crackseg.inference.detector import WEIGHTS_NAME
 from crackseg.lineage import PACKAGE, hash_modules, list_code
-from crackseg.models import build_model
 from crackseg.params import Params, load_params
 from crackseg.params.choices import explain_choice
-from crackseg.registry.package import PROBE_FILE, PROBE_NAME, build_analyzer, write_probe
+from crackseg.registry.package import PROBE_FILE, PROBE_NAME, build_analyzer, write_answers
 from crackseg.tracking.store import Store
-from crackseg.training.losses import build_loss
+from crackseg.training.pace import measure_step
 from crackseg.training.run import build_first_network, record_training
-from crackseg.training.step import build_stepper
+from crackseg.types import CrackSample
 
 DATA_SOURCE = "scenes"
-_PLAN_NAME, _MODEL_NAME = "pretrain.json", "model"
-_NEEDED_BYTES = 500_000_000  # 240 scenes take 160 MB, checkpoints and the model 10 MB
-_VALIDATION_SCENES, _PROBE_SCENES, _PROBE_PX = 24, 2, 224
-_PACE_STEPS = 5
+_PLAN_NAME, _LOCK_NAME, _MODEL_NAME = "pretrain.json", "pretrain.lock", "model"
+_SCENE_BYTES, _OTHER_BYTES = 700_000, 100_000_000  # on disk; of the rest, checkpoints and the model take 20 MB
+_VALIDATION_SCENES, _PROBE_SCENES, _PROBE_PX = 40, 2, 224
+_EMA_DECAY = 0.995
 _log = logging.getLogger("crackseg")
 
 
@@ -46,6 +43,7 @@ class Plan:
         epochs: each takes one patch from each scene.
         elements: drawn over the patches.
         code: digest of the modules that draw and train.
+        precision: in which a step is computed, e.g. ``float32``.
         num_scenes: to train on.
         patch_px: side of a patch.
         width: of the U-Net.
@@ -55,7 +53,8 @@ class Plan:
     epochs: int
     elements: tuple[str, ...]
     code: str
-    num_scenes: int = 240
+    precision: str
+    num_scenes: int = 600
     patch_px: int = 256
     width: int = 8
 
@@ -68,7 +67,8 @@ def pretrain(
     epochs: int | None = None,
     seed: int = 0,
     elements: Sequence[str] = (),
-    num_scenes: int = 240,
+    checks: Sequence[str] = (),
+    num_scenes: int = 600,
     patch_px: int = 256,
     num_workers: int = 2,
     on_epoch: Callable[[int, dict[str, float]], None] | None = None,
@@ -82,38 +82,56 @@ def pretrain(
         epochs: their number, instead of ``minutes``: the same weights on the same machine.
         seed: of scenes, patches and weights.
         elements: names of what is drawn over the patches; empty: the default ones.
+        checks: datasets of the project whose validation images (all, if it has none) are scored at each validation;
+            they train nothing and choose nothing.
         num_scenes, patch_px: see :class:`Plan`.
         num_workers: processes that render scenes and make patches.
         on_epoch: see ``record_training``.
     Returns:
         The folder of the finished model, as ``--model`` takes it.
     Raises:
-        CracksegError: an element that does not exist, no room, a folder that holds another training, or one in which
-            another process trains.
+        CracksegError: an element or dataset that does not exist, no room, a folder that holds another training, or one
+            in which another process trains.
     """
     for name in elements:
         if name not in ELEMENTS:
             raise CracksegError(f"--element {name}: {explain_choice(name, tuple(ELEMENTS))}")
+    check_samples = {name: _list_check(root, name) for name in checks}
+    base = load_params(root / "params.yaml").train
     out_dir.mkdir(parents=True, exist_ok=True)
     model_dir = out_dir / _MODEL_NAME
-    try:
-        with FileLock(out_dir / "pretrain.lock", timeout=0):
-            plan = _settle(
-                root,
-                out_dir,
-                minutes=minutes,
-                epochs=epochs,
-                seed=seed,
-                elements=tuple(elements) or DEFAULT_ELEMENTS,
-                code=_hash_code(),
-                num_scenes=num_scenes,
-                patch_px=patch_px,
-            )
-            if not _is_finished(out_dir):
-                _train(root, out_dir, plan, model_dir, num_workers, on_epoch)
-    except Timeout as error:
-        raise CracksegError(f"{out_dir}: another `crackseg pretrain` works in this folder") from error
+    with sole_writer(out_dir / _LOCK_NAME, f"{out_dir}: another `crackseg pretrain` works in this folder"):
+        plan = _settle(
+            root,
+            out_dir,
+            minutes=minutes,
+            epochs=epochs,
+            seed=seed,
+            elements=tuple(elements) or DEFAULT_ELEMENTS,
+            code=_hash_code(),
+            precision=str(choose_precision(base.precision, choose_device(base.device))).removeprefix("torch."),
+            num_scenes=num_scenes,
+            patch_px=patch_px,
+        )
+        if not _is_finished(out_dir):
+            _train(root, out_dir, plan, model_dir, num_workers, check_samples, on_epoch)
     return model_dir
+
+
+def _list_check(root: Path, dataset: str) -> list[CrackSample]:
+    """List the photographs of a check, each of which can be read and has a mask of its size."""
+    data_dir = root / "data"
+    samples = list_samples(data_dir, dataset, "val") or list_samples(data_dir, dataset)
+    if not samples:
+        raise CracksegError(f"--check {dataset}: it has no images; see `crackseg data validate {dataset}`")
+    for sample in samples:
+        image, mask = read_image(sample.image_path), read_mask(sample.mask_path)
+        if image.shape[:2] != mask.shape:
+            raise CracksegError(
+                f"--check {dataset}: {sample.image_path} has {image.shape[1]} x {image.shape[0]} pixels and its mask "
+                f"{mask.shape[1]} x {mask.shape[0]}; a check needs masks of the image's size"
+            )
+    return samples
 
 
 def _is_finished(out_dir: Path) -> bool:
@@ -147,19 +165,22 @@ def _settle(root: Path, out_dir: Path, *, minutes: float, epochs: int | None, **
         state = "resumed" if not _is_finished(out_dir) else "finished; choose another --out to train again"
         _log.info("%s holds a training of %d epochs, which is %s", out_dir, plan.epochs, state)
         return plan
-    if others := [found.name for found in out_dir.iterdir() if found.name != "pretrain.lock"]:
+    # A kill while the plan was written leaves the beginning of it.
+    begun = {found.name for found in out_dir.glob(".*.tmp")} | {_LOCK_NAME}
+    if others := sorted({found.name for found in out_dir.iterdir()} - begun):
         raise CracksegError(f"{out_dir} is not empty ({others[0]}): choose another --out")
     free = shutil.disk_usage(out_dir).free
-    if free < _NEEDED_BYTES:
+    needed = int(str(asked["num_scenes"])) * _SCENE_BYTES + _OTHER_BYTES
+    if free < needed:
         raise CracksegError(
-            f"{out_dir}: {free / 1e6:.0f} MB are free, and {_NEEDED_BYTES / 1e6:.0f} MB are needed; free some, or "
+            f"{out_dir}: {free / 1e6:.0f} MB are free, and {needed / 1e6:.0f} MB are needed; free some, or "
             "choose another --out"
         )
     plan = Plan(epochs=epochs or 1, **asked)  # type: ignore[arg-type]
     if epochs is None:
         params = _describe(root, plan, num_workers=0)
         steps = -(-plan.num_scenes // params.train.batch_size)
-        epochs = max(1, round(60 * minutes / (steps * _measure_step(params, plan.patch_px))))
+        epochs = max(1, round(60 * minutes / (steps * measure_step(params))))
         plan = Plan(epochs=epochs, **asked)  # type: ignore[arg-type]
     write_json(path, asdict(plan))
     return plan
@@ -175,37 +196,22 @@ def _describe(root: Path, plan: Plan, *, num_workers: int) -> Params:
     train = {
         "epochs": plan.epochs, "batch_size": 4, "accumulate": 1, "patches_per_image": 1, "seed": plan.seed,
         "num_workers": num_workers, "num_processes": 1, "validate_every": max(1, plan.epochs // 10),
+        "precision": plan.precision, "compile": False, "ema_decay": _EMA_DECAY,
     }  # fmt: skip
     changes = {
         "data": {"train_dataset": DATA_SOURCE},
+        "augment": {"crop_px": plan.patch_px},
         "model": model,
         "loss": {"name": "bce_soft_f", "crack_weight": 20.0, "tolerance_px": 2},
         "optimizer": {"name": "adamw", "lr": 3e-3, "momentum": 0.9, "weight_decay": 0.01},
         "scheduler": {"name": "onecycle"},
         "train": train,
-        "predict": {"tile_size_px": 512, "overlap_px": 64, "batch_size": 4, "engine": "auto"},
+        "predict": {"tile_size_px": 512, "overlap_px": 64, "batch_size": 4, "engine": "auto", "flips": False},
         "postprocess": {"method": "none"},
     }
     return base.model_copy(
         update={section: getattr(base, section).model_copy(update=keys) for section, keys in changes.items()}
     )
-
-
-def _measure_step(params: Params, patch_px: int) -> float:
-    """Measure the seconds of a training step on this machine: the median of a few."""
-    device = choose_device(params.train.device)
-    network = build_model(**dict(params.model)).to(device).to(memory_format=torch.channels_last)
-    network.train()
-    stepper = build_stepper(
-        network, build_loss(**dict(params.loss)), device, choose_precision(params.train.precision, device)
-    )
-    images = torch.zeros(params.train.batch_size, 3, patch_px, patch_px, dtype=torch.uint8)
-    seconds = []
-    for _ in range(_PACE_STEPS):
-        started = time.monotonic()
-        stepper.compute_gradients(images, images[:, :1], num_parts=1, num_counted=None)
-        seconds.append(time.monotonic() - started)
-    return sorted(seconds)[_PACE_STEPS // 2]
 
 
 def _train(
@@ -214,6 +220,7 @@ def _train(
     plan: Plan,
     model_dir: Path,
     num_workers: int,
+    checks: Mapping[str, Sequence[CrackSample]],
     on_epoch: Callable[[int, dict[str, float]], None] | None,
 ) -> None:
     params = _describe(root, plan, num_workers=num_workers)
@@ -221,7 +228,6 @@ def _train(
     patches = ScenePatches(
         out_dir / "scenes",
         num_scenes=plan.num_scenes,
-        patches_per_scene=1,
         patch_px=plan.patch_px,
         seed=plan.seed,
         elements=plan.elements,
@@ -242,6 +248,7 @@ def _train(
             name="pretrain",
             on_epoch=on_epoch,
             system_metrics=True,
+            checks=checks,
         ) as trained,
     ):
         weights_path = model_dir / WEIGHTS_NAME
@@ -250,11 +257,10 @@ def _train(
             weights_path, val_samples, val_samples, params.postprocess, dataset=DATA_SOURCE,
             device=params.train.device, precision=params.train.precision,
         )  # fmt: skip
-        write_bytes(model_dir / SETTINGS_NAME, analyzer.settings.to_json().encode())
         small = write_validation_scenes(
             out_dir / "probe",
             num_scenes=_PROBE_SCENES,
             size_px=_PROBE_PX,
             **drawn,  # type: ignore[arg-type]
         )
-        write_probe(model_dir / PROBE_NAME, analyzer, small)
+        write_answers(model_dir, analyzer, small)

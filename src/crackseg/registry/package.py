@@ -19,7 +19,13 @@ from crackseg.evaluation.metrics import RAW_THRESHOLDS, ScoreAccumulator, count_
 from crackseg.evaluation.stored_maps import ScoredMap, changes_maps
 from crackseg.files import write_bytes, write_json
 from crackseg.geometry.postprocessing import postprocess_map
-from crackseg.inference.detector import CrackAnalyzer, ModelSettings, ReferenceStatistics, measure_confidence
+from crackseg.inference.detector import (
+    SETTINGS_NAME,
+    CrackAnalyzer,
+    ModelSettings,
+    ReferenceStatistics,
+    measure_confidence,
+)
 from crackseg.inference.drift import measure_photograph
 from crackseg.inference.predictor import Predictor, build_predictor
 from crackseg.models.weights_file import load_network
@@ -86,6 +92,14 @@ def build_analyzer(
         run_id=extra["run_id"],
     )
     return CrackAnalyzer(predictor, settings)
+
+
+def write_answers(folder: Path, analyzer: CrackAnalyzer, val_samples: Sequence[CrackSample]) -> tuple[Path, Path]:
+    """Write the settings and then the probe of a finished model next to each other; return their paths."""
+    settings_path, probe_dir = folder / SETTINGS_NAME, folder / PROBE_NAME
+    write_bytes(settings_path, analyzer.settings.to_json().encode())
+    write_probe(probe_dir, analyzer, val_samples)
+    return settings_path, probe_dir
 
 
 def write_probe(folder: Path, analyzer: CrackAnalyzer, val_samples: Sequence[CrackSample]) -> None:

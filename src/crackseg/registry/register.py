@@ -20,13 +20,13 @@ from mlflow.exceptions import MlflowException
 import crackseg
 from crackseg.data.catalog import list_splits
 from crackseg.errors import CracksegError, first_line
-from crackseg.files import hash_file, write_bytes
+from crackseg.files import hash_file
 from crackseg.inference.detector import SETTINGS_NAME, WEIGHTS_NAME, ModelSettings
 from crackseg.models import ARCHITECTURES
 from crackseg.models.shipped import SHIPPED_NAME
 from crackseg.models.state_dicts import read_weights
 from crackseg.params import Params
-from crackseg.registry.package import PROBE_NAME, build_analyzer, write_probe
+from crackseg.registry.package import build_analyzer, write_answers
 from crackseg.tracking.store import Store, describe_code
 
 CANDIDATE_ALIAS = "candidate"
@@ -89,9 +89,7 @@ def complete_and_register(
         "architecture": params.model.architecture,
     }
     with tempfile.TemporaryDirectory() as scratch:
-        settings_path, probe_dir = Path(scratch) / SETTINGS_NAME, Path(scratch) / PROBE_NAME
-        write_bytes(settings_path, analyzer.settings.to_json().encode())
-        write_probe(probe_dir, analyzer, splits["val"])
+        settings_path, probe_dir = write_answers(Path(scratch), analyzer, splits["val"])
         return register_model(
             store,
             run_id=analyzer.settings.run_id,

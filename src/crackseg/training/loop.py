@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -95,6 +95,7 @@ def fit(
     on_epoch: Callable[[int, dict[str, float]], None],
     cache_dir: Path | None = None,
     processes: Processes = ALONE,
+    checks: Mapping[str, Sequence[CrackSample]] | None = None,
 ) -> Progress:
     """Train ``network`` and load its best weights into it.
 
@@ -112,6 +113,7 @@ def fit(
             process.
         cache_dir: of decoded images, shared by all training runs; None: no cache.
         processes: that train together.
+        checks: photographs by name that are scored at each validation as ``check/NAME/ods``, and decide nothing.
     Returns:
         The progress at the end.
     Raises:
@@ -140,6 +142,7 @@ def fit(
         else train_samples
     )
     val_pairs = PairReader(val_samples, cache)
+    check_pairs = {name: PairReader(samples, None) for name, samples in (checks or {}).items()}
     loader, sampler = build_loader(
         dataset,
         batch_size=params.batch_size,
@@ -219,6 +222,8 @@ def fit(
                     "val/symmetric_ods": validation.symmetric_ods,
                     "val/strict_ods": validation.strict_ods,
                 }
+                for name, pairs in check_pairs.items():
+                    metrics[f"check/{name}/ods"] = validate(predictor, pairs, loss_function, processes).ods
                 if (validation.ods, -validation.loss) > (progress.best_ods, -progress.best_val_loss):
                     progress.best_epoch, progress.best_ods = epoch + 1, validation.ods
                     progress.best_val_loss = validation.loss

@@ -105,6 +105,7 @@ def record_training(
     on_epoch: Callable[[int, dict[str, float]], None] | None = None,
     processes: Processes = ALONE,
     system_metrics: bool = False,
+    checks: Mapping[str, Sequence[CrackSample]] | None = None,
 ) -> Iterator[TrainedModel]:
     """Train in a run of MLflow, or resume an interrupted training run; the run ends FINISHED after the block.
 
@@ -124,6 +125,7 @@ def record_training(
         on_epoch: called after each epoch with its number, from 0, and its metrics; may raise TrialStopped.
         processes: that train together; this one is the first.
         system_metrics: also record the load of processor, memory and GPU.
+        checks: see ``fit``.
     Raises:
         CracksegError: see ``fit``.
         TrialStopped: ``on_epoch`` raised it; the checkpoint stays.
@@ -161,6 +163,7 @@ def record_training(
             on_epoch=report_epoch,
             cache_dir=store.home / CACHE_NAME,
             processes=processes,
+            checks=checks,
         )
         yield TrainedModel(network, params, progress, run_id, recorder)
     shutil.rmtree(checkpoint_dir)  # the block has saved the weights; a forced repetition trains again

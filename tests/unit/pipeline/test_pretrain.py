@@ -3,11 +3,15 @@
 import logging
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from mlflow import MlflowClient
 
+from crackseg.data.catalog import MANIFEST_COLUMNS
+from crackseg.data.images.files import encode_png, write_mask
 from crackseg.errors import CracksegError
+from crackseg.files import sole_writer, write_bytes
 from crackseg.models.state_dicts import read_weights
 from crackseg.pipeline import pretrain as module
 from crackseg.pipeline.pretrain import pretrain
@@ -24,6 +28,20 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setattr(module, "_VALIDATION_SCENES", 1)
     return tmp_path
+
+
+def add_photographs(
+    root: Path, dataset: str, *, size: tuple[int, int], mask_size: tuple[int, int] = (64, 64)
+) -> None:
+    folder = root / "data" / dataset
+    folder.mkdir(parents=True)
+    mask = np.zeros(mask_size[::-1], np.uint8)
+    mask[len(mask) // 2] = 1
+    write_bytes(folder / "a.png", encode_png(np.full((size[1], size[0], 3), 90, np.uint8)))
+    write_mask(folder / "a-mask.png", mask)
+    row = {"stem": "a", "split": "val", "image": "a.png", "mask": "a-mask.png"}
+    lines = [",".join(MANIFEST_COLUMNS), ",".join(row.get(column, "") for column in MANIFEST_COLUMNS)]
+    (folder / "manifest.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def test_a_killed_pretraining_resumes_to_the_same_weights_and_is_a_model(
@@ -64,11 +82,21 @@ def test_bad_input_is_named_before_anything_is_drawn(root: Path, monkeypatch: py
         CracksegError, match=r"pretrain\.json: not written by this version .* choose another --out"
     ):
         pretrain(root, root / "other", **TINY)
-    monkeypatch.setattr(module, "_NEEDED_BYTES", 10**18)
+    monkeypatch.setattr(module, "_SCENE_BYTES", 10**18)
     with pytest.raises(CracksegError, match="MB are needed"):
         pretrain(root, root / "full", **TINY)
+    with pytest.raises(CracksegError, match="no dataset 'BRIDGE'"):
+        pretrain(root, root / "out", **TINY, checks=("BRIDGE",))
+    assert not (root / "out").exists()
 
 
+@pytest.fixture
+def _untrained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stop before the training: what is tested comes first."""
+    monkeypatch.setattr(module, "_train", lambda *_: None)
+
+
+@pytest.mark.usefixtures("_untrained")
 def test_a_pretraining_does_not_resume_with_other_code(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pretrain(root, root / "out", **TINY)
     monkeypatch.setattr("crackseg.pipeline.pretrain._hash_code", lambda: "0" * 12)
@@ -76,3 +104,52 @@ def test_a_pretraining_does_not_resume_with_other_code(root: Path, monkeypatch: 
         CracksegError, match="not 000000000000; resume it with the same options and version of crackseg"
     ):
         pretrain(root, root / "out", **TINY)
+
+
+@pytest.mark.usefixtures("_untrained")
+def test_a_kill_while_the_plan_is_written_leaves_a_folder_that_can_be_used(root: Path) -> None:
+    (root / "out").mkdir()
+    (root / "out" / ".0123456789ab.tmp").write_text('{"seed":', encoding="utf-8")
+    pretrain(root, root / "out", **TINY)
+    assert (root / "out" / "pretrain.json").is_file()
+
+
+@pytest.mark.usefixtures("_untrained")
+def test_a_pretraining_does_not_resume_in_another_precision(root: Path) -> None:
+    pretrain(root, root / "out", **TINY)
+    params = root / "params.yaml"
+    text = params.read_text(encoding="utf-8")
+    assert "precision: auto" in text
+    params.write_text(text.replace("precision: auto", "precision: bfloat16"), encoding="utf-8")
+    with pytest.raises(CracksegError, match="precision float32, not bfloat16"):
+        pretrain(root, root / "out", **TINY)
+
+
+@pytest.mark.usefixtures("_untrained")
+def test_two_pretrainings_do_not_share_a_folder(root: Path) -> None:
+    (root / "out").mkdir()
+    with (
+        sole_writer(root / "out" / "pretrain.lock", "busy"),
+        pytest.raises(CracksegError, match="another `crackseg pretrain` works in this folder"),
+    ):
+        pretrain(root, root / "out", **TINY)
+
+
+def test_a_check_is_scored_and_changes_no_weight(root: Path) -> None:
+    add_photographs(root, "BRIDGE", size=(64, 64))
+    seen: list[dict[str, float]] = []
+    checked = pretrain(
+        root, root / "checked", **TINY, checks=("BRIDGE",), on_epoch=lambda _epoch, metrics: seen.append(metrics)
+    )
+    assert all(0 <= metrics["check/BRIDGE/ods"] <= 1 for metrics in seen)
+    plain = pretrain(root, root / "plain", **TINY)
+    first, second = (read_weights(folder / "weights.pt").state_dict for folder in (checked, plain))
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_a_check_needs_masks_of_the_photographs_size(root: Path) -> None:
+    add_photographs(root, "BRIDGE", size=(64, 64))
+    add_photographs(root, "HALF", size=(64, 64), mask_size=(32, 32))
+    with pytest.raises(CracksegError, match=r"--check HALF: .* has 64 x 64 pixels and its mask 32 x 32"):
+        pretrain(root, root / "out", **TINY, checks=("BRIDGE", "HALF"))
+    assert not (root / "out").exists()

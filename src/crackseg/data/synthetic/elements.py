@@ -77,9 +77,9 @@ def _as_area(draw: Callable[[np.random.Generator, np.ndarray], areas.Drawn]) -> 
 
 
 ELEMENTS: dict[str, Element] = {
-    "coarse_grain": Element(_as_area(areas.draw_coarse_grain), 0.15, "coarse grain of asphalt with dark gaps"),
+    "coarse_grain": Element(_as_area(areas.draw_coarse_grain), 0.12, "coarse grain of asphalt with dark gaps"),
     "more_cracks": Element(
-        cracks.draw_more_cracks, 0.3, "cracks: hair-thin, wide, faint, or lighter than the surface"
+        cracks.draw_more_cracks, 0.2, "cracks: hair-thin, wide, faint, or lighter than the surface"
     ),
     "alligator": Element(cracks.draw_alligator, 0.1, "cracks: networks of map cracking"),
     "bricks": Element(_as_area(areas.draw_bricks), 0.08, "masonry and tiles as the whole surface"),

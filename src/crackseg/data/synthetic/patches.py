@@ -35,8 +35,7 @@ class ScenePatches(Dataset):
     Args:
         folder: keeps the rendered scenes, as ``NUMBER.png`` with the mask as the alpha channel; one that is there is
             not rendered again.
-        num_scenes: the four looks in turn, one in ten without cracks.
-        patches_per_scene: in an epoch.
+        num_scenes: the looks in turn, one in ten of each without cracks; each gives one patch in an epoch.
         patch_px: side of a patch, P.
         seed: see the module's head.
         elements: names of what is drawn over the patches; None: the default ones.
@@ -47,25 +46,23 @@ class ScenePatches(Dataset):
         folder: Path,
         *,
         num_scenes: int,
-        patches_per_scene: int,
         patch_px: int,
         seed: int,
         elements: Sequence[str] | None = None,
     ) -> None:
         self.folder = folder
         self.num_scenes = num_scenes
-        self.patches_per_scene = patches_per_scene
         self.patch_px = patch_px
         self.seed = seed
         self.elements = elements
 
     def __len__(self) -> int:
-        return self.num_scenes * self.patches_per_scene
+        return self.num_scenes
 
     def __getitem__(self, address: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
         epoch, index = address
         rng = np.random.default_rng([self.seed, epoch, index])
-        image, mask = make_patch(*self._take_scene(index % self.num_scenes), self.patch_px, rng, self.elements)
+        image, mask = make_patch(*self._take_scene(index), self.patch_px, rng, self.elements)
         return torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(mask)[None]
 
     def _take_scene(self, number: int) -> tuple[np.ndarray, np.ndarray]:

@@ -16,7 +16,7 @@ from crackseg.data.synthetic.surfaces import SURFACES, render_surface
 
 
 def _patches(folder: Path, seed: int = 0) -> ScenePatches:
-    return ScenePatches(folder, num_scenes=2, patches_per_scene=2, patch_px=64, seed=seed)
+    return ScenePatches(folder, num_scenes=2, patch_px=64, seed=seed)
 
 
 def test_a_patch_is_the_same_from_a_new_scene_a_kept_one_and_a_damaged_file(tmp_path: Path) -> None:
