@@ -94,9 +94,7 @@ def _open_scenes(folder: Path | None, patch_px: int, seed: int) -> ScenePatches:
     """Open the drawn scenes of this code, which other code would draw differently."""
     assert folder is not None, "augment.scenes needs a folder"
     drawing = hash_modules(sorted((PACKAGE / "data" / "synthetic").glob("*.py")))[:12]
-    return ScenePatches(
-        folder / f"{drawing}-{seed}", num_scenes=_NUM_SCENES, patches_per_scene=1, patch_px=patch_px, seed=seed
-    )
+    return ScenePatches(folder / f"{drawing}-{seed}", num_scenes=_NUM_SCENES, patch_px=patch_px, seed=seed)
 
 
 class EpochSampler(Sampler[list[tuple[int, int]]]):
