@@ -62,7 +62,7 @@ class ScenePatches(Dataset):
     def __getitem__(self, address: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
         epoch, index = address
         rng = np.random.default_rng([self.seed, epoch, index])
-        image, mask = make_patch(*self._take_scene(index), self.patch_px, rng, self.elements)
+        image, mask = make_patch(*self._take_scene(index % self.num_scenes), self.patch_px, rng, self.elements)
         return torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(mask)[None]
 
     def _take_scene(self, number: int) -> tuple[np.ndarray, np.ndarray]:

@@ -30,6 +30,12 @@ def test_a_patch_is_the_same_from_a_new_scene_a_kept_one_and_a_damaged_file(tmp_
     assert not torch.equal(first[0], _patches(tmp_path)[4, 1][0])
 
 
+def test_an_epoch_with_more_patches_than_scenes_keeps_no_more_scenes(tmp_path: Path) -> None:
+    source = _patches(tmp_path)
+    assert not torch.equal(source[0, 0][0], source[0, 2][0])
+    assert [path.name for path in tmp_path.iterdir()] == ["0.png"]
+
+
 def test_on_a_full_disk_a_scene_is_used_and_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any) -> None:
         raise OSError(28, "No space left on device")
