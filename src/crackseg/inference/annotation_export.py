@@ -18,6 +18,7 @@ from crackseg.data.masks.formats import MaskReader
 from crackseg.errors import CracksegError
 from crackseg.files import write_bytes
 from crackseg.inference.table import TABLE_NAME, is_table
+from crackseg.progress import progress
 
 FORMATS = ("coco", "labelme", "cvat")
 _LABEL = "crack"
@@ -71,7 +72,7 @@ def _read_rows(predicted_dir: Path) -> list[dict[str, str]]:
 
 def _outline(rows: list[dict[str, str]], predicted_dir: Path, out_dir: Path) -> Iterator[_Outlined]:
     taken: set[str] = set()
-    for row in rows:
+    for row in progress(rows, "outline", "photograph"):
         source = Path(row["image"])
         # One folder, since an import identifies photographs by their names only.
         stem = Path(row["mask"]).with_suffix("").as_posix().removeprefix("masks/").replace("/", "_")

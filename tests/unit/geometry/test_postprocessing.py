@@ -310,3 +310,21 @@ def test_wrong_setting_is_named(change: dict[str, Any], message: str) -> None:
 def test_what_is_no_map_is_named(map_HW: np.ndarray, message: str) -> None:
     with pytest.raises(CracksegError, match=message):
         postprocess_map(map_HW, method="thin")
+
+
+def test_linking_a_map_of_noise_is_bounded_and_said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    noise = cv2.GaussianBlur(np.random.default_rng(0).random((96, 96)).astype(np.float32), (0, 0), 1.0)
+    noise = (noise - noise.min()) / (noise.max() - noise.min())
+    monkeypatch.setattr("crackseg.geometry.postprocessing._LEAST_PATHS", 20)
+    postprocess_map(noise, method="link")
+    assert "link: 92 gaps of at most 10 px were looked at" in caplog.text
+    assert "mostly noise" in caplog.text
+
+
+def test_a_gap_in_a_crack_is_no_noise(caplog: pytest.LogCaptureFixture) -> None:
+    drawn = curve(np.r_[8:88])
+    drawn[:, 40:46] = 0
+    postprocess_map(blurred(drawn), method="link")
+    assert not caplog.records
