@@ -18,7 +18,7 @@ from optuna.trial import TrialState, create_trial
 from pydantic import ValidationError
 
 from crackseg.errors import CracksegError
-from crackseg.experiments.paper.configurations import GRID, GRID_ARCHITECTURE, RECIPE, TABLE3, Configuration
+from crackseg.experiments.paper.configurations import GRID, GRID_ARCHITECTURE, INITS, RECIPE, TABLE3, Configuration
 from crackseg.experiments.search.space import Settings, Space, describe_space, iter_differences
 from crackseg.experiments.search.storage import Storage
 from crackseg.files import hash_file
@@ -232,20 +232,25 @@ def list_paper_points(space: Space, which: str) -> dict[str, Settings]:
     """List the paper's configurations that are in a space, by name: those of Table 3 first.
 
     A configuration is its loss, learning rate, initialisation and the other choices of section 3.1; on another
-    architecture it is the same configuration, unless the architecture itself is searched.
+    architecture it is the same configuration, unless the architecture itself is searched. If all trials begin with
+    weights that the paper does not have, such as ``scenes``, it is the same configuration without its initialisation.
     """
     configurations: tuple[Configuration, ...] = {"grid": (*TABLE3, *GRID), "table3": TABLE3, "none": ()}[which]
     searched = {dimension.key for dimension in space.dimensions}
     points: dict[str, Settings] = {}
+    has_own_init = "model.init" not in searched and space.base["model.init"] not in INITS
     for configuration in configurations:
         if configuration.system != GRID_ARCHITECTURE and "model.architecture" not in searched:
             continue  # another system of Table 3, with its own recipe
         settings = {key: value for key, value in RECIPE.items() if key in searched} | dict(configuration.settings)
         if "model.architecture" not in searched:
             del settings["model.architecture"]
+        name = configuration.name
+        if has_own_init:
+            name = name.replace(f"-{settings.pop('model.init')}-", "-")
         point = space.locate(settings)
         if point is not None and point not in points.values():
-            points[configuration.name] = point
+            points[name] = point
     return points
 
 

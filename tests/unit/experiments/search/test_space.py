@@ -162,6 +162,20 @@ def test_the_papers_cells_in_the_committed_space_are_its_32() -> None:
     assert len(list_paper_points(Space(BASE), "table3")) == 8
 
 
+def test_from_weights_that_the_paper_does_not_have_its_cells_are_losses_and_learning_rates() -> None:
+    fixed = change_params(BASE, {"model.architecture": "unet", "search.space.model.init": None}, source="test")
+    scenes = change_params(fixed, {"model.init": "scenes"}, source="test")
+    points = list_paper_points(Space(scenes), "grid")
+    assert len(points) == 16  # four losses, four learning rates
+    assert points["table3-focal-g2"] == {
+        "loss.name": "focal", "loss.gamma": 2.0, "loss.alpha": 3.0, "optimizer.lr": 1e-4,
+    }  # fmt: skip
+    assert not any("random" in name or "coco" in name for name in points)
+    coco = list_paper_points(Space(change_params(fixed, {"model.init": "coco"}, source="test")), "grid")
+    assert len(coco) == 16
+    assert all("coco" in name for name in coco)
+
+
 def test_cells_outside_the_space_are_left_out() -> None:
     random_only = with_space(
         {"optimizer": {"lr": {"low": 1e-4, "high": 1e-2}}, "loss": {"gamma": {"low": 1.5, "high": 5}}}
