@@ -64,7 +64,7 @@ SYSTEMS: dict[str, System] = {
     ),
     "unet_encoder": System(
         {"model.architecture": "unet_encoder", "model.width": 8, "model.normalize": True},
-        num_steps=200,
+        num_steps=175,
         losses={"random": _FEWER_LOSSES, "imagenet": _FEWER_LOSSES},
     ),
 }
@@ -79,6 +79,7 @@ BUDGET: dict[str, Any] = {
     "augment.brightness": 0.1,
     "augment.contrast": 0.1,
     "augment.crop_px": 128,
+    "augment.crop_at_cracks": 0.5,
     "train.batch_size": 4,
     "train.num_workers": 0,
     "train.validate_every": 2,
