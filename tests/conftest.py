@@ -1,9 +1,14 @@
 """Settings for all tests."""
 
 import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.migrated_store import copy_migrated_store, forget_template
 
 # Two test processes with two OpenMP threads each on two cores wait for each other most of the time.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -36,3 +41,25 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if not torch.cuda.is_available():
         config.hook.pytest_deselected(items=needy)
         items[:] = [item for item in items if item not in needy]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _stores_begin_migrated() -> Iterator[None]:
+    """Give each new store of this process a copy of one migrated database; other processes migrate their own."""
+    store = sys.modules.get("crackseg.tracking.store")  # absent: no test that was collected opens one
+    if store is None:
+        yield
+        return
+    from crackseg.tracking.store_address import database_path
+
+    def make_place(uri: str, real_root: Path) -> None:
+        original(uri, real_root)
+        path = database_path(uri)
+        if path is not None and path.parent.is_dir():
+            copy_migrated_store(path)
+
+    original = store.make_place
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "make_place", make_place)
+        yield
+    forget_template()

@@ -52,6 +52,15 @@ def make_registry(root: Path, versions: int) -> Production:
     return Production(store, NAME)
 
 
+def record_a_run(root: Path) -> None:
+    """In a process: open the store, maybe the first of all, and record a run."""
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
+    store = Store(root)
+    with store.record(store.create_run(None)) as recorder:
+        recorder.log_metrics({"x": 1.0})
+        recorder.end("FINISHED")
+
+
 def promote(
     production: Production, version: str, *, barrier: Barrier | None = None, reason: str = "better"
 ) -> None:

@@ -1,8 +1,6 @@
 """A run's records must reach the store once, whatever happens to the server, the disk or the process."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from crackseg.project import find_real_root, find_root
 from crackseg.tracking.outbox import Outbox, deliver_left_over
 from crackseg.tracking.store import Store
 from crackseg.tracking.store_address import local_uri
+from tests.registry_store import PROCESSES, record_a_run
 
 
 @pytest.fixture
@@ -187,13 +186,12 @@ def test_an_outbox_in_use_is_left_to_its_process(store: Store) -> None:
 
 
 def test_several_at_once_on_a_fresh_store_land_in_one_experiment(root: Path) -> None:
-    code = (
-        "import sys; from pathlib import Path; from crackseg.tracking.store import Store\n"
-        "s = Store(Path(sys.argv[1])); r = s.create_run(None)\n"
-        "with s.record(r) as recorder: recorder.log_metrics({'x': 1.0}); recorder.end('FINISHED')"
-    )
-    processes = [subprocess.Popen([sys.executable, "-c", code, str(root)]) for _ in range(3)]
-    assert [process.wait(60) for process in processes] == [0, 0, 0]
+    processes = [PROCESSES.Process(target=record_a_run, args=(root,)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+    assert [process.exitcode for process in processes] == [0, 0, 0]
     store = Store(root)
     runs = store.client.search_runs([store.experiment_id])
     assert [run.data.metrics for run in runs] == [{"x": 1.0}] * 3
