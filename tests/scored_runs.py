@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 
 from crackseg.data.images.files import write_mask, write_png, write_probability_map
 from crackseg.evaluation.counts import write_counts
-from crackseg.evaluation.report import flatten_scores, read_scores
+from crackseg.evaluation.score_files import flatten_scores, read_scores
 from crackseg.evaluation.scoring import score_split, write_scores
 from crackseg.params import EvaluateParams, PostprocessParams, flatten_params, load_params
 from crackseg.tracking.store import Store

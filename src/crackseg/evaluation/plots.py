@@ -10,21 +10,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from crackseg.data.catalog import SAMPLE_SOURCE
 from crackseg.data.images.files import read_image
 from crackseg.evaluation.stored_maps import read_scored_map
-from crackseg.files import format_markdown
 from crackseg.params import PostprocessParams
 from crackseg.plotting import COLOURS, save_figure
 from crackseg.types import CrackSample
-
-
-def describe_source(sources: Sequence[str]) -> str:
-    """Describe the origin of the scores, so that the sample is not mistaken for the published datasets."""
-    kinds = set(sources)
-    if kinds == {SAMPLE_SOURCE}:
-        return "embedded synthetic sample, not the published datasets"
-    return "imported data" if SAMPLE_SOURCE not in kinds else "partly the embedded synthetic sample"
 
 
 def draw_pr_curves(curves: Mapping[str, pd.DataFrame], path: Path, *, title: str, source: str) -> None:
@@ -120,17 +110,6 @@ def draw_history(history: pd.DataFrame, path: Path, *, title: str) -> None:
         right.set_yscale("log")
     figure.suptitle(title, fontsize=12)
     save_figure(figure, path)
-
-
-def format_score_table(scores: Mapping[str, Mapping], *, source: str) -> str:
-    """Format ODS@P@R, OIS and AP of each dataset as a Markdown table, with the other protocols' ODS."""
-    header = ["dataset", "images", "ODS", "@P", "@R", "OIS", "±", "AP", "symmetric ODS", "strict ODS", "clIoU"]
-    rows = []
-    for dataset, s in scores.items():
-        values = [s["ods"], s["precision"], s["recall"], s["ois"], s["ois_std"], s["ap"]]
-        values += [s["symmetric"]["ods"], s["strict"]["ods"], s["centerline_iou"]]
-        rows.append([dataset, s["num_images"], *(f"{value:.4f}" for value in values)])
-    return f"Scores on: {source}.\n\n" + format_markdown(header, rows, "l".ljust(len(header), "r"))
 
 
 def _draw_iso_f(axes: Axes) -> None:

@@ -6,46 +6,19 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
 
 import pandas as pd
 
 from crackseg.data.catalog import data_source, list_samples, spread_evenly
 from crackseg.evaluation.false_alarms import describe_false_alarms
 from crackseg.evaluation.html import render_html
-from crackseg.evaluation.plots import (
-    describe_source,
-    draw_history,
-    draw_panels,
-    draw_pr_curves,
-    format_score_table,
-)
+from crackseg.evaluation.plots import draw_history, draw_panels, draw_pr_curves
+from crackseg.evaluation.score_files import describe_source, format_score_table, mean_ods, read_scores
 from crackseg.files import write_bytes
 from crackseg.params import PostprocessParams
 from crackseg.types import CrackSample
 
 _PANEL_ROWS = 4
-
-
-def read_scores(scores_dir: Path, datasets: Sequence[str]) -> dict[str, dict]:
-    """Read ``DATASET.json`` of each dataset: its scores by name."""
-    return {name: json.loads((scores_dir / f"{name}.json").read_text(encoding="utf-8"))[name] for name in datasets}
-
-
-def flatten_scores(scores: dict[str, dict], dataset: str) -> dict[str, float]:
-    """Flatten ``DATASET.json`` to the names that MLflow shows: ``DATASET/ods``, ``DATASET/strict/ods``."""
-    flat: dict[str, float] = {}
-    for key, value in scores[dataset].items():
-        if isinstance(value, dict):
-            flat |= {f"{dataset}/{key}/{name}": score for name, score in value.items()}
-        elif isinstance(value, float | int):
-            flat[f"{dataset}/{key}"] = value
-    return flat
-
-
-def mean_ods(scores: Mapping[str, Mapping]) -> float:
-    """Average the datasets' ODS under the paper's protocol, with equal weight."""
-    return fmean(s["ods"] for s in scores.values())
 
 
 def write_report(

@@ -56,7 +56,7 @@ def run_demo(root: Path) -> str:
         reason = f": {found}" if (found := find_reason(code)) else "; why is said above"
         raise CracksegError(f"the demo ended early, DVC {describe_exit(code)}{reason}. {_AGAIN}")
     # Imported only now: while it waits, this process should leave the memory to training.
-    from crackseg.evaluation.plots import describe_source, format_score_table
+    from crackseg.evaluation.score_files import describe_source, format_score_table
     from crackseg.training.loop import format_duration
 
     datasets = load_params(root / "params.yaml").data.test_datasets

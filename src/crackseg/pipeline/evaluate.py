@@ -8,7 +8,7 @@ from crackseg.data.catalog import list_samples
 from crackseg.evaluation.counts import write_counts
 from crackseg.evaluation.false_alarms import FalseAlarms, describe_false_alarms
 from crackseg.evaluation.metrics import ImageCounts
-from crackseg.evaluation.report import flatten_scores, read_scores
+from crackseg.evaluation.score_files import flatten_scores, read_scores
 from crackseg.evaluation.scoring import score_split, write_scores
 from crackseg.params import load_params
 from crackseg.pipeline.result_run import find_result_run

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from crackseg.errors import CracksegError
-from crackseg.evaluation.report import mean_ods, read_scores
+from crackseg.evaluation.score_files import mean_ods, read_scores
 from crackseg.files import write_json
 from crackseg.params import load_params
 from crackseg.pipeline.result_run import find_result_run

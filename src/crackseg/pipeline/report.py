@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from crackseg.evaluation.report import flatten_scores, mean_ods, read_scores, write_report
+from crackseg.evaluation.report import write_report
+from crackseg.evaluation.score_files import flatten_scores, mean_ods, read_scores
 from crackseg.lineage import describe_loss
 from crackseg.params import flatten_params, load_params
 from crackseg.pipeline.result_run import find_result_run

@@ -11,7 +11,7 @@ import pytest
 
 from crackseg.data.images.files import write_mask, write_probability_map
 from crackseg.evaluation.false_alarms import FalseAlarms, describe_false_alarms
-from crackseg.evaluation.report import flatten_scores
+from crackseg.evaluation.score_files import flatten_scores
 from crackseg.evaluation.scoring import score_split, write_scores
 from crackseg.registry.card import find_failures
 from crackseg.types import CrackSample

@@ -13,7 +13,7 @@ from crackseg.cli import cli
 from crackseg.data.images.files import write_mask, write_probability_map
 from crackseg.errors import CracksegError
 from crackseg.evaluation.metrics import ScoreAccumulator, count_image
-from crackseg.evaluation.report import flatten_scores
+from crackseg.evaluation.score_files import flatten_scores
 from crackseg.evaluation.scoring import score_folder, score_split, write_scores
 from crackseg.geometry.centerlines import count_lines
 from crackseg.params import EvaluateParams, PostprocessParams

@@ -11,7 +11,7 @@ from crackseg.data.catalog import IMPORTED_SOURCE, data_source, read_manifest
 from crackseg.data.importing.importer import import_datasets
 from crackseg.data.masks.crack_values import CrackValue
 from crackseg.data.versioning import fetch_data
-from crackseg.evaluation.plots import describe_source
+from crackseg.evaluation.score_files import describe_source
 from crackseg.experiments.claims.figures import draw_losses
 from crackseg.experiments.claims.study import (
     BUDGET,

@@ -15,7 +15,7 @@ import pandas as pd
 from crackseg.data.images.files import read_image, read_mask
 from crackseg.data.versioning import open_cache
 from crackseg.errors import CracksegError
-from crackseg.evaluation.plots import describe_source
+from crackseg.evaluation.score_files import describe_source
 from crackseg.evaluation.stored_maps import ScoredMap
 from crackseg.experiments.compare.differences import (
     check_consistent,

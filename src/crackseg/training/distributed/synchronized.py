@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -41,7 +42,6 @@ class SynchronizedBatchNorm(_BatchNorm):
     def _check_input_dim(self, _input: torch.Tensor) -> None:
         """Accept any number of dimensions, channels second."""
 
-    @torch.compiler.disable
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Normalise (B, C, …), each channel by itself."""
         if not self.training:
@@ -74,6 +74,12 @@ class SynchronizedBatchNorm(_BatchNorm):
         self.running_var.lerp_(variance, momentum)
 
 
+@cache
+def _hide_from_compiler() -> None:
+    """Let torch.compile leave the layer as it is; a decorator would import the compiler, 1.5 s, in every run."""
+    SynchronizedBatchNorm.forward = torch.compiler.disable(SynchronizedBatchNorm.forward)  # type: ignore[method-assign]
+
+
 def synchronize_batch_norm(network: nn.Module) -> nn.Module:
     """Let batch normalisation use the statistics of all processes; weights and their names stay.
 
@@ -82,6 +88,7 @@ def synchronize_batch_norm(network: nn.Module) -> nn.Module:
     """
     if next(network.parameters()).is_cuda:
         return nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    _hide_from_compiler()
     for name, module in list(network.named_children()):
         if isinstance(module, _BatchNorm):
             synchronized = SynchronizedBatchNorm(
