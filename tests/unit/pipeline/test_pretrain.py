@@ -1,5 +1,6 @@
 """`crackseg pretrain`: seeded, resumed after a kill, and what it makes is a model."""
 
+import json
 import logging
 from pathlib import Path
 
@@ -153,3 +154,10 @@ def test_a_check_needs_masks_of_the_photographs_size(root: Path) -> None:
     with pytest.raises(CracksegError, match=r"--check HALF: .* has 64 x 64 pixels and its mask 32 x 32"):
         pretrain(root, root / "out", **TINY, checks=("BRIDGE", "HALF"))
     assert not (root / "out").exists()
+
+
+@pytest.mark.usefixtures("_untrained")
+def test_the_number_of_epochs_follows_from_minutes_and_pace(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "measure_step", lambda _params: 2.0)
+    pretrain(root, root / "out", **TINY | {"epochs": None}, minutes=3)
+    assert json.loads((root / "out" / "pretrain.json").read_text(encoding="utf-8"))["epochs"] == 90

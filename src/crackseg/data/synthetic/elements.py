@@ -27,11 +27,20 @@ class Element:
             ones.
         fraction: of the patches that get it.
         summary: one line for documents.
+        is_crack: adds to the ground truth.
     """
 
     draw: Draw
     fraction: float
     summary: str
+    is_crack: bool = False
+
+
+def list_elements(names: Sequence[str] | None, *, with_cracks: bool) -> tuple[str, ...]:
+    """Return the names (None: all), or those of the elements that are no cracks."""
+    return tuple(
+        n for n in (DEFAULT_ELEMENTS if names is None else names) if with_cracks or not ELEMENTS[n].is_crack
+    )
 
 
 def draw_elements(
@@ -79,9 +88,9 @@ def _as_area(draw: Callable[[np.random.Generator, np.ndarray], areas.Drawn]) -> 
 ELEMENTS: dict[str, Element] = {
     "coarse_grain": Element(_as_area(areas.draw_coarse_grain), 0.12, "coarse grain of asphalt with dark gaps"),
     "more_cracks": Element(
-        cracks.draw_more_cracks, 0.2, "cracks: hair-thin, wide, faint, or lighter than the surface"
+        cracks.draw_more_cracks, 0.2, "cracks: hair-thin, wide, faint, or lighter than the surface", is_crack=True
     ),
-    "alligator": Element(cracks.draw_alligator, 0.1, "cracks: networks of map cracking"),
+    "alligator": Element(cracks.draw_alligator, 0.1, "cracks: networks of map cracking", is_crack=True),
     "bricks": Element(_as_area(areas.draw_bricks), 0.08, "masonry and tiles as the whole surface"),
     "veins": Element(_as_light(lines.draw_veins), 0.08, "veins of marble"),
     "repairs": Element(_as_area(areas.draw_repairs), 0.2, "repaired areas and worn-off layers"),

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from crackseg.data.catalog import KNOWN_DATASETS
 from crackseg.data.images.files import encode_png, write_mask
-from crackseg.data.synthetic.elements import draw_elements
+from crackseg.data.synthetic.elements import draw_elements, list_elements
 from crackseg.data.synthetic.photographing import cut_patch, photograph_patch
 from crackseg.data.synthetic.scenes import render_scene
 from crackseg.data.synthetic.surfaces import SURFACES, render_surface
@@ -26,6 +26,7 @@ from crackseg.types import CrackSample
 
 SCENE_PX = 512
 _ZOOMED = 0.5  # of the patches
+_LOOKS = (*KNOWN_DATASETS, *SURFACES)
 _FIRST_VALIDATION_SCENE = 2**20  # training scenes have lower numbers
 
 
@@ -73,17 +74,15 @@ class ScenePatches(Dataset):
                 raise TypeError("no picture")
             return np.ascontiguousarray(stored[..., :3]), (stored[..., 3] > 0).astype(np.uint8)
         except (OSError, cv2.error, TypeError, IndexError):  # not there yet, or cut short by a full disk
-            image, mask = draw_scene(self.seed, number)
+            image, mask = draw_scene(self.seed, number, with_crack=number // len(_LOOKS) % 10 != 7)
             with contextlib.suppress(OSError):  # a full disk: the scene is rendered again in the next epoch
                 write_bytes(path, _encode(np.dstack([image, mask * np.uint8(255)])))
             return image, mask
 
 
-def draw_scene(seed: int, number: int) -> tuple[np.ndarray, np.ndarray]:
+def draw_scene(seed: int, number: int, *, with_crack: bool = True) -> tuple[np.ndarray, np.ndarray]:
     """Render a scene: uint8 (512, 512, 3), RGB, and mask (512, 512) of {0, 1}; joints are no cracks in it."""
-    looks = (*KNOWN_DATASETS, *SURFACES)
-    look = looks[number % len(looks)]
-    with_crack = number // len(looks) % 10 != 7
+    look = _LOOKS[number % len(_LOOKS)]
     scene_seed = int(np.random.default_rng([seed, number]).integers(2**31))
     if look in SURFACES:
         return render_surface(look, scene_seed, size=(SCENE_PX, SCENE_PX), with_crack=with_crack)
@@ -118,6 +117,9 @@ def write_validation_scenes(
 ) -> list[CrackSample]:
     """Write whole scenes, with elements and photographed as patches are, that no training sees.
 
+    After one of each look with cracks comes one of each without any: on photographs, cracks take few of the pixels, and
+    a threshold that is chosen where they take many is too low.
+
     Args:
         num_scenes, seed, elements: as in :class:`ScenePatches`.
         size_px: side of the square that is cut from each.
@@ -133,7 +135,9 @@ def write_validation_scenes(
         if all(path.is_file() for path in paths):
             continue
         rng = np.random.default_rng([seed, number, 1])
-        image, mask = make_patch(*draw_scene(seed, number), size_px, rng, elements)
+        with_crack = (number - _FIRST_VALIDATION_SCENE) // len(_LOOKS) % 2 == 0
+        names = list_elements(elements, with_cracks=with_crack)
+        image, mask = make_patch(*draw_scene(seed, number, with_crack=with_crack), size_px, rng, names)
         try:
             write_bytes(paths[0], encode_png(image))
             write_mask(paths[1], mask)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from crackseg.data.images.files import read_mask
 from crackseg.data.synthetic import patches
 from crackseg.data.synthetic.elements import ELEMENTS, draw_elements
 from crackseg.data.synthetic.patches import ScenePatches, draw_scene, write_validation_scenes
@@ -73,7 +74,7 @@ def test_an_element_is_finite_seeded_and_changes_the_light(name: str) -> None:
 def test_only_cracks_add_to_the_ground_truth(name: str) -> None:
     image, mask = np.full((80, 120, 3), 120, np.float32), np.zeros((80, 120), np.uint8)
     marked = [ELEMENTS[name].draw(np.random.default_rng(seed), image, mask)[1].any() for seed in range(8)]
-    assert any(marked) == ELEMENTS[name].summary.startswith("cracks:")
+    assert any(marked) == ELEMENTS[name].is_crack
 
 
 def test_what_is_hidden_is_no_ground_truth() -> None:
@@ -120,6 +121,12 @@ def test_lines_stay_one_pixel_wide_from_another_distance() -> None:
         square = cut[:-1, :-1] & cut[1:, :-1] & cut[:-1, 1:] & cut[1:, 1:]
         assert not square.any()
     assert cut_patch(image, mask, 128, np.random.default_rng(3), zoom=1)[0].shape == (128, 128, 3)
+
+
+def test_half_of_the_validation_scenes_have_no_crack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patches, "_LOOKS", ("concrete", "asphalt"))
+    samples = write_validation_scenes(tmp_path, num_scenes=4, seed=0, size_px=256)
+    assert [read_mask(sample.mask_path).any() for sample in samples] == [True, True, False, False]
 
 
 def test_validation_scenes_are_written_once(tmp_path: Path) -> None:
