@@ -276,7 +276,7 @@ def test_a_wrong_promotion_is_named_and_changes_nothing(
 @pytest.mark.parametrize(
     ("tag", "said"),
     [
-        ("weights_sha256", "version 2 of 'crackseg' is not a model of crackseg"),
+        ("crackseg", "version 2 of 'crackseg' is not a model of crackseg"),
         ("mean/ods", r"version 2 of 'crackseg' has no scores \(mean/ods\)"),
     ],
 )

@@ -12,6 +12,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from crackseg.registry.version_tags import read_tags
 from tests.pipeline.conftest import Project
 
 
@@ -80,8 +81,8 @@ def test_registered_version_works_without_the_repository(finished: Project, tmp_
     version = client.get_model_version_by_alias("crackseg", "candidate")
     assert version.run_id == run_id_of(finished)
     scores = json.loads((finished.folder / "outputs" / "scores" / "CRKWH100.json").read_text())["CRKWH100"]
-    assert version.tags["CRKWH100/ods"] == f"{scores['ods']:.4f}"
-    assert version.tags["data.source"] == "sample"
+    assert read_tags(version)["CRKWH100/ods"] == f"{scores['ods']:.4f}"
+    assert read_tags(version)["data.source"] == "sample"
     photograph = np.random.default_rng(0).integers(0, 256, (90, 130, 3), dtype=np.uint8)
     cv2.imwrite(str(tmp_path / "photo.jpg"), photograph)
     code = (

@@ -180,6 +180,7 @@ def rollback(project: Project, to: str | None, reason: str) -> None:
     crackseg rollback --to 3 --reason "misses wet stone"
     """
     from crackseg.data.catalog import warn_of_source
+    from crackseg.registry.version_tags import read_tags
 
     production = _open(project)
     record = production.rollback(to=to, reason=reason)
@@ -189,7 +190,7 @@ def rollback(project: Project, to: str | None, reason: str) -> None:
     )
     if record.to_version:
         version = production.read().versions[record.to_version]
-        warn(warn_of_source(version.tags.get("data.source", "")))
+        warn(warn_of_source(read_tags(version).get("data.source", "")))
     if record.skipped:
         click.echo(f"note: skipped, deleted since: version {', '.join(record.skipped)}", err=True)
 

@@ -21,6 +21,7 @@ from crackseg.registry.production import Production, RegistryState
 from crackseg.registry.promotion_log import Check, Record, check_reason
 from crackseg.registry.register import CANDIDATE_ALIAS, WEIGHTS_TAG
 from crackseg.registry.version_process import Contender
+from crackseg.registry.version_tags import read_tags
 from crackseg.tracking.store import Store
 
 _FIGURES = ("ods", "ois", "ap")
@@ -126,12 +127,14 @@ def choose_version(
         raise CracksegError("give either VERSION or --best")
     if best:
         scored = {
-            v: _read_score(found, "val/ods") for v, found in state.versions.items() if WEIGHTS_TAG in found.tags
+            v: _read_score(found, "val/ods")
+            for v, found in state.versions.items()
+            if WEIGHTS_TAG in read_tags(found)
         }
         ranked = sorted(
             (score, int(v))
             for v, score in scored.items()
-            if score is not None and state.versions[v].tags.get("data.md5") == data_md5
+            if score is not None and read_tags(state.versions[v]).get("data.md5") == data_md5
         )
         if not ranked:
             raise CracksegError(
@@ -146,7 +149,7 @@ def choose_version(
                 f"no version of {name!r} has the alias {CANDIDATE_ALIAS}; name a VERSION or --best"
             )
     version = state.get_version(wanted, name)
-    if WEIGHTS_TAG not in version.tags:
+    if WEIGHTS_TAG not in read_tags(version):
         raise CracksegError(
             f"version {version.version} of {name!r} is not a model of crackseg (no tag {WEIGHTS_TAG}): another "
             "project's under the same name? registry.model_name in params.yaml names ours"
@@ -191,7 +194,7 @@ def list_versions(production: Production) -> list[dict[str, Any]]:
     runs = {run.run_id: run for run in production.store.finished_runs()}
     listed = []
     for number, version in state.versions.items():
-        tags = version.tags
+        tags = read_tags(version)
         run = runs.get(version.run_id or "")
         promotions = [r for r in state.records if r.to_version == number]
         last = promotions[-1] if promotions else None
@@ -227,7 +230,7 @@ def list_versions(production: Production) -> list[dict[str, Any]]:
 
 def _read_score(version: ModelVersion, tag: str) -> float | None:
     try:
-        return float(version.tags[tag])
+        return float(read_tags(version)[tag])
     except (KeyError, ValueError):
         return None
 

@@ -27,6 +27,7 @@ from crackseg.models.shipped import SHIPPED_NAME
 from crackseg.models.state_dicts import read_weights
 from crackseg.params import Params
 from crackseg.registry.package import build_analyzer, write_answers
+from crackseg.registry.version_tags import pack_tags, read_tags
 from crackseg.tracking.store import Store, describe_code
 
 CANDIDATE_ALIAS = "candidate"
@@ -136,8 +137,8 @@ def register_model(
         with FileLock(store.home / "registry.lock"):
             found = _find_registered(store, name, run_id, digests)
             registered = found or _log_model(store, run_id, artifacts, name)
-            for key, value in {**tags, **digests}.items():
-                store.client.set_model_version_tag(name, registered.version, key, str(value))
+            for key, value in pack_tags({**tags, **digests}).items():
+                store.client.set_model_version_tag(name, registered.version, key, value)
             store.client.set_registered_model_alias(name, CANDIDATE_ALIAS, registered.version)
     except MlflowException as error:
         raise CracksegError(
@@ -154,7 +155,7 @@ def _hash_settings(path: Path) -> str:
 
 def _find_registered(store: Store, name: str, run_id: str, digests: Mapping[str, str]) -> ModelVersion | None:
     versions = store.client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
-    return next((v for v in versions if digests.items() <= v.tags.items()), None)
+    return next((v for v in versions if digests.items() <= read_tags(v).items()), None)
 
 
 def _log_model(store: Store, run_id: str, artifacts: Mapping[str, Path], name: str) -> ModelVersion:

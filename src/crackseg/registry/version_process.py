@@ -21,6 +21,7 @@ from crackseg.errors import CracksegError
 from crackseg.inference.detector import SETTINGS_NAME
 from crackseg.params import PostprocessParams
 from crackseg.registry.shipped import SHIPPED_LABEL, package_shipped
+from crackseg.registry.version_tags import read_tags
 from crackseg.tracking.store import fetch_model
 
 _SCRIPT = Path(__file__).with_name("isolated_worker.py")
@@ -46,7 +47,7 @@ class Contender:
     def of_version(cls, version: ModelVersion) -> Contender:
         """Describe a registered version."""
         uri = f"models:/{version.name}/{version.version}"
-        return cls(f"version {version.version}", lambda folder: fetch_model(uri, folder), version.tags)
+        return cls(f"version {version.version}", lambda folder: fetch_model(uri, folder), read_tags(version))
 
     @classmethod
     def of_shipped(cls) -> Contender:

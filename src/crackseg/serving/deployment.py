@@ -23,6 +23,7 @@ from crackseg.registry.loading import pin_alias
 from crackseg.registry.production import PRODUCTION_ALIAS, NotRegistered, Production
 from crackseg.registry.promotion import open_production
 from crackseg.registry.shipped import name_model, package_shipped
+from crackseg.registry.version_tags import read_tags
 from crackseg.tracking.store import Store
 
 _HOST = "127.0.0.1"
@@ -108,7 +109,7 @@ def find_warning(model_uri: str, store: Store | None) -> str:
     """
     if store:
         name, version = model_uri.removeprefix("models:/").split("/")
-        return warn_of_source(store.get_version(name, version).tags.get("data.source", ""))
+        return warn_of_source(read_tags(store.get_version(name, version)).get("data.source", ""))
     found = sorted(Path(model_uri).rglob(SETTINGS_NAME))
     return warn_of_source(ModelSettings.read(found[0]).data_source) if found else ""
 

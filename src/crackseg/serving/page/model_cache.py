@@ -9,6 +9,7 @@ from crackseg.data.catalog import warn_of_source
 from crackseg.models.shipped import SHIPPED_NAME
 from crackseg.registry.loading import LoadedModel, load_model
 from crackseg.registry.production import PRODUCTION_ALIAS, Production
+from crackseg.registry.version_tags import read_tags
 
 _KEPT = 2  # models in memory: the chosen one, and one to compare it with
 
@@ -56,7 +57,7 @@ class ModelCache:
             notes = [*aliases, version.tags.get("architecture", "")]
             choices.append((" · ".join([f"version {number}", *filter(None, notes)]), number))
         current = state.aliases.get(PRODUCTION_ALIAS)
-        tags = state.versions[current].tags if current in state.versions else {}
+        tags = read_tags(state.versions[current]) if current in state.versions else {}
         return VersionChoices([*choices, shipped], current, warn_of_source(tags.get("data.source", "")))
 
     def load(self, version: str) -> LoadedModel:

@@ -1,0 +1,24 @@
+"""The tags of a version: few in MLflow's table, none lost."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from crackseg.registry.version_tags import pack_tags, read_tags
+
+TAGS = {"A/ods": "0.9000", "mean/ods": "0.8", "architecture": "unet", "data.md5": "ab", "weights_sha256": "cd"}
+
+
+def test_the_table_has_few_tags_and_all_can_be_read() -> None:
+    packed = pack_tags(TAGS)
+    assert sorted(packed) == ["architecture", "crackseg", "mean/ods"]
+    assert read_tags(SimpleNamespace(tags=packed | {"results.run_id": "r"})) == TAGS | {"results.run_id": "r"}
+
+
+def test_a_version_of_a_former_release_is_read() -> None:
+    assert read_tags(SimpleNamespace(tags=TAGS)) == TAGS
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "3"])
+def test_a_tag_that_was_changed_by_hand_loses_only_itself(text: str) -> None:
+    assert read_tags(SimpleNamespace(tags={"architecture": "unet", "crackseg": text})) == {"architecture": "unet"}
