@@ -59,6 +59,13 @@ def test_patches_of_scenes_need_a_size_that_scenes_have() -> None:
         change_params(load_params(COMMITTED), {"augment.scenes": 0.5, "augment.crop_px": 0}, source="test")
 
 
+def test_random_weights_are_not_kept() -> None:
+    with pytest.raises(
+        CracksegError, match=r"keep_initial 0\.25 keeps initial weights, but model\.init is random"
+    ):
+        change_params(load_params(COMMITTED), {"train.keep_initial": 0.25}, source="test")
+
+
 def test_scientific_notation_is_a_number(tmp_path: Path) -> None:
     assert load_changed(tmp_path, "lr: 0.0001", "lr: 1e-3")["optimizer.lr"] == 1e-3
 

@@ -59,6 +59,7 @@ PAPER: Mapping[str, Any] = {
     "train.num_workers": 2,
     "train.validate_every": 1,
     "train.ema_decay": 0.0,
+    "train.keep_initial": 0.0,
     "predict.flips": False,
 }
 """The committed settings: the paper's best model. A test compares the two."""
@@ -113,6 +114,7 @@ PRESETS: dict[str, Preset] = {
             "data.resize": "none",
             "augment.crop_at_cracks": 0.4,
             "augment.scenes": 0.25,
+            "train.keep_initial": 0.25,
             "optimizer.lr": 2e-3,
             "train.epochs": 12,
             "train.validate_every": 3,

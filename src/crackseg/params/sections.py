@@ -183,9 +183,12 @@ class TrainParams(_Section):
     """With several processes, normalise by the statistics of the whole batch, not of each process's part."""
     validate_every: Annotated[PositiveInt, Affects(WEIGHTS, PACE)]
     """Epochs from one validation to the next; the last epoch is always validated."""
-    # Older files lack this key.
+    # Older files lack these keys.
     ema_decay: Annotated[float, Field(ge=0, lt=1), Affects(WEIGHTS, PACE)] = 0.0
     """Decay per step of an exponential moving average of the weights, which is validated and saved; 0: no average."""
+    keep_initial: Annotated[float, Field(ge=0, lt=1), Affects(WEIGHTS)] = 0.0
+    """Fraction of the initial weights in those that are validated and saved, so that a model that is trained further
+    keeps what it knew of other images."""
 
     @model_validator(mode="after")
     def _batch_can_be_divided(self) -> TrainParams:
@@ -332,6 +335,15 @@ class Params(_Strict):
         if self.data.resize != "none" and self.augment.crop_px > self.data.size_px:
             raise ValueError(
                 f"augment.crop_px {self.augment.crop_px} is larger than data.size_px {self.data.size_px}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _something_to_keep(self) -> Params:
+        if self.train.keep_initial and self.model.init == "random":
+            raise ValueError(
+                f"train.keep_initial {self.train.keep_initial:g} keeps initial weights, but model.init is random; set "
+                "train.keep_initial: 0, or model.init to trained weights such as scenes"
             )
         return self
 

@@ -1,7 +1,11 @@
-"""Exponential moving average of the weights (``train.ema_decay``)."""
+"""Weights that are validated and saved instead of the optimiser's: their average, or nearer to the initial ones."""
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping
+
+import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -23,3 +27,30 @@ class AveragedWeights(AveragedModel):
     def update(self) -> None:
         """Take in the network's weights after an optimiser step."""
         self.update_parameters(self._averaged[0])
+
+
+class WithInitialWeights:
+    """Network with weights and running statistics between the initial and the trained ones (``train.keep_initial``).
+
+    Averaging with its initial weights lets a model that is trained further keep what it knew of other images (Wortsman
+    et al., Robust fine-tuning of zero-shot models, CVPR 2022).
+
+    Args:
+        network: that is trained, on its device; it is copied.
+        initial: state dict of the initial network.
+        fraction: of the initial weights, in (0, 1).
+    """
+
+    def __init__(self, network: nn.Module, initial: Mapping[str, torch.Tensor], fraction: float) -> None:
+        self.module = copy.deepcopy(network)
+        self._initial = {key: value.to(network.state_dict()[key].device) for key, value in initial.items()}
+        self._fraction = fraction
+
+    def update(self, trained: nn.Module) -> None:
+        """Take over the weights as they are now."""
+        self.module.load_state_dict(
+            {
+                key: torch.lerp(value, self._initial[key], self._fraction) if value.is_floating_point() else value
+                for key, value in trained.state_dict().items()
+            }
+        )

@@ -36,7 +36,7 @@ from crackseg.params import (
     SchedulerParams,
     TrainParams,
 )
-from crackseg.training.average import AveragedWeights
+from crackseg.training.average import AveragedWeights, WithInitialWeights
 from crackseg.training.checkpoint import BEST_NAME, Progress, load_state, resume, save_progress, save_unless_full
 from crackseg.training.distributed.processes import ALONE, Processes
 from crackseg.training.losses import Loss, build_loss
@@ -151,9 +151,14 @@ def fit(
         share=processes.rank,
         num_shares=processes.size,
     )
+    initial = {key: value.clone() for key, value in network.state_dict().items()} if params.keep_initial else {}
     network = network.to(device)
     average = AveragedWeights(network, params.ema_decay) if params.ema_decay else None
-    scored = average.module if average else network
+    trained_weights = average.module if average else network
+    between = None
+    if params.keep_initial:  # only the first process has the initial weights
+        between = WithInitialWeights(trained_weights, processes.broadcast(initial), params.keep_initial)
+    scored = between.module if between else trained_weights
     predictor = Predictor(scored, recipe.predict, device=device, precision=precision)
     memory_format = choose_memory_format(network, device)
     network.to(memory_format=memory_format)  # after the predictor, which has chosen its own
@@ -214,6 +219,8 @@ def fit(
                 "train/images_per_second": len(dataset) / train_seconds,
             }
             if progress.epoch % params.validate_every == 0 or progress.epoch == params.epochs:
+                if between:
+                    between.update(trained_weights)
                 validation = validate(predictor, val_pairs, loss_function, processes)
                 progress.val_loss = validation.loss
                 metrics |= {

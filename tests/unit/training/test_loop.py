@@ -66,8 +66,10 @@ def test_interrupted_training_ends_with_the_weights_of_a_straight_one(
     assert all(a["train/loss"] == b["train/loss"] and a["val/ods"] == b["val/ods"] for a, b in pairs)
 
 
-def test_interrupted_training_keeps_the_average_of_its_weights(samples: tuple, tmp_path: Path) -> None:
-    train = {"ema_decay": 0.9}
+def test_interrupted_training_keeps_the_average_of_its_weights_and_the_initial_ones(
+    samples: tuple, tmp_path: Path
+) -> None:
+    train = {"ema_decay": 0.9, "keep_initial": 0.25}
     straight, history = run_fit(samples, tmp_path / "straight", train=train)
     for stop in (0, 2):
         with pytest.raises(KeyboardInterrupt):
