@@ -18,7 +18,6 @@ CONFIGURATIONS = {
     "crackseg.experiments.paper.table3",
     "crackseg.experiments.claims.study",
     "crackseg.params.presets",
-    "crackseg.pipeline.demo",
     "crackseg.pipeline.pretrain",
 }
 OF_ALL = {"initialization", "network", "registry", "shipped", "state_dicts", "weights_file"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from crackseg.cli.project import Project, with_project
@@ -28,6 +30,13 @@ def stage(project: Project, context: click.Context) -> None:
         end_silence(command)
 
 
+def _print_heading(root: Path, name: str, dataset: str = "") -> None:
+    """Say what begins, before the imports that take seconds."""
+    from crackseg.pipeline.headings import print_heading
+
+    print_heading(root, name, dataset)
+
+
 @stage.command("prepare")
 @with_project
 def stage_prepare(project: Project) -> None:
@@ -36,6 +45,7 @@ def stage_prepare(project: Project) -> None:
     \b
     crackseg stage prepare
     """
+    _print_heading(project.root, "prepare")
     from crackseg.pipeline import prepare
 
     prepare.run(project.root)
@@ -49,6 +59,7 @@ def stage_train(project: Project) -> None:
     \b
     crackseg stage train
     """
+    _print_heading(project.root, "train")
     from crackseg.pipeline import train
 
     train.run(project.root)
@@ -85,6 +96,7 @@ def stage_predict(project: Project, dataset: str) -> None:
     \b
     crackseg stage predict CRKWH100
     """
+    _print_heading(project.root, "predict", dataset)
     from crackseg.pipeline import predict
 
     predict.run(project.root, dataset)
@@ -99,6 +111,7 @@ def stage_evaluate(project: Project, dataset: str) -> None:
     \b
     crackseg stage evaluate CRKWH100
     """
+    _print_heading(project.root, "evaluate", dataset)
     from crackseg.pipeline import evaluate
 
     evaluate.run(project.root, dataset)
@@ -112,6 +125,7 @@ def stage_report(project: Project) -> None:
     \b
     crackseg stage report
     """
+    _print_heading(project.root, "report")
     from crackseg.pipeline import report
 
     report.run(project.root)
@@ -125,6 +139,7 @@ def stage_register(project: Project) -> None:
     \b
     crackseg stage register
     """
+    _print_heading(project.root, "register")
     from crackseg.pipeline import register
 
     register.run(project.root)
