@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo study bench bench-quick test test-slow wheel lint lint-deps lock format hooks docs screenshots
+.PHONY: help setup demo study bench bench-quick test test-fast test-slow wheel lint lint-deps lock format hooks docs screenshots
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -41,6 +41,9 @@ bench-quick: $(VENV)/.installed-bench ## the same rows with fewer repeats
 
 test: setup lint ## lint, then all tests except the slow ones
 	$(BIN)/python -m pytest -m 'not slow' -n 2 --dist loadfile
+
+test-fast: setup ## the tests next to what you changed and did not push, and those of the rules; in a minute
+	$(BIN)/python -m pytest -m 'not slow' -n 2 --dist loadfile $$($(BIN)/python tools/changed_tests.py)
 
 test-slow: $(VENV)/.installed-spark ## the slow tests; those that need Java 17 or PostgreSQL are skipped without it, and named at the end
 	$(BIN)/python -m pytest -m slow -rs

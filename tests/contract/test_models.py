@@ -52,6 +52,25 @@ def bce_of_all_outputs(output: ModelOutput):
     return sum(F.binary_cross_entropy_with_logits(logits, mask) for logits in (output.logits, *output.side_logits))
 
 
+@pytest.fixture
+def small_parts(architecture, monkeypatch):
+    """Make parts small that have no option for it: ResNet101 of 5 blocks, UPerNet's decoder of 64 channels."""
+    if architecture == "deeplabv3_resnet101":
+        from torchvision.models.resnet import Bottleneck, ResNet
+        from torchvision.models.segmentation import deeplabv3
+
+        def resnet(weights, **options):
+            return ResNet(Bottleneck, [1, 1, 2, 1], **options)
+
+        monkeypatch.setattr(deeplabv3, "resnet101", resnet)
+    if architecture == "upernet":
+        import segmentation_models_pytorch as smp
+
+        original = smp.UPerNet
+        monkeypatch.setattr(smp, "UPerNet", lambda *a, **o: original(*a, **o | {"decoder_channels": 64}))
+
+
+@pytest.mark.usefixtures("small_parts")
 @pytest.mark.parametrize("architecture", EVERY_ARCHITECTURE)
 class TestEveryArchitecture:
     def test_logits_have_the_images_size_whatever_it_is(self, architecture):

@@ -58,6 +58,12 @@ def end_silence(command: click.Command, *, only_at_start: bool = False) -> None:
     ).start()
 
 
+def _is_bar_open() -> bool:
+    """Return True while a progress bar shows that the command works; in a log it writes only every 10 seconds."""
+    tqdm = sys.modules.get("tqdm.std")
+    return tqdm is not None and len(getattr(tqdm.tqdm, "_instances", ())) > 0
+
+
 def _watch(name: str, purpose: str, out: Watched, err: Watched, only_at_start: bool) -> None:
     started = said = time.monotonic()
     wait_s = _FIRST_S
@@ -68,7 +74,7 @@ def _watch(name: str, purpose: str, out: Watched, err: Watched, only_at_start: b
             if only_at_start:
                 return
             said, wait_s = written, _AGAIN_S
-        if time.monotonic() - said < wait_s:
+        if time.monotonic() - said < wait_s or _is_bar_open():
             continue
         line = (
             f"{name}: {purpose}" if wait_s == _FIRST_S else f"{name}: working, {time.monotonic() - started:.0f} s"

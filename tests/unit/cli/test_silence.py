@@ -36,6 +36,13 @@ def test_a_command_that_answers_at_once_says_nothing_else() -> None:
     assert run(0).stderr == ""
 
 
+def test_a_progress_bar_is_not_interrupted() -> None:
+    code = SLOW.format(silent_s=1.5, only_at_start=False)
+    code = code.replace("\nwalk()", "\nfrom tqdm import tqdm; bar = tqdm(total=9); walk()")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "walk:" not in done.stderr
+
+
 def test_a_mistake_in_the_arguments_is_told_before_anything_slow(tmp_path: Path) -> None:
     for command in (["promote", "--force"], ["batch", "photographs", "found"], ["ui", "gamma-4"]):
         code = f"""

@@ -1,5 +1,6 @@
 """An import must never be refused by its own advice, lose what was staged, or leave what stops the next."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,11 +20,10 @@ def git(root: Path, *arguments: str) -> None:
     subprocess.run(["git", *identity, *arguments], cwd=root, check=True, capture_output=True)
 
 
-@pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project with git and DVC and the committed dataset FIRST."""
-    monkeypatch.delenv("DVC_EXP_BASELINE_REV", raising=False)
-    root = tmp_path / "project"
+@pytest.fixture(scope="module")
+def committed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with git and DVC and the committed dataset FIRST; tests get copies."""
+    root = tmp_path_factory.mktemp("committed") / "project"
     root.mkdir()
     git(root, "init", "-q", ".")
     subprocess.run([sys.executable, "-m", "dvc", "init", "-q"], cwd=root, check=True)
@@ -31,6 +31,13 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     git(root, "add", "-A")
     git(root, "commit", "-qm", "begin")
     return root
+
+
+@pytest.fixture
+def root(committed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project of the test's own: a copy of the committed one."""
+    monkeypatch.delenv("DVC_EXP_BASELINE_REV", raising=False)
+    return shutil.copytree(committed.parent, tmp_path / "all", symlinks=True) / "project"
 
 
 def add(root: Path, name: str) -> None:

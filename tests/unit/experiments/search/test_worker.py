@@ -2,118 +2,23 @@
 
 import json
 import math
-import os
-import re
-import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
-import optuna
 import pytest
-from optuna.distributions import FloatDistribution
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
-from optuna.trial import TrialState
 
-from crackseg.data.synthetic.sample import write_sample
 from crackseg.errors import CracksegError
-from crackseg.experiments.search import outcomes, worker
-from crackseg.experiments.search.outcomes import list_studies, show
+from crackseg.experiments.search import outcomes
+from crackseg.experiments.search.outcomes import list_studies
 from crackseg.experiments.search.results import compare_with_paper, format_trials, rank, weights_path
-from crackseg.experiments.search.run import _announce, conclude
-from crackseg.experiments.search.storage import HEARTBEAT_S, Storage, import_journal, open_storage
-from crackseg.experiments.search.study import CONFIGURATION, Search, create_or_join, keep_space, load_search
-from crackseg.experiments.search.worker import WORKER, Job, work
-from crackseg.params import Params, change_params, load_params
+from crackseg.experiments.search.run import conclude
+from crackseg.experiments.search.storage import open_storage
+from crackseg.experiments.search.study import CONFIGURATION, Search, create_or_join, keep_space
+from crackseg.params import Params, change_params
 from crackseg.registry import register
-from crackseg.tracking.store import Store
-from crackseg.training.run import TrialStopped
-
-ROOT = Path(__file__).parents[4]
-SPACE = {
-    "optimizer": {"lr": {"low": 1e-4, "high": 0.1, "log": True}},
-    "loss": {"gamma": {"low": 0, "high": 5}},
-}
-Training = Callable[[int, Params, Callable[[int, dict[str, float]], None]], dict[str, float]]
-
-
-class Bench:
-    """A project folder, and studies made and worked in it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        for name in ("params.yaml", "dvc.yaml"):
-            shutil.copy(ROOT / name, folder / name)
-        write_sample(folder / "data", seed=1, counts={"CrackTree260": (2, 1, 0)}, size=(64, 64))
-        self.prepared_dir = folder / "data"  # nothing reads the images here
-        self.store = Store(folder)
-        base = load_params(folder / "params.yaml")
-        self.params = change_params(
-            base, {"search.space": SPACE, "search.paper": "none", "search.pruner": "none"}, source="test"
-        )
-        self.training: Training = lambda number, params, on_epoch: {"ods": 0.5}
-
-    def open(self, name: str, num_trials: int | None = 4, **changes: Any) -> Search:
-        params = change_params(self.params, {k.replace("__", "."): v for k, v in changes.items()}, source="test")
-        storage = open_storage(self.address)
-        return create_or_join(self.store, storage, name, params, {}, self.prepared_dir, num_trials=num_trials)
-
-    @property
-    def address(self) -> str:
-        return str(self.folder / "studies.db")
-
-    def work(self, search: Search, deadline: float | None = None) -> list[optuna.trial.FrozenTrial]:
-        job = Job(
-            self.folder, self.address, search.name, search.params, {}, search.run_id, search.folder,
-            self.prepared_dir, deadline, 1, os.getppid(),
-        )  # fmt: skip
-        work(job)
-        return search.study.get_trials()
-
-    def run_of(self, trial: optuna.trial.FrozenTrial) -> Any:
-        return self.store.get_run(trial.user_attrs["run_id"])
-
-
-@pytest.fixture(scope="module")
-def shared_bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    return Bench(tmp_path_factory.mktemp("bench"))
-
-
-@pytest.fixture
-def bench(shared_bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    def play(
-        store: Store,
-        params: Params,
-        prepared_dir: Path,
-        folder: Path,
-        *,
-        name: str,
-        parent: str,
-        tags: Mapping[str, str],
-        on_epoch: Callable[[int, dict[str, float]], None],
-        weights_path: Path | None,
-        measure_size: bool,
-    ) -> dict[str, float]:
-        """run_trial without a training; ends its run as run_trial does."""
-        run_id, _ = store.continue_run(folder / "run.json", name=name, parent=parent)
-        with store.record(run_id) as recorder:
-            try:
-                figures = shared_bench.training(int(tags["search.trial"]), params, on_epoch)
-            except TrialStopped as stopped:
-                recorder.set_tags({stopped.tag: "true"})
-                recorder.end("KILLED")
-                raise
-            recorder.end("FINISHED")
-        if weights_path:
-            weights_path.parent.mkdir(exist_ok=True)
-            weights_path.write_bytes(b"weights")
-        return figures
-
-    monkeypatch.setattr(worker, "run_trial", play)
-    return shared_bench
+from tests.unit.experiments.search.conftest import SPACE, Bench
 
 
 def test_a_study_keeps_its_space_when_params_yaml_gets_another(
@@ -238,59 +143,6 @@ def test_when_the_time_is_over_the_trial_waits_with_its_settings(bench: Bench) -
     assert went_on[0].user_attrs["run_id"] == stopped[0].user_attrs["run_id"]  # one trial is one run
 
 
-def test_the_trial_of_a_dead_worker_is_run_again_and_one_that_kills_them_all_fails(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("crackseg.experiments.search.storage.Storage._wait_for_heartbeats", _judge_at_once)
-    bench.training = lambda *_: {"ods": 0.5}
-    search = bench.open("dead", 3)
-    for number, attempts in ((0, 1), (1, 3)):
-        trial_id = search.study.get_trials()[number]._trial_id
-        search.storage.record_heartbeat(trial_id)
-        search.storage.set_trial_state_values(trial_id, TrialState.RUNNING)
-        search.storage.set_trial_user_attr(trial_id, WORKER, "dead")
-        search.storage.set_trial_user_attr(trial_id, "attempts", attempts)
-    assert search.storage.list_stale_trials(search.study._study_id) == []  # they have just shown that they live
-    _age_heartbeats(search, 3600)
-    trials = bench.work(search)
-    assert [t.state.name for t in trials] == ["COMPLETE", "FAIL", "COMPLETE"]
-    assert "died 3 times" in trials[1].user_attrs["error"]
-
-
-def test_no_one_counts_as_dead_because_the_database_was_away(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    search = bench.open("away", 1)
-    storage, trial_id = search.storage, search.study.get_trials()[0]._trial_id
-    storage.record_heartbeat(trial_id)
-    storage.set_trial_state_values(trial_id, TrialState.RUNNING)
-    _age_heartbeats(search, 3600)
-    assert storage.list_stale_trials(search.study._study_id) == []  # a worker has just begun to look
-    now = time.monotonic()
-    monkeypatch.setattr("crackseg.experiments.search.storage.time.monotonic", lambda: now)
-    now += 2 * HEARTBEAT_S
-    assert storage.list_stale_trials(search.study._study_id) == [trial_id]
-    with monkeypatch.context() as patch:
-        patch.setattr(optuna.storages.RDBStorage, "record_heartbeat", _raise_outage)
-        storage.record_heartbeat(trial_id)  # Optuna's thread goes on beating
-    assert storage.list_stale_trials(search.study._study_id) == []
-
-
-def _judge_at_once(storage: Storage) -> None:
-    storage._judges_from = 0.0
-
-
-def _age_heartbeats(search: Search, seconds: int) -> None:
-    with search.storage.engine.begin() as connection:
-        connection.exec_driver_sql(
-            f"UPDATE trial_heartbeats SET heartbeat = datetime('now', '-{seconds} seconds')"
-        )
-
-
-def _raise_outage(*_: Any) -> None:
-    raise ConnectionError("gone")
-
-
 def test_two_objectives_give_a_front_and_no_pruning(bench: Bench) -> None:
     values = [(0.9, 30.0), (0.8, 10.0), (0.7, 20.0)]
 
@@ -317,18 +169,6 @@ def test_the_grid_sampler_goes_through_every_point_once(bench: Bench) -> None:
     ]  # fmt: skip
 
 
-def test_a_study_of_another_space_is_refused_with_the_difference_and_a_new_name(bench: Bench) -> None:
-    bench.open("mine", 1)
-    with pytest.raises(CracksegError, match=r"loss\.gamma: 0 to 5 in the study, 0 to 8 now[\s\S]*--study mine-2"):
-        bench.open("mine", 1, search__space__loss__gamma__high=8)
-    with pytest.raises(CracksegError, match=r"train\.epochs: 300 in the study, 7 now"):
-        bench.open("mine", 1, train__epochs=7)
-    for key, value in [("train__num_workers", 3), ("registry__max_drop", 0.1), ("predict__engine", "torch")]:
-        bench.open("mine", 1, **{key: value})  # nothing follows from it
-    bench.open("mine", 1, data__evaluate_split="val")  # trials are scored on validation images
-    assert load_search(bench.store, open_storage(bench.address), "mine").name == "mine"
-
-
 def test_trials_are_added_to_the_number_asked_for_and_the_cells_only_once(bench: Bench) -> None:
     def configurations(search: Search) -> list[str]:
         return [t.user_attrs[CONFIGURATION] for t in search.study.get_trials() if CONFIGURATION in t.user_attrs]
@@ -341,97 +181,6 @@ def test_trials_are_added_to_the_number_asked_for_and_the_cells_only_once(bench:
     assert (len(search.study.get_trials()), len(set(configurations(search)))) == (6, 3)
 
 
-def test_a_storage_that_comes_back_is_waited_for_and_one_that_does_not_is_given_up(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def get_all_studies() -> list:
-        answer = next(answers)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    monkeypatch.setattr("crackseg.experiments.search.storage._RETRY_S", 0.01)
-    storage = open_storage(bench.address)
-    answers = iter([ConnectionError("gone"), ConnectionError("gone"), []])
-    assert storage.patiently(get_all_studies) == []
-    storage._patience_s = 0.05
-    answers = iter([ConnectionError("gone")] * 1000)
-    with pytest.raises(CracksegError, match="did not answer"):
-        storage.patiently(get_all_studies)
-    answers = iter([KeyError("of another kind")])
-    with pytest.raises(KeyError):
-        storage.patiently(get_all_studies)
-
-
-def test_a_worker_that_starts_while_the_server_is_away_waits_but_a_user_is_told_at_once(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def open_third_time(_address: str) -> Storage:
-        if tries := next(left):
-            inner = ConnectionError(f"the server closed the connection, {tries} to go")
-            raise optuna.exceptions.StorageInternalError("invalid data in the commit") from inner
-        return opened
-
-    opened = open_storage(bench.address)
-    monkeypatch.setattr("crackseg.experiments.search.storage._RETRY_S", 0.01)
-    monkeypatch.setattr("crackseg.experiments.search.storage._open", open_third_time)
-    left = iter([2, 1, 0])
-    assert open_storage("postgresql://db/x", patience_s=60) is opened
-    left = iter([2, 1, 0])
-    with pytest.raises(CracksegError, match="cannot be reached: the server closed the connection, 2 to go"):
-        open_storage("postgresql://db/x")
-
-
-def test_the_journal_of_an_earlier_version_is_imported_once_and_its_trials_are_resumed(
-    bench: Bench, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
-    bench.training = lambda *_: {"ods": 0.5}
-    made = bench.open("earlier", 3)
-    bench.work(made, deadline=time.time() + 1e6)
-    journal = tmp_path / "journal.log"
-    earlier = JournalStorage(JournalFileBackend(str(journal)))
-    optuna.copy_study(from_study_name="earlier", from_storage=made.storage, to_storage=earlier)
-    study = optuna.load_study(study_name="earlier", storage=earlier)
-    running = study.ask({"loss.gamma": FloatDistribution(0, 5)})  # killed with the earlier version
-    running.set_user_attr("attempts", 1)
-    before = journal.read_bytes()
-
-    storage = open_storage(str(journal))
-    said = capsys.readouterr().out
-    assert f"imported 1 studies of {journal} (earlier)" in said
-    trials = optuna.load_study(study_name="earlier", storage=storage).get_trials()
-    assert [t.state.name for t in trials] == ["COMPLETE"] * 3 + ["WAITING"]
-    assert [(t.number, t.values, t.params, t.user_attrs) for t in trials] == [
-        (t.number, t.values, t.params, t.user_attrs) for t in study.get_trials()
-    ]
-    assert optuna.load_study(study_name="earlier", storage=storage).user_attrs == made.study.user_attrs
-    storage.set_trial_state_values(trials[3]._trial_id, TrialState.FAIL)
-    open_storage(str(journal))
-    assert capsys.readouterr().out == ""  # once
-    assert open_storage(str(journal)).get_all_trials(1)[3].state == TrialState.FAIL
-    assert journal.read_bytes() == before
-
-
-def test_a_file_that_is_no_journal_is_refused_and_no_database_is_left(tmp_path: Path) -> None:
-    (tmp_path / "notes.log").write_text("not a journal\n")
-    with pytest.raises(CracksegError, match=r"notes\.log: .*neither a SQLite database nor a journal.*move"):
-        import_journal(tmp_path / "notes.log", tmp_path / "studies.db")
-    assert not list(tmp_path.glob("*.db")) + list(tmp_path.glob("*.importing*"))
-
-
-@pytest.mark.parametrize("address", ["redis://db/0", "grpc://db:13000"])
-def test_a_storage_without_heartbeats_is_refused(address: str) -> None:
-    with pytest.raises(CracksegError, match=r"has no heartbeats.*expected a URL, e.g. postgresql"):
-        open_storage(address)
-
-
-def test_a_storage_that_cannot_be_reached_says_so_without_its_password() -> None:
-    with pytest.raises(CracksegError, match=r"postgresql://me:\*\*\*@127\.0\.0\.1:1/db cannot be reached"):
-        open_storage("postgresql://me:secret@127.0.0.1:1/db")
-    with pytest.raises(CracksegError, match=r"cannot be reached.*expected a URL"):
-        open_storage("nonsense://here")
-
-
 def test_what_is_left_of_a_trial_is_removed_when_it_has_ended_wherever(bench: Bench) -> None:
     bench.training = lambda *_: {"ods": 0.5}
     search = bench.open("left", 2)
@@ -439,23 +188,6 @@ def test_what_is_left_of_a_trial_is_removed_when_it_has_ended_wherever(bench: Be
     ghost.mkdir(parents=True)
     bench.work(search)
     assert not ghost.exists()
-
-
-def test_a_worker_that_was_taken_for_dead_changes_nothing_and_goes_on(bench: Bench) -> None:
-    search = bench.open("taken", 2)
-
-    def training(number: int, *_: Any) -> dict[str, float]:
-        if number == 0:  # meanwhile another worker took the trial and finished it
-            trial_id = search.study.get_trials()[0]._trial_id
-            search.storage.set_trial_user_attr(trial_id, WORKER, "another")
-            search.storage.set_trial_state_values(trial_id, TrialState.COMPLETE, [0.9])
-            raise FileNotFoundError("the checkpoint is gone")
-        return {"ods": 0.5}
-
-    bench.training = training
-    trials = bench.work(search)
-    assert [(t.state.name, t.value) for t in trials] == [("COMPLETE", 0.9), ("COMPLETE", 0.5)]
-    assert "error" not in trials[0].user_attrs
 
 
 def test_the_studys_run_shows_the_best_settings_and_none_of_an_earlier_best(bench: Bench) -> None:
@@ -480,38 +212,6 @@ def test_trials_of_the_front_are_marked(bench: Bench) -> None:
     search = bench.open("marked", 3, search__second_objective="parameters")
     lines = format_trials(search, bench.work(search)).splitlines()[2:]
     assert ["(Pareto front)" in line for line in lines] == [True, True, False]
-
-
-def test_a_study_that_is_not_ours_is_refused_and_left_as_it_is(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("crackseg.experiments.search.study._READY_WAIT_S", 0)
-    foreign = optuna.create_study(study_name="foreign", storage=open_storage(bench.address))
-    foreign.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
-    with pytest.raises(CracksegError, match=r"'foreign' .*not made by `crackseg search`; choose another name"):
-        bench.open("foreign")
-    assert len(foreign.get_trials()) == 1
-    assert not foreign.user_attrs
-
-
-def test_a_study_of_another_version_hides_no_others(bench: Bench) -> None:
-    old = bench.open("old", 1)
-    bench.open("present", 1)
-    config = old.study.user_attrs["crackseg"]
-    del config["params"]["loss"]["gamma"]
-    old.study.set_user_attr("crackseg", config)
-    listed = show(bench.store, open_storage(bench.address), None)
-    assert re.search(r"old: .*another version of crackseg.*loss\.gamma", listed)
-    assert "present: 1 waiting" in listed
-    with pytest.raises(CracksegError, match="another version"):
-        load_search(bench.store, open_storage(bench.address), "old")
-
-
-def test_a_password_is_not_shown(bench: Bench, capsys: pytest.CaptureFixture) -> None:
-    _announce(bench.open("secret", 1), "postgresql://me:secret@db/optuna")
-    said = capsys.readouterr().out
-    assert "postgresql://me:***@db/optuna" in said
-    assert ":secret@" not in said
 
 
 def test_a_registered_model_processes_its_maps_as_its_trial_did(
