@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from ruamel.yaml import YAML
 
 from crackseg.child_processes import run_guarded
-from crackseg.errors import CracksegError, join_some
+from crackseg.errors import CracksegError, first_line, join_some
 from crackseg.files import hash_file, write_bytes
 
 if TYPE_CHECKING:  # loading DVC takes a fifth of a second
@@ -146,7 +146,10 @@ def run_dvc(root: Path, *arguments: str) -> None:
     Raises:
         CracksegError: it failed.
     """
-    _call_dvc(root, arguments, capture=False)
+    command, environment = _find_dvc(arguments)
+    code = subprocess.run(command, cwd=root, env=environment, check=False).returncode
+    if code:
+        raise CracksegError(f"`dvc {' '.join(arguments)}` failed in {root} (exit code {code})")
 
 
 def run_dvc_guarded(root: Path, *arguments: str) -> int:
@@ -155,26 +158,31 @@ def run_dvc_guarded(root: Path, *arguments: str) -> int:
     return run_guarded(command, cwd=root, environment=environment, grace_s=_GRACE_S)
 
 
-def read_dvc(root: Path, *arguments: str) -> str:
-    """Like :func:`run_dvc`, and return what DVC printed."""
-    return _call_dvc(root, arguments, capture=True)
+def find_experiment(root: Path, name: str) -> str:
+    """Return git's reference of a DVC experiment; "" if there is none. DVC itself takes seconds to list them."""
+    command = ["git", "for-each-ref", "--format=%(refname)", f"refs/exps/**/{name}"]
+    found = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False).stdout.split()
+    return found[-1] if found else ""
 
 
-def _call_dvc(root: Path, arguments: tuple[str, ...], *, capture: bool) -> str:
-    command, environment = _find_dvc(arguments)
-    result = subprocess.run(
-        command,
-        cwd=root,
-        env=environment,
-        stdout=subprocess.PIPE if capture else None,
-        stderr=subprocess.PIPE if capture else None,
-        text=True,
-        check=False,
-    )
-    if result.returncode:
-        said = f": {result.stderr.strip()}" if capture else ""
-        raise CracksegError(f"`dvc {' '.join(arguments)}` failed in {root} (exit code {result.returncode}){said}")
-    return result.stdout or ""
+def read_of_experiment(root: Path, reference: str, paths: Sequence[str]) -> list[str]:
+    """Read outputs of an experiment, wherever DVC's cache is.
+
+    Args:
+        root: the project folder.
+        reference: git's, see :func:`find_experiment`.
+        paths: below the project folder.
+    Raises:
+        CracksegError: DVC cannot read one.
+    """
+    from dvc.api import DVCFileSystem  # takes a second to import
+    from dvc.exceptions import DvcException
+
+    try:
+        files = DVCFileSystem(str(root), rev=reference)
+        return [files.read_text(path) for path in paths]
+    except (DvcException, OSError) as error:
+        raise CracksegError(f"{reference}: {first_line(error)}; see `dvc exp show`") from error
 
 
 def _find_dvc(arguments: tuple[str, ...]) -> tuple[list[str], dict[str, str]]:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import time
 from pathlib import Path
 
 from crackseg.child_processes import describe_exit, find_reason
 from crackseg.data.catalog import read_manifest
-from crackseg.data.versioning import fetch_data, read_dvc, run_dvc, run_dvc_guarded
+from crackseg.data.versioning import (
+    fetch_data,
+    find_experiment,
+    read_of_experiment,
+    run_dvc,
+    run_dvc_guarded,
+)
 from crackseg.errors import CracksegError
 from crackseg.params import Params, flatten_params, load_params
 from crackseg.params.presets import find_preset
@@ -39,7 +44,7 @@ def run_demo(root: Path) -> str:
     fetch_data(root)
     params = load_params(root / "params.yaml")
     overrides = [word for setting in list_settings(params) for word in ("--set-param", setting)]
-    if _has_experiment(root):
+    if find_experiment(root, EXPERIMENT_NAME):
         run_dvc(root, "exp", "remove", "--quiet", EXPERIMENT_NAME)
     print(
         f"The whole pipeline on the sample data: {len(list_stages(params.data.test_datasets))} stages. "
@@ -57,18 +62,22 @@ def run_demo(root: Path) -> str:
         raise CracksegError(f"the demo ended early, DVC {describe_exit(code)}{reason}. {_AGAIN}")
     # Imported only now: while it waits, this process should leave the memory to training.
     from crackseg.evaluation.score_files import describe_source, format_score_table
-    from crackseg.training.loop import format_duration
 
     datasets = params.data.test_datasets
-    scores = _read_metrics(root)
-    if scores is None:
+    reference = find_experiment(root, EXPERIMENT_NAME)
+    if not reference:
         raise CracksegError(f"DVC has no experiment {EXPERIMENT_NAME!r} although it ran; see `dvc exp show`")
+    paths = ["outputs/model/run.json", *(f"outputs/scores/{name}.json" for name in datasets)]
+    run, *files = map(json.loads, read_of_experiment(root, reference, paths))
+    scores = {name: file[name] for name, file in zip(datasets, files, strict=True)}
     source = describe_source([s for name in datasets for s in set(read_manifest(root / "data", name)["source"])])
-    picture = _find_picture(root, datasets[0])
+    minutes, seconds = divmod(round(time.monotonic() - started), 60)
+    report = root / "mlruns" / "artifacts" / run["run_id"] / "artifacts" / "report"  # none with a tracking server
+    picture = report / f"{datasets[0]}_panels.png"
     return (
-        f"\n{format_score_table({name: scores[name] for name in datasets}, source=source)}\n"
-        f"All of it took {format_duration(time.monotonic() - started)}. "
-        + (f"Test images with their crack maps: {picture}\n" if picture else "\n")
+        f"\n{format_score_table(scores, source=source)}\n"
+        f"All of it took {minutes} min {seconds} s. "
+        + (f"Test images with their crack maps: {picture}\n" if picture.is_file() else "\n")
         + "What to try next (after `source .venv/bin/activate`):\n"
         "  crackseg ui                                 look at the run, its curves and its pictures\n"
         "  crackseg predict PHOTOGRAPHS --out found    find the cracks in your own photographs\n"
@@ -81,25 +90,3 @@ def list_settings(params: Params) -> list[str]:
     flat = flatten_params(params)
     wanted = {key: value for key, value in find_preset(PRESET).settings.items() if flat[key] != value}
     return [f"{key}={json.dumps(value)}" for key, value in wanted.items()]
-
-
-def _has_experiment(root: Path) -> bool:
-    """Look for the experiment in git, where DVC keeps it; DVC itself takes seconds to list its experiments."""
-    command = ["git", "for-each-ref", "--format=%(refname)", f"refs/exps/**/{EXPERIMENT_NAME}"]
-    return bool(subprocess.run(command, cwd=root, capture_output=True, text=True, check=False).stdout.strip())
-
-
-def _find_picture(root: Path, dataset: str) -> Path | None:
-    """Find the report's newest panels among the runs' files; None if a server has them."""
-    found = (root / "mlruns" / "artifacts").glob(f"*/artifacts/report/{dataset}_panels.png")
-    return max(found, key=lambda path: path.stat().st_mtime, default=None)
-
-
-def _read_metrics(root: Path) -> dict[str, dict] | None:
-    """Read the metrics of the experiment by their first key, e.g. a dataset's name; None if there is no experiment."""
-    for baseline in json.loads(read_dvc(root, "exp", "show", "--json")):
-        for experiment in baseline.get("experiments") or []:
-            if experiment["name"] == EXPERIMENT_NAME:
-                files = experiment["revs"][-1]["data"]["metrics"].values()
-                return {key: value for file in files for key, value in file.get("data", {}).items()}
-    return None

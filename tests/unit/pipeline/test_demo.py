@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
+from dvc.repo import Repo
 from ruamel.yaml import YAML
 
+from crackseg.data.versioning import find_experiment, read_of_experiment
+from crackseg.errors import CracksegError
 from crackseg.params import change_params, load_params
 from crackseg.params.presets import name_current
 from crackseg.pipeline import demo
@@ -54,16 +56,30 @@ def test_earlier_demo_is_found_in_git(tmp_path: Path) -> None:
     git = ["git", "-C", str(tmp_path), "-c", "user.name=T", "-c", "user.email=t@example.org"]
     subprocess.run([*git, "init", "-q"], check=True)
     subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "Begin"], check=True)
-    assert not demo._has_experiment(tmp_path)
+    assert find_experiment(tmp_path, "demo") == ""
     subprocess.run([*git, "update-ref", f"refs/exps/ab/{'c' * 38}/demo", "HEAD"], check=True)
-    assert demo._has_experiment(tmp_path)
+    assert find_experiment(tmp_path, "demo").endswith("/demo")
+    assert find_experiment(tmp_path, "mo") == ""
 
 
-def test_newest_picture_is_named(tmp_path: Path) -> None:
-    assert demo._find_picture(tmp_path, "A") is None
-    for i, run in enumerate(("new", "old")):
-        path = tmp_path / "mlruns" / "artifacts" / run / "artifacts" / "report" / "A_panels.png"
-        path.parent.mkdir(parents=True)
-        path.touch()
-        os.utime(path, (1000 - i, 1000 - i))
-    assert demo._find_picture(tmp_path, "A") == tmp_path / "mlruns/artifacts/new/artifacts/report/A_panels.png"
+def test_results_of_an_experiment_are_read_from_dvcs_cache(tmp_path: Path) -> None:
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=T", "-c", "user.email=t@example.org"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    with Repo.init(str(tmp_path)) as repo:
+        (tmp_path / "outputs").mkdir()
+        (tmp_path / "outputs" / "scores.json").write_text("{}")
+        repo.add(str(tmp_path / "outputs"))
+    subprocess.run([*git, "add", "-A"], check=True)
+    subprocess.run([*git, "commit", "-qm", "Results"], check=True)
+    subprocess.run([*git, "update-ref", f"refs/exps/ab/{'c' * 38}/demo", "HEAD"], check=True)
+    (tmp_path / "outputs" / "scores.json").unlink()  # an experiment leaves the workspace as it is
+    reference = find_experiment(tmp_path, "demo")
+    assert read_of_experiment(tmp_path, reference, ["outputs/scores.json"]) == ["{}"]
+    with pytest.raises(CracksegError, match="demo"):
+        read_of_experiment(tmp_path, reference, ["outputs/nothing.json"])
+
+
+def test_demo_reads_what_stages_make() -> None:
+    stages = YAML(typ="safe", pure=True).load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    assert "outputs/model/run.json" in stages["train"]["outs"]
+    assert "outputs/scores/${item.dataset}.json" in stages["evaluate"]["outs"]
