@@ -147,6 +147,10 @@ PRESETS: dict[str, Preset] = {
 }
 
 
+FOLLOW_FROM_MINUTES = ("train.epochs", "train.patches_per_image", "train.validate_every")
+"""Keys whose values are chosen for a dataset, a machine and a number of minutes."""
+
+
 def find_preset(name: str) -> Preset:
     """Return a preset by its name.
 
@@ -159,10 +163,10 @@ def find_preset(name: str) -> Preset:
 
 
 def name_current(params: Params) -> str:
-    """Name the preset whose settings params.yaml has, epochs aside where they follow from minutes; "" if none."""
+    """Name the preset whose settings params.yaml has, without those that follow from minutes; "" if none."""
     flat = flatten_params(params)
     for name, preset in PRESETS.items():
-        free = {"train.epochs", "train.validate_every"} if preset.minutes else set()
+        free = FOLLOW_FROM_MINUTES if preset.minutes else ()
         if all(flat[key] == value for key, value in preset.settings.items() if key not in free):
             return name
     return ""

@@ -8,7 +8,7 @@ import pytest
 from crackseg.data.catalog import MANIFEST_COLUMNS
 from crackseg.errors import CracksegError
 from crackseg.params import flatten_params, load_params
-from crackseg.params.presets import PAPER, PRESETS
+from crackseg.params.presets import PAPER, PRESETS, name_current
 from crackseg.pipeline.preset import apply_preset, undo_preset
 
 TEXT = (Path(__file__).parents[3] / "params.yaml").read_text(encoding="utf-8")
@@ -124,3 +124,4 @@ def test_minutes_become_epochs(root: Path, images: int, minutes: float, patches:
     train = load_params(root / "params.yaml").train
     assert (train.patches_per_image, train.epochs) == (patches, epochs)
     assert train.validate_every <= epochs
+    assert name_current(load_params(root / "params.yaml")) == "laptop"
