@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.migrated_store import copy_migrated_store, forget_template
+from tests.migrated_store import copy_migrated_store
 
 # Two test processes with two OpenMP threads each on two cores wait for each other most of the time.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -62,4 +62,3 @@ def _stores_begin_migrated() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(store, "make_place", make_place)
         yield
-    forget_template()
