@@ -24,7 +24,7 @@ def test_hooks_are_local_and_check_what_make_lint_checks() -> None:
     assert repository["repo"] == "local"
     hooks = {hook["entry"].removeprefix(".venv/bin/").removesuffix(" --fix") for hook in repository["hooks"]}
     lint = (ROOT / "Makefile").read_text(encoding="utf-8").split("\nlint:")[1].split("\n\n")[0]
-    linted = re.findall(r"\$\(BIN\)/(\w+(?: [a-z]+)?)", lint)
+    linted = (re.sub(r"( --check)? \.$", "", command) for command in re.findall(r"\$\(BIN\)/(.+)", lint))
     assert hooks == set(linted)
 
 
