@@ -27,16 +27,21 @@ def experiments(project: Project, commits: int, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(listed, indent=2))
         return
-    datasets = list(dict.fromkeys(name for row in listed for name in row["ods"] if name != "mean"))
-    header = ["experiment", "changed", "mean ODS", *datasets, "minutes", "created"]
+    shown = [row for row in listed if row["ods"] or row["changed"] or row["state"]]
+    datasets = list(dict.fromkeys(name for row in shown for name in row["ods"] if name != "mean"))
+    header = ["experiment", "mean ODS", *datasets, "minutes", "created", "changed"]
     rows = [
         [
             row["experiment"],
-            row["changed"] or "-",
             *(f"{row['ods'][name]:.4f}" if name in row["ods"] else "-" for name in ("mean", *datasets)),
             "-" if row["minutes"] is None else f"{row['minutes']:.1f}",
             row["state"] or row["created"],
+            row["changed"] or "-",
         ]
-        for row in listed
+        for row in shown
     ]
-    click.echo(format_table([header, *rows]))
+    if shown:
+        click.echo(format_table([header, *rows]))
+    if left_out := len(listed) - len(shown):
+        commits_word = "commit has" if left_out == 1 else "commits have"
+        click.echo(f"{left_out} {commits_word} no scores; --commits N also lists earlier commits", err=True)

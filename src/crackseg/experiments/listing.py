@@ -13,8 +13,8 @@ from dvc.scm import SCMError
 from crackseg.errors import CracksegError, first_line
 from crackseg.lineage import ANSWERS
 
-_MEAN = "mean.ods"
 _SECONDS = "train.seconds"
+_UNREADABLE = "!"
 
 
 def list_experiments(root: Path, *, num_commits: int = 1) -> list[dict[str, Any]]:
@@ -48,10 +48,12 @@ def list_experiments(root: Path, *, num_commits: int = 1) -> list[dict[str, Any]
 
 
 def _describe(row: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
-    ods = {key.removesuffix(".ods"): row[key] for key in row if key.endswith(".ods") and row[key] is not None}
+    # DVC has text, e.g. ``!``, where a commit's file cannot be read.
+    numbers = {key: value for key, value in row.items() if isinstance(value, int | float)}
+    ods = {key.removesuffix(".ods"): value for key, value in numbers.items() if key.endswith(".ods")}
     before, now = _settings(base), _settings(row)
     changed = [f"{key}={_short(now[key])}" for key in now if before.get(key) != now[key]]
-    seconds = row.get(_SECONDS)
+    seconds = numbers.get(_SECONDS)
     return {
         "experiment": row["Experiment"] or row["rev"],
         "changed": ", ".join(changed),
@@ -63,7 +65,7 @@ def _describe(row: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _settings(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: row[key] for key in ANSWERS if row.get(key) is not None}
+    return {key: row[key] for key in ANSWERS if row.get(key) not in (None, _UNREADABLE)}
 
 
 def _short(value: object) -> str:

@@ -248,7 +248,9 @@ def _describe_scores(
     made = [d for d in datasets if tags.get(f"data.{d}.source") == SAMPLE_SOURCE]
     sample = f"**On the embedded synthetic sample, not the published images: {', '.join(made)}.** " if made else ""
     return (
-        format_markdown(["dataset", "images", "protocol", "ODS", "@P", "@R", "OIS", "AP"], rows, "lrlrrrrr")
+        format_markdown(
+            ["dataset", "images", "protocol", "ODS", "precision", "recall", "OIS", "AP"], rows, "lrlrrrrr"
+        )
         + f"\n{sample}Split `{params.get('data.evaluate_split')}`, tolerance "
         f"{params.get('evaluate.tolerance_px')} px. {protocols}. Mean ODS {show('mean/ods')}; centre-line IoU at the "
         f"operating threshold: {iou or '–'}. False alarms there: {alarms or '–'}."

@@ -65,3 +65,15 @@ def test_experiments_are_listed_best_first_with_what_was_changed(repository: Pat
 def test_a_folder_without_git_is_refused_with_the_reason(tmp_path: Path) -> None:
     with pytest.raises(CracksegError, match="DVC cannot list experiments"):
         list_experiments(tmp_path)
+
+
+def test_a_commit_whose_scores_cannot_be_read_is_listed_without_them(repository: Path) -> None:
+    (repository / "outputs" / "report" / "summary.json").unlink()
+    (repository / "outputs" / "report" / "summary.json").write_text("{")
+    (repository / "params.yaml").write_text(
+        (repository / "params.yaml").read_text().replace("gamma: 2", "gamma: 3")
+    )
+    rows = list_experiments(repository, num_commits=2)
+    assert {"workspace"} <= {row["experiment"] for row in rows}
+    assert rows[-1]["ods"] == {}
+    assert rows[-1]["minutes"] is None
