@@ -161,8 +161,8 @@ def test_broken_files_are_named_and_the_page_goes_on(page: Page, photograph: Pat
     page.reload()
     drop(page, as_upload("empty.png", b""), as_upload("whole.png", photograph.read_bytes()))
     wait_until_measured(page)
-    expect(page.locator("#problems .notice")).to_have_text("empty.png: the file is empty (0 bytes)")
-    expect(page.locator("#problems .notice")).to_be_visible()
+    expect(page.locator("#problems .notice.error")).to_have_text("empty.png: the file is empty (0 bytes)")
+    expect(page.locator("#problems .notice.error")).to_be_visible()
     assert len(read_picture(page, "#cracks"))
 
 
