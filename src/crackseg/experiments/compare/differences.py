@@ -91,9 +91,6 @@ def compare_scores(
         values = tuple(_value(run, key, dataset, datasets) for run in runs)
         if any(value is not None for value in values):
             rows.append(ScoreRow(key, values, tuple(found.get((key, i)) for i in range(len(runs)))))
-    silent = [d for d in datasets if not any(run.metrics.get(f"{d}/num_crack_free") for run in runs)]
-    if silent:
-        remarks.append(f"{', '.join(silent)}: no false alarms, no crack-free photograph was scored")
     return rows, remarks
 
 

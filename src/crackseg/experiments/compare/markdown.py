@@ -58,8 +58,7 @@ def format_comparison(
     parts.append(
         f"In brackets: the difference to {labels[0]} with its 95 % interval, from a paired bootstrap over the images. "
         "▲ and ▼: the interval lies above or below 0. Each interval stands for itself: of twenty, one is expected to "
-        "miss 0 by chance. It says nothing of how much another seed would change."
-        + (" Of false alarms, less is better." if any("/false_alarm_" in row.metric for row in rows) else "")
+        "miss 0 by chance. It says nothing of how much another seed would change." + _describe_false_alarms(runs)
     )
     if images:
         parts.append("## Images where the runs differ most")
@@ -77,6 +76,14 @@ def format_comparison(
         parts += ["## Remarks", "\n".join(f"- {remark}" for remark in remarks)]
     parts += [f"![{name.removesuffix('.png')}]({name})" for name in figures]
     return "\n\n".join(parts) + "\n"
+
+
+def _describe_false_alarms(runs: Sequence[ComparedRun]) -> str:
+    """Say how false alarms are read, and on which datasets no run has any value for them."""
+    datasets = list(dict.fromkeys(name for run in runs for name in run.datasets))
+    silent = [d for d in datasets if not any(run.metrics.get(f"{d}/num_crack_free") for run in runs)]
+    said = " Of false alarms, less is better." if len(silent) < len(datasets) else ""
+    return said + (f" False alarms on {', '.join(silent)}: unknown, no crack-free photograph." if silent else "")
 
 
 def to_json(

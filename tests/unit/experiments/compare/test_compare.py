@@ -10,6 +10,7 @@ import pytest
 
 from crackseg.data.images.files import read_image
 from crackseg.errors import CracksegError
+from crackseg.evaluation.scoring import score_split
 from crackseg.experiments.compare.run import Comparison, compare_runs
 from crackseg.registry.card import RESULTS_TAG
 from tests.scored_runs import make_root, make_run
@@ -162,7 +163,22 @@ def test_false_alarms_are_compared_with_an_interval(bench: Bench) -> None:
     assert row["differences"][1]["value"] == 1
     assert _row(done, "A/false_alarm_px_per_megapixel")["values"] == [0, pytest.approx(1e6 * 10 / 64**2)]
     assert "Of false alarms, less is better" in done.text
-    assert not any("crack-free" in remark for remark in done.content["remarks"])
+    assert "no crack-free photograph" not in done.text
+
+
+def test_without_a_crack_free_photograph_the_scores_say_so_and_nothing_stands_in_the_way(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The last image is the one without a crack.
+    monkeypatch.setattr(
+        "tests.scored_runs.score_split", lambda samples, *a, **k: score_split(samples[:-1], *a, **k)
+    )
+    for name in ("cracked", "cracked too"):
+        make_run(bench.store, name, 0.1, datasets=("A",))
+    done = bench.compare("cracked", "cracked too")
+    assert "False alarms on A: unknown, no crack-free photograph." in done.text
+    assert not any("false_alarm" in row["metric"] for row in done.content["scores"])
+    assert done.content["remarks"] == []
 
 
 def test_what_cannot_be_had_is_said_and_not_invented(bench: Bench, tmp_path: Path) -> None:
