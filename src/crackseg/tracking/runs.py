@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -26,6 +26,7 @@ OUTBOX_TAG = "crackseg.tracking.outbox"  # the name of the outbox that a run was
 MODEL_TRAINING = {"mlflow.experimentKind": "custom_model_development"}
 """Tags of an experiment that MLflow shows as model training; its own default is work with language models."""
 _SETTINGS_TAG = "crackseg.settings"
+_NOT_DATASETS = ("train", "val", "mean", "best")  # other groups of metrics
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +147,12 @@ def list_finished(client: MlflowClient, experiment_id: str) -> list[FinishedRun]
         ]
         if not (token := page.token):
             return runs
+
+
+def list_datasets(metrics: Iterable[str]) -> list[str]:
+    """List the datasets that runs were scored on, sorted, by the names of their metrics (``CRKWH100/ods``)."""
+    groups = (name.removesuffix("/ods") for name in metrics if name.endswith("/ods"))
+    return sorted(group for group in groups if "/" not in group and group not in _NOT_DATASETS)
 
 
 def describe_code(root: Path) -> dict[str, str]:

@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 
 from mlflow import MlflowClient
 
-from crackseg.tracking.runs import MODEL_TRAINING
+from crackseg.tracking.runs import MODEL_TRAINING, list_datasets
 
 PRECISION_AT_RECALL = "precision_at_recall"
 """Metric ``DATASET/precision_at_recall``: precision in [0, 1] over the step, which is recall in percent."""
@@ -54,9 +54,8 @@ def save_view(
 
 
 def _describe_view(metrics: Sequence[str], run_ids: Sequence[str]) -> dict[str, object]:
-    datasets = [name.removesuffix("/ods") for name in metrics if name.endswith("/ods") and name.count("/") == 1]
-    ods = [_MEAN, *(f"{dataset}/ods" for dataset in datasets if dataset != "mean")]
-    datasets = [dataset for dataset in datasets if dataset != "mean"]
+    datasets = list_datasets(metrics)
+    ods = [_MEAN, *(f"{dataset}/ods" for dataset in datasets)]
     sections: dict[str, list[dict[str, object]]] = {
         "ODS": [_bar(name) for name in ods],
         "Settings and ODS": [_parallel(ods)],

@@ -13,7 +13,7 @@ from crackseg.tracking.ui_view import save_view
 
 METRICS = [
     "mean/ods", "A/ods", "A/ois", "A/num_images", "A/precision_at_recall", "B/ods", "B/threshold", "train/loss",
-    "system/cpu_utilization_percentage",
+    "val/ods", "best/ods", "system/cpu_utilization_percentage",
 ]  # fmt: skip
 
 

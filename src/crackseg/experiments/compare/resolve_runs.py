@@ -13,10 +13,9 @@ from mlflow.entities import Run
 from crackseg.errors import CracksegError
 from crackseg.params import complete_settings
 from crackseg.registry.card import RESULTS_TAG
+from crackseg.tracking.runs import list_datasets
 from crackseg.tracking.store import Store
 
-_FIGURE = re.compile(r"([^/]+)/ods")
-_NOT_DATASETS = ("train", "val", "mean", "best")  # other groups of metrics
 _HOW = (
     "expected a run id (32 hexadecimal digits), a version of the registered model (3, v3, @production, "
     "models:/NAME/3), or the name of a DVC experiment or run"
@@ -46,8 +45,7 @@ class ComparedRun:
     @property
     def datasets(self) -> list[str]:
         """Datasets that it was scored on."""
-        found = (_FIGURE.fullmatch(key) for key in self.metrics)
-        return sorted(match[1] for match in found if match and match[1] not in _NOT_DATASETS)
+        return list_datasets(self.metrics)
 
 
 def find_runs(store: Store, words: Sequence[str], model_name: str) -> tuple[list[ComparedRun], list[str]]:
