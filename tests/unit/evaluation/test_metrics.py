@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import auc, precision_recall_curve
 
 from crackseg.errors import CracksegError
-from crackseg.evaluation.metrics import PROTOCOLS, ImageCounts, ScoreAccumulator, count_image
+from crackseg.evaluation.metrics import PROTOCOLS, Curve, ImageCounts, ScoreAccumulator, count_image
 from tests.unit.evaluation.slow_scores import (
     COUNTED,
     crack_scene,
@@ -278,6 +278,14 @@ def test_the_reported_point_lies_on_the_curve() -> None:
         k = scores.curve.thresholds.tolist().index(scores.threshold)
         point = scores.curve.precision[k], scores.curve.recall[k], scores.curve.f[k]
         assert point == (scores.precision, scores.recall, scores.ods)
+
+
+def test_precision_at_recall_is_the_best_at_this_recall_or_a_higher_one() -> None:
+    recall, precision = np.array([0.9, 0.6, 0.25, 0.0]), np.array([0.25, 0.75, 0.5, 1.0])
+    curve = Curve(np.linspace(0, 1, 4), precision, recall, recall * 0)
+    expected = {0: 1.0, 20: 0.75, 40: 0.75, 60: 0.75, 80: 0.25}  # recall 100 % is not reached
+    assert curve.precision_at_recall(20) == expected
+    assert list(curve.precision_at_recall()) == list(range(0, 91, 2))
 
 
 def test_strict_agrees_with_scikit_learn_on_pooled_pixels() -> None:

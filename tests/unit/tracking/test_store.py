@@ -108,6 +108,19 @@ def test_an_epoch_gone_through_again_is_recorded_once(store: Store) -> None:
     assert history(store, run_id, "train/loss") == [(0, 1.0), (1, 0.9)]
 
 
+def test_a_curve_is_recorded_once_also_after_an_outage(store: Store) -> None:
+    run_id = store.create_run(None)
+    name, points = "A/precision_at_recall", {0: 1.0, 50: 0.8, 100: 0.25}
+    outbox = Outbox(store.outbox_dir / run_id, Unreachable(store.client))
+    outbox.put("curve", name=name, values=points)
+    assert outbox.close(timeout=5) is False
+    store.client.log_metric(run_id, name, 1.0, step=0)  # arrived, but its receipt was lost
+    for _ in range(2):
+        with store.record(run_id) as recorder:
+            recorder.log_curve(name, points)
+        assert sorted(history(store, run_id, name)) == sorted(points.items())
+
+
 def test_a_batch_whose_receipt_was_lost_is_not_sent_twice(store: Store) -> None:
     run_id = store.create_run(None)
     folder = store.outbox_dir / run_id

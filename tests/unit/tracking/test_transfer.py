@@ -80,6 +80,7 @@ def source_dir(tmp_path_factory: pytest.TempPathFactory, fresh_database: Path) -
     with store.record(run_id) as recorder:
         recorder.log_params({f"loss.p{i}": i for i in range(130)})
         recorder.log_file(root / "figure.png", "report/figures")
+        recorder.log_curve("D/precision_at_recall", {0: 1.0, 50: 0.8, 100: 0.25})
         recorder.log_dataset("D-train", "0123.dir", context="training", num_images=3, source="sample")
         recorder.end("FINISHED")
     points = [Metric("train/loss", 1 / (step + 1), 1_600_000_000_000 + step, step) for step in range(1200)]
