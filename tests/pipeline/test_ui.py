@@ -105,3 +105,14 @@ def test_the_comparison_shows_the_settings_against_the_ods(
         expect(page.get_by_text("gamma-4", exact=True)).to_have_count(0)
         expect(page.get_by_text("Parallel Coordinates").first).to_be_visible(timeout=WAIT_MS)
         page.close()
+
+
+def test_a_tracking_server_shows_the_runs_on_its_own_pages(runs: tuple[Store, dict[str, str]]) -> None:
+    store, _ = runs
+    with serving(store.root) as address:
+        server = address.split("/#")[0]
+        done = subprocess.run(
+            [sys.executable, "-m", "crackseg", "ui"], cwd=store.root, env=os.environ | {"MLFLOW_TRACKING_URI": server},
+            capture_output=True, text=True, check=True, timeout=300,
+        )  # fmt: skip
+        assert done.stdout == f"runs: {address}\n"

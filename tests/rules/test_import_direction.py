@@ -10,7 +10,8 @@ from tests.imports import direct_imports, list_modules
 
 # From the top to the bottom; below `crackseg`, a folder or a module that lies beside the folders.
 ORDER = [
-    "errors", "child_processes", "progress", "types", "devices", "files", "plotting", "params", "lineage", "project",
+    "errors", "child_processes", "ports", "progress", "types", "devices", "files", "plotting", "params", "lineage",
+    "project",
     "data",
     "models",
     "geometry",

@@ -6,7 +6,6 @@ import importlib.util
 import logging
 import os
 import re
-import socket
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -17,6 +16,7 @@ from crackseg.data.catalog import warn_of_source
 from crackseg.errors import CracksegError
 from crackseg.inference.detector import SETTINGS_NAME, ModelSettings
 from crackseg.models.shipped import SHIPPED_CARD, SHIPPED_NAME
+from crackseg.ports import check_port
 from crackseg.project import NoProject, find_root
 from crackseg.registry.card import write_card
 from crackseg.registry.loading import pin_alias
@@ -153,18 +153,6 @@ def run_scoring_server(
         ],
         environment,
     )  # fmt: skip
-
-
-def check_port(host: str, port: int) -> None:
-    """Raise CracksegError if nothing can listen on a port of this machine."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise CracksegError(
-                f"port {port} of {host} cannot be used ({error.strerror}); choose another --port"
-            ) from error
 
 
 def renew_card(uri: str | None) -> str:

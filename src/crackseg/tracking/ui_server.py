@@ -11,10 +11,12 @@ import webbrowser
 from collections.abc import Callable, Sequence
 
 from crackseg.child_processes import run_guarded
+from crackseg.ports import check_port
 from crackseg.tracking.store import Store
 from crackseg.tracking.store_address import hide_password, is_on_server
 from crackseg.tracking.ui_view import save_view
 
+_HOST = "127.0.0.1"
 _NEWEST_RUNS = 200  # whose metrics the view knows
 _POLL_S, _SAY_EVERY_S, _GRACE_S = 0.25, 5.0, 5
 _Say = Callable[[str], None]
@@ -33,13 +35,20 @@ def serve_ui(store: Store, port: int, *, run_ids: Sequence[str] | None, opens_br
         say: prints a line.
     Returns:
         The exit code of the server.
+    Raises:
+        CracksegError: the port is taken, maybe by another server, whose pages would be shown.
+        StoreAwayError: the store does not answer.
     """
-    newest = store.client.search_runs(
-        [store.experiment_id], order_by=["attributes.start_time DESC"], max_results=_NEWEST_RUNS
-    )
-    metrics = {name for run in newest for name in run.data.metrics}
-    page = save_view(store.client, store.experiment_id, metrics, run_ids=run_ids)
-    if is_on_server(store.uri):
+    has_pages = is_on_server(store.uri)
+    if not has_pages:
+        check_port(_HOST, port)
+    with store.answering():
+        newest = store.client.search_runs(
+            [store.experiment_id], order_by=["attributes.start_time DESC"], max_results=_NEWEST_RUNS
+        )
+        metrics = {name for run in newest for name in run.data.metrics}
+        page = save_view(store.client, store.experiment_id, metrics, run_ids=run_ids)
+    if has_pages:
         _show(store.uri.rstrip("/") + page, opens_browser, say)
         return 0
     say(f"MLflow is starting on {hide_password(store.uri)} …")
@@ -50,7 +59,7 @@ def serve_ui(store: Store, port: int, *, run_ids: Sequence[str] | None, opens_br
     ]  # fmt: skip
     if store.registry_uri:
         command += ["--registry-store-uri", store.registry_uri]
-    address = f"http://127.0.0.1:{port}"
+    address = f"http://{_HOST}:{port}"
     threading.Thread(
         target=_announce, args=(address, page, opens_browser, say), name="announce-ui", daemon=True
     ).start()

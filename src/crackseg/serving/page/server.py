@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from crackseg.errors import CracksegError
-from crackseg.serving.deployment import check_port, find_registered, has_production
+from crackseg.ports import check_port
+from crackseg.serving.deployment import find_registered, has_production
 from crackseg.serving.page.model_cache import ModelCache
 
 HOST = "127.0.0.1"
