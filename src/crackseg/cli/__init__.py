@@ -107,7 +107,7 @@ def cli(context: click.Context, quiet: bool, verbose: bool) -> None:
     """
     set_up_output(context, quiet=quiet, verbose=verbose)
     command = cli.get_command(context, context.invoked_subcommand or "")
-    if command is not None and command.name not in _SAY_FOR_THEMSELVES and not quiet:
+    if command is not None and command.name not in _SAY_FOR_THEMSELVES:
         end_silence(command, only_at_start=command.name in _SERVE)
 
 

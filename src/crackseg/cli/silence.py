@@ -10,6 +10,8 @@ from typing import Any, TextIO, cast
 
 import click
 
+from crackseg.progress import is_quiet
+
 _FIRST_S, _AGAIN_S = 0.9, 5.0
 _POLL_S = 0.1
 _MOST_CHARACTERS = 160
@@ -39,13 +41,13 @@ class Watched:
 def end_silence(command: click.Command, *, only_at_start: bool = False) -> None:
     """Print what a command does if it prints nothing for 0.9 s, and that it still works after each 5 s of silence.
 
-    Nothing is watched where the streams are replaced, e.g. in a test.
+    Nothing is watched with `--quiet`, or where the streams are replaced, e.g. in a test.
 
     Args:
         command: the one that runs.
         only_at_start: stop at its first output, for one that then waits for visitors.
     """
-    if sys.stdout is not sys.__stdout__ or sys.stderr is not sys.__stderr__:
+    if is_quiet() or sys.stdout is not sys.__stdout__ or sys.stderr is not sys.__stderr__:
         return
     name, purpose = str(command.name), command.get_short_help_str(limit=_MOST_CHARACTERS)
     out, err = Watched(sys.stdout), Watched(sys.stderr)

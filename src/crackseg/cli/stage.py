@@ -8,7 +8,6 @@ import click
 
 from crackseg.cli.project import Project, with_project
 from crackseg.cli.silence import end_silence
-from crackseg.progress import is_quiet
 from crackseg.project import run_own_code
 
 
@@ -26,7 +25,7 @@ def stage(project: Project, context: click.Context) -> None:
     run_own_code(project.root)
     name = context.invoked_subcommand or ""
     work_in_child(project.root, name)
-    if (command := stage.get_command(context, name)) is not None and not is_quiet():
+    if (command := stage.get_command(context, name)) is not None:
         end_silence(command)
 
 
@@ -80,8 +79,7 @@ def train(project: Project) -> None:
 
     run_own_code(project.root)
     work_in_child(project.root, "train")
-    if not is_quiet():
-        end_silence(train)
+    end_silence(train)
     from crackseg.pipeline import train as stage_of_training
 
     stage_of_training.run(project.root)

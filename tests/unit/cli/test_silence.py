@@ -5,6 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from crackseg.progress import QUIET
+
 SLOW = """
 import sys, time
 import click
@@ -34,6 +38,11 @@ def test_a_silent_command_says_what_it_does_and_its_output_stays_clean() -> None
 
 def test_a_command_that_answers_at_once_says_nothing_else() -> None:
     assert run(0).stderr == ""
+
+
+def test_with_quiet_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(QUIET, "1")
+    assert run(1.5).stderr == ""
 
 
 def test_a_progress_bar_is_not_interrupted() -> None:
