@@ -25,7 +25,7 @@ from crackseg.lineage import PACKAGE, hash_modules
 from crackseg.params import AugmentParams
 from crackseg.types import CrackSample
 
-_NUM_SCENES = 40  # for `augment.scenes`: rendering one takes 0.2 s once; each gives many patches
+_NUM_SCENES = 40  # for `augment.scenes`: each is rendered once and gives many patches
 
 
 class PatchSource(Protocol):

@@ -17,7 +17,7 @@ from crackseg.devices import choose_device, choose_precision
 from crackseg.errors import CracksegError
 from crackseg.files import read_json, sole_writer, write_json
 from crackseg.inference.detector import WEIGHTS_NAME
-from crackseg.lineage import PACKAGE, hash_modules, list_code
+from crackseg.lineage import hash_modules, list_code
 from crackseg.params import Params, load_params
 from crackseg.params.choices import explain_choice
 from crackseg.registry.package import PROBE_FILE, PROBE_NAME, build_analyzer, write_answers
@@ -56,8 +56,8 @@ class Plan:
     elements: tuple[str, ...]
     code: str
     precision: str
-    num_scenes: int = 600
-    patch_px: int = 256
+    num_scenes: int
+    patch_px: int
     width: int = 8
 
 
@@ -143,8 +143,7 @@ def _is_finished(out_dir: Path) -> bool:
 
 def _hash_code() -> str:
     """Hash the modules that scenes, patches and weights follow from, 12 digits."""
-    drawing = sorted((PACKAGE / "data" / "synthetic").glob("*.py"))
-    return hash_modules([*list_code("train"), *drawing, Path(__file__)])[:12]
+    return hash_modules([*list_code("train"), Path(__file__)])[:12]
 
 
 def _settle(root: Path, out_dir: Path, *, minutes: float, epochs: int | None, **asked: object) -> Plan:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from crackseg.data.synthetic.line_elements import ParallelLines, ramp, smooth_noise
+from crackseg.data.synthetic.line_elements import ParallelLines, smooth_noise
+from crackseg.data.synthetic.textures import grain, ramp
 
 Drawn = tuple[np.ndarray, np.ndarray | None]
 _PAINTS = (
@@ -49,12 +50,12 @@ def draw_repairs(rng: np.random.Generator, image: np.ndarray) -> Drawn:
     size = image.shape[:2]
     inside = ramp(_region(rng, size), 0, rng.uniform(0.02, 0.12))
     rim = inside - cv2.GaussianBlur(inside, (0, 0), rng.uniform(0.8, 2.5))
-    grain = cv2.GaussianBlur(rng.standard_normal(size, dtype=np.float32), (0, 0), rng.uniform(0.5, 1.6))
+    rough = cv2.GaussianBlur(rng.standard_normal(size, dtype=np.float32), (0, 0), rng.uniform(0.5, 1.6))
     level = rng.uniform(-60, 60)
     smooth = rng.uniform(0, 0.7)
     blurred = cv2.GaussianBlur(image, (0, 0), 3)
     light = image + (smooth * inside)[..., None] * (blurred - image)
-    change = inside * (np.float32(level) + np.float32(rng.uniform(0, 40)) * grain)
+    change = inside * (np.float32(level) + np.float32(rng.uniform(0, 40)) * rough)
     change = change + np.float32(rng.uniform(-120, 120)) * rim * ramp(smooth_noise(rng, size, 25), -1, 0.5)
     return light + change[..., None] * (1 + rng.normal(0, 0.05, 3).astype(np.float32)), None
 
@@ -185,13 +186,10 @@ def draw_seals(rng: np.random.Generator, image: np.ndarray) -> Drawn:
 def draw_coarse_grain(rng: np.random.Generator, image: np.ndarray) -> Drawn:
     """Add the grain of coarse asphalt: stones of 2 to 9 px with dark gaps between them."""
     size = image.shape[:2]
-    px = rng.uniform(1.5, 7)
-    white = rng.standard_normal(size, dtype=np.float32)
-    grain = cv2.GaussianBlur(white, (0, 0), px / 2) - cv2.GaussianBlur(white, (0, 0), px * 1.2)
-    grain /= grain.std()
-    gaps = ramp(-grain, 0.9, 2.4)
+    stones = grain(rng, size[::-1], rng.uniform(1.5, 7))
+    gaps = ramp(-stones, 0.9, 2.4)
     strength = rng.uniform(0.05, 0.35)
-    return image * (1 + strength * (0.35 * grain - 1.0 * gaps) * ramp(smooth_noise(rng, size, 120), -2, 1))[
+    return image * (1 + strength * (0.35 * stones - gaps) * ramp(smooth_noise(rng, size, 120), -2, 1))[
         ..., None
     ], None
 

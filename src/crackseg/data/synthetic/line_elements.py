@@ -5,12 +5,11 @@ Light is float32 (H, W), about 0 to 255; each function gives the change of light
 
 from __future__ import annotations
 
-from typing import Any
-
 import cv2
 import numpy as np
 
 from crackseg.data.synthetic.drawing import draw_contrast, make_stroke, smooth_curve, walk
+from crackseg.data.synthetic.textures import ramp
 
 
 def draw_joints(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
@@ -203,12 +202,6 @@ class ParallelLines:
         """Distance in pixels to the line at an offset, which wobbles along its way."""
         sway = self.curve(rng, rng.uniform(20, 60)) * np.float32(wobble_px)
         return np.abs(self.across - np.float32(offset) - sway[self.at])
-
-
-def ramp(values: np.ndarray, low: float, high: float) -> Any:
-    """0 below ``low``, 1 above ``high``, smooth between."""
-    t = ((values - low) / (high - low)).clip(0, 1)
-    return t * t * (3 - 2 * t)
 
 
 def _disc(rng: np.random.Generator, size: tuple[int, int], radius_px: float) -> np.ndarray:
