@@ -141,8 +141,7 @@ def _fit_into(data_dir: Path, params: Params, minutes: float) -> tuple[dict[str,
     if not (data_dir / dataset / "manifest.csv").is_file():
         return {}, _NO_TIME.format(dataset)
     num_images = int((read_manifest(data_dir, dataset)["split"] == "train").sum())
-    from crackseg.training.loop import format_duration  # torch takes seconds to import
-    from crackseg.training.pace import measure_step
+    from crackseg.training.pace import format_duration, measure_step  # torch takes seconds to import
 
     step_s = measure_step(params)
     per_image = params.train.patches_per_image

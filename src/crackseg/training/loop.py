@@ -8,7 +8,6 @@ epochs it tests; we keep those with the best validation ODS (docs/adr/0004).
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -41,18 +40,12 @@ from crackseg.training.checkpoint import BEST_NAME, Progress, load_state, resume
 from crackseg.training.distributed.processes import ALONE, Processes
 from crackseg.training.losses import Loss, build_loss
 from crackseg.training.optimizers import build_optimizer, build_scheduler
-from crackseg.training.step import (
-    Stepper,
-    build_stepper,
-    choose_memory_format,
-    compile_network,
-    explained_step_errors,
-)
+from crackseg.training.pace import DurationNotice
+from crackseg.training.step import Stepper, build_stepper, compile_network, explained_step_errors
 from crackseg.types import CrackSample, ModelOutput
 
 # Of validation; the paper's d. Training does not depend on `evaluate`: other scoring trains nothing again.
 _TOLERANCE_PX = 2
-_WARM_UP_STEPS, _TIMED_STEPS, _TIMED_S = 2, 10, 30.0  # steps or seconds that are timed to announce the duration
 _SCENES_NAME = "scenes"  # of the folder of drawn scenes, next to that of the decoded images
 _CHECK_EVERY = 20  # steps between checks of the loss: each check waits for the GPU
 
@@ -160,20 +153,20 @@ def fit(
         between = WithInitialWeights(trained_weights, processes.broadcast(initial), params.keep_initial)
     scored = between.module if between else trained_weights
     predictor = Predictor(scored, recipe.predict, device=device, precision=precision)
-    memory_format = choose_memory_format(network, device)
-    network.to(memory_format=memory_format)  # after the predictor, which has chosen its own
     loss_function = build_loss(**dict(recipe.loss))
     batch_loss_function = build_loss(**dict(recipe.loss), sums=processes.sums)
     optimizer = build_optimizer(network, recipe.optimizer)
     scheduler = build_scheduler(optimizer, recipe.scheduler, num_steps=params.epochs * len(sampler))
-    stepper = build_stepper(network, loss_function, device, precision, memory_format)
+    stepper = build_stepper(
+        network, loss_function, device, precision
+    )  # after the predictor: both choose a memory format
     stateful = {"network": network, "optimizer": optimizer, "scheduler": scheduler, "scaler": stepper.scaler}
     if average:
         stateful["average"] = average
     progress = resume(checkpoint_dir, stateful, processes)
     notice = None
     if progress.epoch == 0 and device.type == "cpu" and processes.is_first:
-        notice = _DurationNotice(params.epochs, len(sampler))
+        notice = DurationNotice(params.epochs, len(sampler))
     trained = processes.wrap(network, sync_batch_norm=params.sync_batch_norm)
     if params.compile:
         trained = compile_network(trained)
@@ -270,7 +263,7 @@ def _train_one_epoch(
     checkpoint_dir: Path,
     accumulate: int,
     processes: Processes,
-    notice: _DurationNotice | None,
+    notice: DurationNotice | None,
     average: AveragedWeights | None,
 ) -> float:
     """Train one epoch; return the mean loss."""
@@ -358,50 +351,3 @@ def validate(
         scores.strict.ods,
         raw.result().paper.threshold,
     )
-
-
-class _DurationNotice:
-    """Announce once how long training will take, from the time of its first steps.
-
-    The very first steps include set-up and are not counted. A step includes batch, gradients and update.
-
-    Args:
-        num_epochs, num_steps: epochs, and steps in each.
-    """
-
-    def __init__(self, num_epochs: int, num_steps: int) -> None:
-        self._num_epochs, self._num_steps = num_epochs, num_steps
-        self._ends: list[float] | None = []
-
-    def end_step(self) -> None:
-        """Record the end of a step."""
-        if self._ends is None:
-            return
-        self._ends.append(time.monotonic())
-        seconds = np.diff(self._ends[_WARM_UP_STEPS - 1 :])
-        if not len(seconds) or (len(seconds) < _TIMED_STEPS and seconds.sum() < _TIMED_S):
-            return
-        self._ends = None
-        step = float(np.median(seconds))
-        total = step * self._num_steps * self._num_epochs
-        if total < 1:
-            return
-        # The demo takes minutes; training as in the paper takes days.
-        advice = "" if total < 6 * 3600 else "; a GPU takes hours, and `make demo` trains a small model in minutes"
-        progress_bar.write(
-            f"training on this CPU will take about {format_duration(total)}: {self._num_epochs} epochs of "
-            f"{self._num_steps} steps, {step:.2f} s each, without validation{advice}",
-            file=sys.stdout,
-        )
-        sys.stdout.flush()
-
-
-def format_duration(seconds: float) -> str:
-    """Write a duration for people: ``45 s``, ``12 min``, ``3.5 h``, ``2.4 days``."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    if seconds < 172800:
-        return f"{seconds / 3600:.1f} h"
-    return f"{seconds / 86400:.1f} days"

@@ -131,13 +131,14 @@ def choose_memory_format(network: nn.Module, device: torch.device) -> torch.memo
 
 
 def build_stepper(
-    network: nn.Module,
-    loss_function: Loss,
-    device: torch.device,
-    precision: torch.dtype,
-    memory_format: torch.memory_format = torch.channels_last,
+    network: nn.Module, loss_function: Loss, device: torch.device, precision: torch.dtype
 ) -> Stepper:
-    """Build the stepper of a process that trains alone: with a scaler for float16, and recorded on CUDA."""
+    """Build the stepper of a process that trains alone: with a scaler for float16, and recorded on CUDA.
+
+    The network gets the memory format that is fastest for it.
+    """
+    memory_format = choose_memory_format(network, device)
+    network.to(memory_format=memory_format)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
     graph = StepGraph(network, loss_function, precision) if device.type == "cuda" else None
     return Stepper(network, loss_function, device, precision, scaler, graph, memory_format)

@@ -13,7 +13,7 @@ import torch
 
 from crackseg.errors import CracksegError
 from crackseg.training.checkpoint import BEST_NAME, LAST_NAME, checkpoint_key, load_state
-from crackseg.training.loop import _DurationNotice, fit, format_duration
+from crackseg.training.loop import fit
 from tests.tiny_training import SampleList, make_network, make_recipe, make_samples
 
 
@@ -38,6 +38,14 @@ def run_fit(
     return network.state_dict(), progress.history
 
 
+def run_interrupted(samples: tuple[SampleList, SampleList], folder: Path, **changes: object) -> tuple:
+    """Train as ``run_fit`` does, stopped in the first epoch and again in the third."""
+    for stop in (0, 2):
+        with pytest.raises(KeyboardInterrupt):
+            run_fit(samples, folder, stop_after=stop, **changes)
+    return run_fit(samples, folder, **changes)
+
+
 def assert_same_weights(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
     assert first.keys() == second.keys()
     assert [key for key in first if not torch.equal(first[key], second[key])] == []
@@ -57,10 +65,7 @@ def test_interrupted_training_ends_with_the_weights_of_a_straight_one(
     samples: tuple, tmp_path: Path, scheduler: str
 ) -> None:
     straight, straight_history = run_fit(samples, tmp_path / "straight", scheduler=scheduler)
-    for stop in (0, 2):
-        with pytest.raises(KeyboardInterrupt):
-            run_fit(samples, tmp_path / "stopped", stop_after=stop, scheduler=scheduler)
-    resumed, history = run_fit(samples, tmp_path / "stopped", scheduler=scheduler)
+    resumed, history = run_interrupted(samples, tmp_path / "stopped", scheduler=scheduler)
     assert_same_weights(straight, resumed)
     pairs = zip(straight_history, history, strict=True)
     assert all(a["train/loss"] == b["train/loss"] and a["val/ods"] == b["val/ods"] for a, b in pairs)
@@ -71,10 +76,7 @@ def test_interrupted_training_keeps_the_average_of_its_weights_and_the_initial_o
 ) -> None:
     train = {"ema_decay": 0.9, "keep_initial": 0.25}
     straight, history = run_fit(samples, tmp_path / "straight", train=train)
-    for stop in (0, 2):
-        with pytest.raises(KeyboardInterrupt):
-            run_fit(samples, tmp_path / "stopped", stop_after=stop, train=train)
-    resumed, _ = run_fit(samples, tmp_path / "stopped", train=train)
+    resumed, _ = run_interrupted(samples, tmp_path / "stopped", train=train)
     assert_same_weights(straight, resumed)
     without, plain_history = run_fit(samples, tmp_path / "without")
     assert [row["train/loss"] for row in history] == [row["train/loss"] for row in plain_history]
@@ -88,8 +90,10 @@ def test_kill_9_at_any_moment_loses_at_most_an_epoch(samples: tuple, tmp_path: P
     command = [sys.executable, "-c", script, str(samples[0][0].image_path.parent), str(tmp_path / "killed")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "killed" / LAST_NAME).exists() and time.monotonic() < deadline:
+    deadline = time.monotonic() + 200  # a busy machine takes long to import; a test may take 300 s
+    while (
+        not (tmp_path / "killed" / LAST_NAME).exists() and process.poll() is None and time.monotonic() < deadline
+    ):
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL if os.name == "posix" else signal.SIGTERM)
     process.wait()
@@ -163,32 +167,3 @@ def test_a_full_disk_costs_a_checkpoint_not_the_training(
 def test_no_validation_images_is_said(samples: tuple, tmp_path: Path) -> None:
     with pytest.raises(CracksegError, match="no validation images"):
         run_fit((samples[0], []), tmp_path)
-
-
-def test_durations_are_for_people() -> None:
-    assert [format_duration(s) for s in (5, 600, 7200, 250_000)] == ["5 s", "10 min", "2.0 h", "2.9 days"]
-
-
-def test_the_announced_duration_is_of_the_steps_after_the_first_ones(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    now = 0.0
-    monkeypatch.setattr("crackseg.training.loop.time.monotonic", lambda: now)
-    notice = _DurationNotice(num_epochs=60, num_steps=12)
-    for seconds in (9.0, 8.0, *[2.0] * 20):  # set-up, then the pace that stays
-        now += seconds
-        notice.end_step()
-    said = capsys.readouterr().out
-    assert said.count("training on this CPU will take about 24 min: 60 epochs of 12 steps, 2.00 s each") == 1
-
-
-def test_the_duration_of_slow_steps_is_announced_after_half_a_minute(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    now = 0.0
-    monkeypatch.setattr("crackseg.training.loop.time.monotonic", lambda: now)
-    notice = _DurationNotice(num_epochs=300, num_steps=130)
-    for _ in range(3):
-        now += 40.0
-        notice.end_step()
-    assert "300 epochs of 130 steps, 40.00 s each" in capsys.readouterr().out

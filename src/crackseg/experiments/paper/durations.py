@@ -13,7 +13,7 @@ from crackseg.lineage import keys_changing
 from crackseg.params import Params, flatten_params
 from crackseg.params.effects import PACE
 from crackseg.tracking.store import FinishedRun
-from crackseg.training.loop import format_duration
+from crackseg.training.pace import format_duration
 
 # Table 4: 300 epochs over 200 images on one RTX 2080. It has no time for DeepCrack.
 _PAPER_EPOCHS, _PAPER_IMAGES = 300, 200

@@ -18,7 +18,7 @@ from crackseg.lineage import keys_changing
 from crackseg.models import ARCHITECTURES
 from crackseg.params.effects import PACE
 from crackseg.tracking.store import FinishedRun, Store
-from crackseg.training.loop import format_duration
+from crackseg.training.pace import format_duration
 
 EPOCHS = 300
 _STEPS_PER_EPOCH = 200 // BATCH_SIZE  # of the paper's 200 training images

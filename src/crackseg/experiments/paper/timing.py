@@ -156,7 +156,7 @@ def time_training(architectures: Sequence[str], *, device: torch.device) -> dict
 
 
 def _time_steps(architecture: str, device: torch.device) -> tuple[float, ...]:
-    network = build_model(architecture).to(device).to(memory_format=torch.channels_last).train()
+    network = build_model(architecture).to(device).train()
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-4, momentum=0.9, weight_decay=5e-4)
     loss_function = build_loss("focal", gamma=2, alpha=3)
     stepper = build_stepper(network, loss_function, device, choose_precision("auto", device))
