@@ -24,8 +24,13 @@ WEIGHTS_BY_WIDTH: Mapping[tuple[str, int | None], Path] = {("unet", 8): SHIPPED_
 
 
 def digest_shipped() -> str:
-    """Hash the files that decide the model's answers; a missing file counts as empty, and loading it is an error."""
+    """Hash the files that decide the shipped model's answers."""
+    return digest_model(SHIPPED_WEIGHTS, SHIPPED_SETTINGS)
+
+
+def digest_model(weights_path: Path, settings_path: Path) -> str:
+    """Hash the files that decide a model's answers; a missing file counts as empty, and loading it is an error."""
     digest = hashlib.sha256()
-    for path in (SHIPPED_WEIGHTS, SHIPPED_SETTINGS):
+    for path in (weights_path, settings_path):
         digest.update(path.read_bytes() if path.is_file() else b"")
     return digest.hexdigest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import tempfile
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 
 from crackseg.errors import CracksegError
 from crackseg.inference.detector import SETTINGS_NAME, WEIGHTS_NAME, CrackAnalyzer
-from crackseg.models.shipped import SHIPPED_NAME, SHIPPED_SETTINGS, SHIPPED_WEIGHTS
+from crackseg.models.shipped import SHIPPED_NAME, SHIPPED_SETTINGS, SHIPPED_WEIGHTS, digest_model
 from crackseg.tracking.store import Store, fetch_model
 
 
@@ -94,6 +93,5 @@ def _load_files(weights_path: Path, settings_path: Path, uri: str) -> LoadedMode
     for path in (weights_path, settings_path):
         if not path.is_file():
             raise CracksegError(f"{uri}: {path} is missing; install crackseg again")
-    digest = hashlib.sha256(weights_path.read_bytes())
-    digest.update(settings_path.read_bytes())
-    return LoadedModel(CrackAnalyzer.load(weights_path, settings_path), uri, digest.hexdigest()[:16])
+    digest = digest_model(weights_path, settings_path)[:16]
+    return LoadedModel(CrackAnalyzer.load(weights_path, settings_path), uri, digest)
