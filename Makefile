@@ -30,7 +30,7 @@ $(VENV)/.installed-%: pyproject.toml $(LISTS) requirements/%.txt
 demo: $(VENV)/.installed-demo ## the whole pipeline on the sample data, in minutes on a CPU
 	$(BIN)/crackseg demo
 
-study: setup ## test the paper's claims with small models; about 20 minutes on 2 cores (DATA=photographs, CRACK_VALUE=255)
+study: setup ## test the paper's claims with small models; about half an hour of processor time (DATA=photographs, CRACK_VALUE=255)
 	$(BIN)/crackseg study $(if $(DATA),--photographs '$(DATA)' --out docs $(if $(CRACK_VALUE),--crack-value $(CRACK_VALUE)))
 
 bench: $(VENV)/.installed-bench ## speed and scale against what a user would use instead (docs/performance.md)

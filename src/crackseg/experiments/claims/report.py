@@ -105,18 +105,17 @@ def _judge_paper_losses(table: pd.DataFrame) -> list[str]:
     ods = _ods_by_loss(table)[list(PAPER_LOSSES)]
     means = ods.groupby(level=["system", "init"], sort=False).mean()
     focal = [loss for loss in PAPER_LOSSES if loss != "bce"]
-    # A loss that was not trained is NaN: it neither beats nor is beaten.
-    beaten = (means["bce"] < means[focal].min(axis=1)).sum()
-    pairs = sum((ods["bce"] < ods[loss]).sum() for loss in focal)
+    # A loss that was not trained is NaN: its row is not counted.
+    full, of_full = ods.dropna(), means.dropna()
+    beaten = (of_full["bce"] < of_full[focal].min(axis=1)).sum()
+    pairs = sum((full["bce"] < full[loss]).sum() for loss in focal)
     gains = means["focal γ=2"] - means["bce"]
-    full = ods.dropna()
-    of_full = means.dropna()
     best = of_full.idxmax(axis=1)
     spread = full.groupby(level=["system", "init"], sort=False).std(ddof=0).mean(axis=None)
     return [
-        f"- **Cross-entropy fails?** Its mean ODS is below that of every focal loss in {beaten} of {len(means)} rows "
-        f"of system and initial weights; a focal loss with the same seed beats it in {pairs} of "
-        f"{ods[focal].count().sum()} pairs. γ = 2 changes the mean ODS by {_list_differences(gains)}.",
+        f"- **Cross-entropy fails?** Its mean ODS is below that of every focal loss in {beaten} of {len(of_full)} "
+        f"rows of system and initial weights; a focal loss with the same seed beats it in {pairs} of "
+        f"{full[focal].size} pairs. γ = 2 changes the mean ODS by {_list_differences(gains)}.",
         f"- **γ = 2 best of the paper's four losses?** It has the highest mean ODS in {(best == 'focal γ=2').sum()} of "
         f"{len(of_full)} ("
         + "; ".join(f"{_from(*index)}: {loss}" for index, loss in best.items())
@@ -153,9 +152,9 @@ def _judge_our_loss(table: pd.DataFrame) -> list[str]:
     system, init, loss = best
     paper = of_rows.get((system, "random", "focal γ=2"))
     return [
-        f"- **A better loss than the paper's?** `{OUR_LOSS}` has a higher mean ODS than the best of the paper's losses "
-        f"in {(gains > 0).sum()} of {len(gains)} rows of system and initial weights ({_list_differences(gains)}), and "
-        f"beats all of them with the same seed in {wins} of {len(ods)} cases.",
+        f"- **A better loss than the paper's?** `{OUR_LOSS}` has a higher mean ODS than the best trained of the "
+        f"paper's losses in {(gains > 0).sum()} of {len(gains)} rows of system and initial weights "
+        f"({_list_differences(gains)}), and beats all of them with the same seed in {wins} of {len(ods)} cases.",
         f"- **Best of all**: {_from(system, init)} with {loss}, {of_rows[best]:.3f}"
         + (f"; the paper's choice, random weights and γ = 2, has {paper:.3f} with this system." if paper else "."),
     ]

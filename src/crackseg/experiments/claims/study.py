@@ -1,8 +1,8 @@
 """Study of the paper's claims with small models on a CPU: same budget for every configuration, several seeds.
 
-The paper's own configurations need a GPU for days. This grid asks the same questions of small networks, in about 20
-minutes on two cores: does cross-entropy fail, is γ = 2 the best, do random weights beat pretrained ones? And one more:
-is there a better loss?
+The paper's own configurations need a GPU for days. This grid asks the same questions of small networks, in about half
+an hour of processor time: does cross-entropy fail, is γ = 2 the best, do random weights beat pretrained ones? And one
+more: is there a better loss?
 """
 
 from __future__ import annotations
