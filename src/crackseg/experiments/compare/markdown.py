@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from crackseg.evaluation.bootstrap import Difference
+from crackseg.evaluation.false_alarms import describe_false_alarms
 from crackseg.experiments.compare.differences import ScoreRow
 from crackseg.experiments.compare.resolve_runs import ComparedRun
 from crackseg.files import format_markdown
@@ -79,11 +80,16 @@ def format_comparison(
 
 
 def _describe_false_alarms(runs: Sequence[ComparedRun]) -> str:
-    """Say how false alarms are read, and on which datasets no run has any value for them."""
+    """Say how false alarms are read, and why no run has a value for them on a dataset."""
+    by_reason: dict[str, list[str]] = {}
     datasets = list(dict.fromkeys(name for run in runs for name in run.datasets))
-    silent = [d for d in datasets if not any(run.metrics.get(f"{d}/num_crack_free") for run in runs)]
-    said = " Of false alarms, less is better." if len(silent) < len(datasets) else ""
-    return said + (f" False alarms on {', '.join(silent)}: unknown, no crack-free photograph." if silent else "")
+    for dataset in datasets:
+        counts = [count for run in runs if (count := run.metrics.get(f"{dataset}/num_crack_free")) is not None]
+        if not any(counts):
+            reason = describe_false_alarms({"num_crack_free": 0} if counts else {})
+            by_reason.setdefault(reason, []).append(dataset)
+    said = "" if sum(map(len, by_reason.values())) == len(datasets) else " Of false alarms, less is better."
+    return said + "".join(f" False alarms on {', '.join(names)}: {why}." for why, names in by_reason.items())
 
 
 def to_json(

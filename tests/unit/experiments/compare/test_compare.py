@@ -11,6 +11,8 @@ import pytest
 from crackseg.data.images.files import read_image
 from crackseg.errors import CracksegError
 from crackseg.evaluation.scoring import score_split
+from crackseg.experiments.compare.markdown import format_comparison
+from crackseg.experiments.compare.resolve_runs import ComparedRun
 from crackseg.experiments.compare.run import Comparison, compare_runs
 from crackseg.registry.card import RESULTS_TAG
 from tests.scored_runs import make_root, make_run
@@ -179,6 +181,13 @@ def test_without_a_crack_free_photograph_the_scores_say_so_and_nothing_stands_in
     assert "False alarms on A: unknown, no crack-free photograph." in done.text
     assert not any("false_alarm" in row["metric"] for row in done.content["scores"])
     assert done.content["remarks"] == []
+
+
+def test_runs_of_an_older_crackseg_are_not_said_to_lack_crack_free_photographs() -> None:
+    runs = [ComparedRun(name, name, {}, {}, {"A/ods": 0.5}, {"A": "test 0"}) for name in ("old", "older")]
+    text = format_comparison(runs, {}, [], {}, [])
+    assert "False alarms on A: not recorded." in text
+    assert "no crack-free photograph" not in text
 
 
 def test_what_cannot_be_had_is_said_and_not_invented(bench: Bench, tmp_path: Path) -> None:
