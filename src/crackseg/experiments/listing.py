@@ -1,4 +1,4 @@
-"""List the DVC experiments of the current commit: what was changed, and the ODS of each dataset."""
+"""List the DVC experiments of the latest commits: what was changed, and the ODS of each dataset."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _UNREADABLE = "!"
 
 
 def list_experiments(root: Path, *, num_commits: int = 1) -> list[dict[str, Any]]:
-    """List the commit, its experiments and the workspace, the highest mean ODS first.
+    """List commits, their experiments and the workspace, the highest mean ODS first.
 
     Args:
         root: the project folder, a git repository.
@@ -34,16 +34,15 @@ def list_experiments(root: Path, *, num_commits: int = 1) -> list[dict[str, Any]
         rows = dvc.api.exp_show(str(root), num=num_commits)
     except (DvcException, SCMError) as error:
         raise CracksegError(f"{root}: DVC cannot list experiments ({first_line(error)})") from error
+    workspace, *committed = rows  # each commit is followed by its experiments
     listed, base = [], {}
-    workspace, *others = rows
-    for row in (*others, workspace):
-        if row["typ"] == "baseline" and row is not workspace:
+    for row in committed:
+        if row["typ"] == "baseline":
             base = row
-        if row is workspace:
-            base = next((other for other in others if other["typ"] == "baseline"), {})
-            if _settings(row) == _settings(base):  # nothing of its own to compare
-                continue
         listed.append(_describe(row, base))
+    current = committed[0] if committed else {}
+    if _settings(workspace) != _settings(current):  # else it has nothing of its own to compare
+        listed.append(_describe(workspace, current))
     return sorted(listed, key=lambda row: -row["ods"].get("mean", -1))
 
 
@@ -52,7 +51,7 @@ def _describe(row: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]
     numbers = {key: value for key, value in row.items() if isinstance(value, int | float)}
     ods = {key.removesuffix(".ods"): value for key, value in numbers.items() if key.endswith(".ods")}
     before, now = _settings(base), _settings(row)
-    changed = [f"{key}={_short(now[key])}" for key in now if before.get(key) != now[key]]
+    changed = [f"{key}={_short(value)}" for key, value in now.items() if before.get(key) != value]
     seconds = numbers.get(_SECONDS)
     return {
         "experiment": row["Experiment"] or row["rev"],
@@ -69,4 +68,6 @@ def _settings(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _short(value: object) -> str:
+    if value == "None":  # DVC's text for null
+        return "null"
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -62,6 +62,13 @@ def test_experiments_are_listed_best_first_with_what_was_changed(repository: Pat
     assert json.dumps(rows)
 
 
+def test_a_setting_that_was_changed_to_null_is_listed(repository: Path) -> None:
+    path = repository / "params.yaml"
+    path.write_text(path.read_text().replace("gamma: 2", "gamma: null"))
+    changed = {row["experiment"]: row["changed"] for row in list_experiments(repository)}
+    assert changed["workspace"] == "loss.gamma=null"
+
+
 def test_a_folder_without_git_is_refused_with_the_reason(tmp_path: Path) -> None:
     with pytest.raises(CracksegError, match="DVC cannot list experiments"):
         list_experiments(tmp_path)
