@@ -147,15 +147,21 @@ def test_a_better_version_replaces_the_first(project: Project, production: Produ
     assert "95 % interval" in next(c.message for c in last.checks if c.name == "better")
 
 
+def check_version_1_is_refused(project: Project, production: Production) -> str:
+    """Check that version 1 fails the gate and nothing is changed; return what was printed."""
+    before = production.read()
+    said = project.run("crackseg", "promote", "1", fails=True)
+    assert "the gate FAILED; nothing was changed" in said
+    assert production.read() == before
+    return said
+
+
 @pytest.mark.slow
 def test_a_first_own_version_is_compared_with_the_shipped_model(project: Project, production: Production) -> None:
     forget_history(production)
-    before = production.read()
-    said = project.run("crackseg", "promote", "1", fails=True)
+    said = check_version_1_is_refused(project, production)
     assert "gate for version 1 of crackseg, against scenes (shipped with crackseg)" in said
     assert "scenes (shipped with crackseg) and version 1 scored on data" in said
-    assert "the gate FAILED; nothing was changed" in said
-    assert production.read() == before
     said = project.run("crackseg", "promote", "2")  # it has learnt the very images
     assert "version 2 is in production; record 1 of the history" in said
     assert "on mean/ods against scenes (shipped with crackseg)" in project.run("crackseg", "history")
@@ -168,12 +174,9 @@ def test_a_worse_version_needs_force_and_can_be_rolled_back(project: Project, pr
     for version in ("1", "2"):
         production.promote(version, production.read(), reason="as it was", checks=(), data_md5="", forced=False)
 
-    before = production.read()
-    said = project.run("crackseg", "promote", "1", fails=True)
+    said = check_version_1_is_refused(project, production)
     assert "it is worse" in said
     assert "worse on " in said
-    assert "the gate FAILED; nothing was changed" in said
-    assert production.read() == before
     assert "--force needs --reason" in project.run("crackseg", "promote", "1", "--force", fails=True)
     said = project.run("crackseg", "promote", "1", "--force", "--reason", "a rehearsal", "--max-images", "1")
     assert "although the gate FAILED (--force)" in said

@@ -226,10 +226,10 @@ def _link_ends(
             pair = (_pixel(ends[a]), _pixel(ends[b]))
             if piece_HW[pair[0]] == piece_HW[pair[1]]:
                 continue
-            if pair not in paths and len(paths) >= most_paths:
-                left_out.add(pair)
-                continue
             if pair not in paths:
+                if len(paths) >= most_paths:
+                    left_out.add(pair)
+                    continue
                 paths[pair] = _find_path(fraction_HW, *pair, margin_px=max_gap_px // 2)
             path = _cut_to_gap(paths[pair], piece_HW)
             mean = float(fraction_HW[tuple(path[1:-1].T)].mean()) if len(path) > 2 else 1.0

@@ -8,7 +8,7 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeGuard
 
 from mlflow.entities.model_registry import ModelVersion
 
@@ -61,12 +61,12 @@ def find_production() -> str:
     production = find_registered()
     for note in production.repair() if production else ():
         _log.warning("note: %s", note)
-    if not has_production(production) or production is None:
-        return SHIPPED_NAME
-    return f"models:/{production.name}@{PRODUCTION_ALIAS}"
+    if has_production(production):
+        return f"models:/{production.name}@{PRODUCTION_ALIAS}"
+    return SHIPPED_NAME
 
 
-def has_production(production: Production | None) -> bool:
+def has_production(production: Production | None) -> TypeGuard[Production]:
     """Return True if a version is in production; if not, say in one line that the shipped model is used."""
     if production is not None and PRODUCTION_ALIAS in production.read().aliases:
         return True

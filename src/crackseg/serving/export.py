@@ -168,18 +168,18 @@ def compare(network: nn.Module, run: _Run, images: Sequence[np.ndarray], *, tile
     return Parity(worst, len(images), num_pixels)
 
 
-def _open(folder: Path, uri: str) -> tuple[ProbabilityNetwork, ModelSettings, dict[str, str]]:
-    weights_path = _only(folder, WEIGHTS_NAME, uri)
-    settings = ModelSettings.read(_only(folder, SETTINGS_NAME, uri))
+def _open(folder: Path, name: str) -> tuple[ProbabilityNetwork, ModelSettings, dict[str, str]]:
+    weights_path = _only(folder, WEIGHTS_NAME, name)
+    settings = ModelSettings.read(_only(folder, SETTINGS_NAME, name))
     architecture = (read_weights(weights_path).model or {}).get("architecture")
     if architecture in ARCHITECTURES and ARCHITECTURES[architecture].exports_one_size:
         raise CracksegError(
-            f"{uri}: {architecture} cannot be exported: its pooling would be tied to one image size; "
+            f"{name}: {architecture} cannot be exported: its pooling would be tied to one image size; "
             "docs/exporting.md lists the architectures that can"
         )
     network, _ = load_network(weights_path)
     metadata = {
-        "crackseg.model": uri,
+        "crackseg.model": name,
         "crackseg.architecture": str(architecture),
         "crackseg.operating_threshold": repr(settings.operating_threshold),
         "crackseg.predict": settings.predict.model_dump_json(),
@@ -191,11 +191,11 @@ def _open(folder: Path, uri: str) -> tuple[ProbabilityNetwork, ModelSettings, di
     return ProbabilityNetwork(network).eval(), settings, metadata
 
 
-def _only(folder: Path, name: str, uri: str) -> Path:
-    found = sorted(folder.rglob(name))
+def _only(folder: Path, file_name: str, name: str) -> Path:
+    found = sorted(folder.rglob(file_name))
     if len(found) != 1:
         raise CracksegError(
-            f"{uri}: expected one {name} in it, found {len(found)}; register the model again "
+            f"{name}: expected one {file_name} in it, found {len(found)}; register the model again "
             "(`dvc repro --force --single-item register`)"
         )
     return found[0]

@@ -120,10 +120,8 @@ def create_or_join(
 
 def settle_overrides(storage: Storage, name: str, overrides: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the ``-S`` settings; if there are none and the study exists, those it was created with."""
-    if not overrides and name in [study.study_name for study in storage.get_all_studies()]:
-        config = optuna.load_study(study_name=name, storage=storage).user_attrs.get(_CONFIG)
-        return config["overrides"] if config else overrides
-    return overrides
+    config = None if overrides else _read_config(storage, name)
+    return config["overrides"] if config else overrides
 
 
 def keep_space(storage: Storage, name: str, params: Params) -> Params:
@@ -134,9 +132,7 @@ def keep_space(storage: Storage, name: str, params: Params) -> Params:
     Raises:
         CracksegError: see :func:`read_params`.
     """
-    if name not in [study.study_name for study in storage.get_all_studies()]:
-        return params
-    config = optuna.load_study(study_name=name, storage=storage).user_attrs.get(_CONFIG)
+    config = _read_config(storage, name)
     if config is None:
         return params
     search = params.search.model_copy(update={"space": read_params(config).search.space})
@@ -148,6 +144,13 @@ def keep_space(storage: Storage, name: str, params: Params) -> Params:
             "studies:\n  " + "\n  ".join(differences)
         )
     return kept
+
+
+def _read_config(storage: Storage, name: str) -> dict[str, Any] | None:
+    """Read the settings that a study was created with; None if there is no such study, or it has none."""
+    if name not in [study.study_name for study in storage.get_all_studies()]:
+        return None
+    return optuna.load_study(study_name=name, storage=storage).user_attrs.get(_CONFIG)
 
 
 def load_search(store: Store, storage: Storage, name: str | None) -> Search:

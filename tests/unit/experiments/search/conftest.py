@@ -85,7 +85,7 @@ def bench(shared_bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Iterator[Benc
         tags: Mapping[str, str],
         on_epoch: Callable[[int, dict[str, float]], None],
         weights_path: Path | None,
-        measure_size: bool,
+        **_unused: object,
     ) -> dict[str, float]:
         """run_trial without a training; ends its run as run_trial does."""
         run_id, _ = store.continue_run(folder / "run.json", name=name, parent=parent)
