@@ -1,6 +1,7 @@
 """Settings for all tests."""
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,8 @@ from tests.migrated_store import copy_migrated_store
 
 # Two test processes with two OpenMP threads each on two cores wait for each other most of the time.
 os.environ["OMP_NUM_THREADS"] = "1"
+# A shell lets the commands that it starts in the background ignore Ctrl-C; what the tests start would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 # Their project, after `dvc repro`, takes a minute to make; a process that has it runs them all.
