@@ -10,8 +10,7 @@ from crackseg.lineage import describe_loss
 from crackseg.params import flatten_params, load_params
 from crackseg.pipeline.result_run import find_result_run
 from crackseg.project import Layout, read_output
-from crackseg.tracking.connection import StoreAwayError
-from crackseg.tracking.run_notes import NOTE_TAG, describe_run, is_ours
+from crackseg.tracking.run_notes import BEGINNINGS, describe_run
 from crackseg.tracking.store import Store
 
 
@@ -35,23 +34,13 @@ def run(root: Path) -> None:
         use_roi=params.evaluate.use_roi,
     )
     scores = read_scores(layout.scores, params.data.test_datasets)
-    run_id = find_result_run(store, layout, params)
     ods = {"mean": mean_ods(scores)} | {name: scores[name]["ods"] for name in scores}
-    with store.record(run_id) as recorder:
+    with store.record(find_result_run(store, layout, params)) as recorder:
         # A run of changed settings may lack the datasets whose scoring was skipped as unchanged.
         figures = {k: v for name in scores for k, v in flatten_scores(scores, name).items()}
         recorder.log_metrics(figures, only_new=True)
         recorder.log_metrics({"mean/ods": ods["mean"]})
-        if _may_describe(store, run_id):
-            recorder.set_tags({NOTE_TAG: describe_run(root, params, ods)})
+        recorder.describe(describe_run(root, params, ods), over=BEGINNINGS)
         for path in sorted(layout.report.iterdir()):
             recorder.log_file(path, "report")
     print("report: outputs/report/report.md", flush=True)
-
-
-def _may_describe(store: Store, run_id: str) -> bool:
-    """Return False if a person has written the run's description."""
-    try:
-        return is_ours(store.get_run(run_id).data.tags.get(NOTE_TAG, ""))
-    except StoreAwayError:  # a run that waits in the outbox was seen by no one
-        return True

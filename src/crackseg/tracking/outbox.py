@@ -31,6 +31,7 @@ from crackseg.tracking.store_address import describe_silence, hide_password
 
 _log = logging.getLogger("crackseg")
 _RETRY_SECONDS = 15.0
+_NOTE_TAG = "mlflow.note.content"  # a run's description in MLflow
 _LOCKS, _REFUSED = "locks", "refused"  # folders next to those of the runs
 _STORE = "store"  # file of an outbox with the address of the store that it is for
 _REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "BAD_REQUEST", "PERMISSION_DENIED")
@@ -253,6 +254,11 @@ class Outbox:
         for key in values:
             self._known_steps.get(key, set()).add(step)
 
+    def _send_note(self, record: dict[str, Any]) -> None:
+        present = self._client.get_run(self._run_id).data.tags.get(_NOTE_TAG, "")
+        if not present or present.startswith(tuple(record["over"])):
+            self._client.set_tag(self._run_id, _NOTE_TAG, record["text"])
+
     def _send_curve(self, record: dict[str, Any]) -> None:
         known, key = self._steps_in_store(record["name"]), record["name"]
         points = {int(step): value for step, value in record["values"].items() if int(step) not in known}
@@ -301,6 +307,7 @@ _SENDERS = {
     "curve": Outbox._send_curve,
     "params": Outbox._send_params,
     "tags": Outbox._send_tags,
+    "note": Outbox._send_note,
     "artifact": Outbox._send_artifact,
     "dataset": Outbox._send_dataset,
     "status": Outbox._send_status,

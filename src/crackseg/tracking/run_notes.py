@@ -10,9 +10,10 @@ from crackseg.errors import CracksegError
 from crackseg.params import Params, flatten_params, parse_params
 from crackseg.tracking.runs import ask_git
 
-NOTE_TAG = "mlflow.note.content"
-_MADE_BY_US = "**ODS** "
+_WITH_SCORES = "**ODS** "
 _WITHOUT_SCORES = "**Settings** "
+BEGINNINGS = (_WITH_SCORES, _WITHOUT_SCORES)
+"""Beginnings of what :func:`describe_run` writes; a description with another one is a person's."""
 
 
 def describe_run(root: Path, params: Params, ods: Mapping[str, float] | None = None) -> str:
@@ -23,13 +24,8 @@ def describe_run(root: Path, params: Params, ods: Mapping[str, float] | None = N
         params: of the run.
         ods: by dataset and ``mean``; None before it is scored.
     """
-    scores = _MADE_BY_US + ", ".join(f"{name} {value:.4f}" for name, value in (ods or {}).items()) + "\n\n"
+    scores = _WITH_SCORES + ", ".join(f"{name} {value:.4f}" for name, value in (ods or {}).items()) + "\n\n"
     return (scores if ods else "") + _WITHOUT_SCORES + _describe_changes(root, params)
-
-
-def is_ours(note: str) -> bool:
-    """Return True if a description is empty or was written by :func:`describe_run`, and not changed by hand."""
-    return not note or note.startswith((_MADE_BY_US, _WITHOUT_SCORES))
 
 
 def _describe_changes(root: Path, params: Params) -> str:

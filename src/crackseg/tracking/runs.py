@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -227,6 +227,10 @@ class RunRecorder:
     def log_curve(self, name: str, values: Mapping[int, float]) -> None:
         """Record a curve as one metric, its points by step; points that the run has are left out."""
         self.outbox.put("curve", name=name, values=dict(values))
+
+    def describe(self, text: str, *, over: Sequence[str]) -> None:
+        """Set the run's description in MLflow, but not over one that begins with none of ``over``: a person's."""
+        self.outbox.put("note", text=text, over=list(over))
 
     def log_file(self, path: Path, artifact_dir: str = "") -> None:
         """Record a file as an artifact."""

@@ -20,7 +20,7 @@ from crackseg.models import build_model
 from crackseg.models.network import CrackNetwork
 from crackseg.models.weights_file import save_weights
 from crackseg.params import Params, flatten_params
-from crackseg.tracking.run_notes import NOTE_TAG, describe_run
+from crackseg.tracking.run_notes import BEGINNINGS, describe_run
 from crackseg.tracking.store import RunRecorder, Store, describe_code, fetched_init
 from crackseg.training.checkpoint import LAST_NAME, RUN_NAME, Progress
 from crackseg.training.distributed.processes import ALONE, Processes
@@ -150,9 +150,9 @@ def record_training(
             "device": describe_device(choose_device(params.train.device)),
             "processes": str(processes.size),
             "model.init.md5": init_digest or "none",
-            NOTE_TAG: describe_run(store.root, params),
         }
         recorder.set_tags({**tags, **describe_code(store.root), **about})
+        recorder.describe(describe_run(store.root, params), over=BEGINNINGS)
         for dataset in datasets:
             recorder.log_dataset(**dataset)
         progress = fit(

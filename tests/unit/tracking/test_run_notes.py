@@ -8,7 +8,8 @@ import pytest
 
 from crackseg.lineage import describe_training
 from crackseg.params import change_params, flatten_params, load_params
-from crackseg.tracking.run_notes import describe_run, is_ours
+from crackseg.tracking.run_notes import BEGINNINGS, describe_run
+from crackseg.tracking.store import Store
 
 PARAMS = Path(__file__).parents[3] / "params.yaml"
 
@@ -35,10 +36,21 @@ def test_without_a_commit_the_note_says_so(tmp_path: Path) -> None:
     assert "no committed params.yaml" in describe_run(tmp_path, load_params(PARAMS))
 
 
-def test_a_note_that_a_person_wrote_is_kept(committed: Path) -> None:
-    assert is_ours("")
-    assert is_ours(describe_run(committed, load_params(PARAMS)))
-    assert not is_ours("best so far, ask Ana")
+def test_a_note_that_a_person_wrote_is_kept(committed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (committed / "dvc.yaml").touch()
+    store = Store(committed)
+    run_id = store.create_run(None)
+
+    def describe(ods: dict[str, float] | None) -> str:
+        with store.record(run_id) as recorder:
+            recorder.describe(describe_run(committed, load_params(PARAMS), ods), over=BEGINNINGS)
+        return store.get_run(run_id).data.tags["mlflow.note.content"]
+
+    assert describe(None).startswith("**Settings** as in")
+    assert describe({"mean": 0.5}).startswith("**ODS** mean 0.5000")
+    store.client.set_tag(run_id, "mlflow.note.content", "best so far, ask Ana")
+    assert describe({"mean": 0.5}) == "best so far, ask Ana"
 
 
 def test_a_run_is_named_by_its_main_settings() -> None:
