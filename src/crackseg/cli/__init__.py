@@ -46,7 +46,8 @@ os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 # Their child processes print past what end_silence watches.
 _SAY_FOR_THEMSELVES = ("demo", "ui", "stage", "train", "completion", "doctor")
-_SERVE = ("app", "serve")
+# Later they wait for visitors, or for processes that print themselves.
+_SILENT_AT_START = ("app", "serve", "search", "study")
 
 
 def main() -> None:
@@ -108,7 +109,7 @@ def cli(context: click.Context, quiet: bool, verbose: bool) -> None:
     set_up_output(context, quiet=quiet, verbose=verbose)
     command = cli.get_command(context, context.invoked_subcommand or "")
     if command is not None and command.name not in _SAY_FOR_THEMSELVES:
-        end_silence(command, only_at_start=command.name in _SERVE)
+        end_silence(command, only_at_start=command.name in _SILENT_AT_START)
 
 
 @cli.command()

@@ -45,7 +45,7 @@ def end_silence(command: click.Command, *, only_at_start: bool = False) -> None:
 
     Args:
         command: the one that runs.
-        only_at_start: stop at its first output, for one that then waits for visitors.
+        only_at_start: stop at its first output.
     """
     if is_quiet() or sys.stdout is not sys.__stdout__ or sys.stderr is not sys.__stderr__:
         return
