@@ -52,6 +52,8 @@ def _describe(row: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]
     ods = {key.removesuffix(".ods"): value for key, value in numbers.items() if key.endswith(".ods")}
     before, now = _settings(base), _settings(row)
     changed = [f"{key}={_short(value)}" for key, value in now.items() if before.get(key) != value]
+    if now and not before:
+        changed = ["unknown: params.yaml of the commit cannot be read"]
     seconds = numbers.get(_SECONDS)
     return {
         "experiment": row["Experiment"] or row["rev"],

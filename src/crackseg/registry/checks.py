@@ -17,6 +17,7 @@ from crackseg.params import EvaluateParams
 from crackseg.registry.package import PROBE_FILE, compare_answers
 from crackseg.registry.promotion_log import Check
 from crackseg.registry.version_process import Contender, VersionFailure, VersionProcess
+from crackseg.registry.version_tags import read_score
 from crackseg.types import CrackSample
 
 _RECORDED_TOLERANCE = 0.02  # bfloat16 instead of float32 moved the ODS of a small model by 0.006
@@ -88,12 +89,13 @@ def check_recorded(found: Sequence[tuple[Contender, float]], data: GateData, met
         if model.shipped:
             continue
         recorded, md5 = model.tags.get(str(metric)), model.tags.get("data.md5", "")
+        known = read_score(model.tags, str(metric))
         if md5 != data.md5:
             notes.append(
                 f"{model.label} was recorded on data {shorten(md5) or 'unknown'} with {metric} "
                 f"{recorded or 'none'}: computed again, {score:.4f}"
             )
-        elif recorded is not None and not data.left_out and abs(float(recorded) - score) > _RECORDED_TOLERANCE:
+        elif known is not None and not data.left_out and abs(known - score) > _RECORDED_TOLERANCE:
             odd = True
             notes.append(
                 f"{model.label} was recorded with {metric} {recorded} on this data and has {score:.4f} "

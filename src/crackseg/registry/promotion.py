@@ -21,7 +21,7 @@ from crackseg.registry.production import Production, RegistryState
 from crackseg.registry.promotion_log import Check, Record, check_reason
 from crackseg.registry.register import CANDIDATE_ALIAS, WEIGHTS_TAG
 from crackseg.registry.version_process import Contender
-from crackseg.registry.version_tags import read_tags
+from crackseg.registry.version_tags import read_score, read_tags
 from crackseg.tracking.store import Store
 
 _FIGURES = ("ods", "ois", "ap")
@@ -127,7 +127,7 @@ def choose_version(
         raise CracksegError("give either VERSION or --best")
     if best:
         scored = {
-            v: _read_score(found, "val/ods")
+            v: read_score(read_tags(found), "val/ods")
             for v, found in state.versions.items()
             if WEIGHTS_TAG in read_tags(found)
         }
@@ -154,7 +154,7 @@ def choose_version(
             f"version {version.version} of {name!r} is not a model of crackseg (no tag {WEIGHTS_TAG}): another "
             "project's under the same name? registry.model_name in params.yaml names ours"
         )
-    missing = [tag for tag in ("val/ods", "mean/ods") if _read_score(version, tag) is None]
+    missing = [tag for tag in ("val/ods", "mean/ods") if read_score(read_tags(version), tag) is None]
     if missing:
         raise CracksegError(
             f"version {version.version} of {name!r} has no scores ({', '.join(missing)}); register it with `dvc repro`"
@@ -201,7 +201,7 @@ def list_versions(production: Production) -> list[dict[str, Any]]:
         datasets: dict[str, dict[str, float]] = {}
         for key in tags:
             dataset, _, figure = key.rpartition("/")
-            score = _read_score(version, key)
+            score = read_score(tags, key)
             if dataset not in ("", "mean", "val") and figure in _FIGURES and score is not None:
                 datasets.setdefault(dataset, {})[figure] = score
         listed.append(
@@ -209,8 +209,8 @@ def list_versions(production: Production) -> list[dict[str, Any]]:
                 "version": number,
                 "aliases": sorted(alias for alias, target in state.aliases.items() if target == number),
                 "stage": state.stage_of(number),
-                "val_ods": _read_score(version, "val/ods"),
-                "mean_ods": _read_score(version, "mean/ods"),
+                "val_ods": read_score(tags, "val/ods"),
+                "mean_ods": read_score(tags, "mean/ods"),
                 "datasets": datasets,
                 "data_md5": tags.get("data.md5", ""),
                 "data_source": tags.get("data.source", ""),
@@ -226,13 +226,6 @@ def list_versions(production: Production) -> list[dict[str, Any]]:
             }
         )
     return listed
-
-
-def _read_score(version: ModelVersion, tag: str) -> float | None:
-    try:
-        return float(read_tags(version)[tag])
-    except (KeyError, ValueError):
-        return None
 
 
 def _format_time(milliseconds: int) -> str:

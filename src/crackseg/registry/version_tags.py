@@ -27,3 +27,11 @@ def read_tags(version: ModelVersion) -> dict[str, str]:
     except ValueError:  # changed by hand
         packed = {}
     return {key: str(value) for key, value in packed.items()} | tags if isinstance(packed, dict) else tags
+
+
+def read_score(tags: Mapping[str, str], name: str) -> float | None:
+    """Return a score among the tags of a version; None if it is absent or no number, e.g. changed by hand."""
+    try:
+        return float(tags[name])
+    except (KeyError, ValueError):
+        return None

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from crackseg.registry.version_tags import pack_tags, read_tags
+from crackseg.registry.version_tags import pack_tags, read_score, read_tags
 
 TAGS = {"A/ods": "0.9000", "mean/ods": "0.8", "architecture": "unet", "data.md5": "ab", "weights_sha256": "cd"}
 
@@ -22,3 +22,9 @@ def test_a_version_of_a_former_release_is_read() -> None:
 @pytest.mark.parametrize("text", ["{", "[]", "3"])
 def test_a_tag_that_was_changed_by_hand_loses_only_itself(text: str) -> None:
     assert read_tags(SimpleNamespace(tags={"architecture": "unet", "crackseg": text})) == {"architecture": "unet"}
+
+
+def test_a_score_that_is_no_number_is_as_absent() -> None:
+    assert read_score(TAGS, "A/ods") == 0.9
+    assert read_score(TAGS | {"A/ods": "good"}, "A/ods") is None
+    assert read_score(TAGS, "B/ods") is None
