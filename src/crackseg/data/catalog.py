@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -69,6 +70,8 @@ def check_dataset_name(name: str) -> str:
 def read_manifest(data_dir: Path, dataset: str) -> pd.DataFrame:
     """Read ``data_dir/dataset/manifest.csv``; text columns as str, absent ROI as ``""``.
 
+    A process parses a file once until the file changes; the table returned is the caller's own.
+
     Raises:
         CracksegError: the dataset or its manifest is not there, or columns are missing.
     """
@@ -80,6 +83,12 @@ def read_manifest(data_dir: Path, dataset: str) -> pd.DataFrame:
             "Fetch the versioned data with `dvc pull data.dvc`, or bring your own with "
             f"`crackseg data import SOURCE --name {dataset}`"
         )
+    state = path.stat()
+    return _parse_manifest(path.absolute(), (state.st_ino, state.st_size, state.st_mtime_ns)).copy()
+
+
+@lru_cache(maxsize=16)
+def _parse_manifest(path: Path, _state: tuple[int, int, int]) -> pd.DataFrame:
     text = dict.fromkeys(("stem", "image", "mask", "roi", "split", "image_sha256", "mask_sha256", "source"), str)
     table = pd.read_csv(path, dtype=text, keep_default_na=False)
     missing = [c for c in MANIFEST_COLUMNS if c not in table.columns]

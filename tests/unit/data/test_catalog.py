@@ -2,31 +2,44 @@
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
-from crackseg.data import catalog
-from crackseg.data.catalog import MANIFEST_COLUMNS, list_samples, list_splits, spread_evenly
+from crackseg.data.catalog import MANIFEST_COLUMNS, list_samples, list_splits, read_manifest, spread_evenly
 from crackseg.types import CrackSample
 
 
-def test_splits_are_listed_with_one_reading_of_the_manifest(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    splits = ["val", "train", "train", "val", "train"]
+def write_manifest(data_dir: Path, splits: list[str]) -> Path:
     rows = [
         {"stem": f"{i}", "image": f"images/{i}.png", "mask": f"masks/{i}.png", "split": split}
         for i, split in enumerate(splits)
     ]
     lines = [",".join(MANIFEST_COLUMNS), *(",".join(row.get(c, "") for c in MANIFEST_COLUMNS) for row in rows)]
-    (tmp_path / "D").mkdir()
-    (tmp_path / "D" / "manifest.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    expected = {split: list_samples(tmp_path, "D", split) for split in ("train", "val", "test")}
+    (data_dir / "D").mkdir(exist_ok=True)
+    path = data_dir / "D" / "manifest.csv"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def test_a_process_parses_a_manifest_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_manifest(tmp_path, ["val", "train", "train", "val", "train"])
     readings = []
-    read = catalog.read_manifest
-    monkeypatch.setattr(catalog, "read_manifest", lambda *of: readings.append(of) or read(*of))
+    read = pd.read_csv
+    monkeypatch.setattr(pd, "read_csv", lambda *of, **how: readings.append(of) or read(*of, **how))
+    expected = {split: list_samples(tmp_path, "D", split) for split in ("train", "val", "test")}
     assert list_splits(tmp_path, "D") == expected
     assert [len(samples) for samples in expected.values()] == [3, 2, 0]
+    table = read_manifest(tmp_path, "D")
+    table["split"] = "test"  # the caller's own: nothing that others get
+    assert list_splits(tmp_path, "D") == expected
     assert len(readings) == 1
+
+
+def test_a_manifest_that_changed_is_read_again(tmp_path: Path) -> None:
+    write_manifest(tmp_path, ["val", "train"])
+    assert len(list_splits(tmp_path, "D")["train"]) == 1
+    write_manifest(tmp_path, ["train", "train"])
+    assert len(list_splits(tmp_path, "D")["train"]) == 2
 
 
 @pytest.mark.parametrize(
