@@ -97,7 +97,7 @@ def test_scoring_changes_neither_maps_nor_weights() -> None:
     assert not scoring & (keys_behind(MAPS) | keys_behind(WEIGHTS))
 
 
-@pytest.mark.parametrize("section", ["search", "registry"])
+@pytest.mark.parametrize("section", ["search", "registry", "measure"])
 def test_no_score_follows_from_how_a_search_or_a_promotion_is_done(section: str) -> None:
     assert not [key for key in keys_behind(RESULTS) if key.startswith(f"{section}.")]
 

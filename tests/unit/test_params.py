@@ -104,3 +104,35 @@ def test_mistake_is_named_with_its_key(tmp_path: Path, old: str, new: str, said:
 def test_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(CracksegError, match=r"params\.yaml: cannot be read"):
         load_params(tmp_path / "params.yaml")
+
+
+def test_a_file_from_before_the_width_classes_is_read(tmp_path: Path) -> None:
+    text = COMMITTED.read_text(encoding="utf-8")
+    (tmp_path / "params.yaml").write_text(text[: text.index("\nmeasure:")], encoding="utf-8")
+    assert load_params(tmp_path / "params.yaml") == load_params(COMMITTED)
+
+
+@pytest.mark.parametrize(
+    ("classes", "said"),
+    [
+        ("[{name: a, from_mm: 0, to_mm: 1}, {name: b, from_mm: 2, to_mm: null}]", r"a \(to 1 mm\) and b .* a gap"),
+        (
+            "[{name: a, from_mm: 0, to_mm: 3}, {name: b, from_mm: 2, to_mm: null}]",
+            r"a \(to 3 mm\) and b .*overlap",
+        ),
+        ("[{name: a, from_mm: 0, to_mm: 3}]", "a, ends at 3 mm, so wider cracks have none"),
+        ("[{name: a, from_mm: 1, to_mm: null}]", "a, begins at 1 mm, so finer cracks have none"),
+        ("[{name: a, from_mm: 0, to_mm: 1}, {name: a, from_mm: 1, to_mm: null}]", "two width classes are named a"),
+        ("[{name: a, from_mm: 0, to_mm: null}, {name: b, from_mm: 1, to_mm: null}]", "a has no upper end, but b"),
+        ("[{name: a, from_mm: 0, to_mm: 0.5}, {name: b, from_mm: 0.5, to_mm: 0.5}]", "b is from 0.5 to 0.5 mm"),
+        ("[]", "0 width classes; expected 1 to 6"),
+        ("[{name: a, from: 0, to_mm: null}]", r"unknown key measure\.classes\.0\.from; valid here: name, from_mm"),
+    ],
+)
+def test_width_classes_that_overlap_or_leave_a_gap_are_refused(tmp_path: Path, classes: str, said: str) -> None:
+    with pytest.raises(CracksegError, match=said):
+        load_changed(tmp_path, "classes: null", f"classes: {classes}")
+
+
+def test_no_recorded_setting_comes_from_rules_for_finished_results() -> None:
+    assert not [key for key in flatten_params(load_params(COMMITTED)) if key.startswith("measure.")]

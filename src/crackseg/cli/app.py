@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import click
 
+from crackseg.cli.measure import surface_option
+from crackseg.cli.project import Project, with_project
+from crackseg.params.width_classes import Surface
+
 
 @click.command()
 @click.option("--port", default=7860, show_default=True, type=click.IntRange(1, 65535), help="Port on 127.0.0.1.")
-def app(port: int) -> None:
+@surface_option
+@with_project
+def app(project: Project, port: int, surface: Surface | None) -> None:
     """Show the cracks of photographs in the browser: drop photographs, move the threshold, download results.
 
     \b
@@ -15,6 +21,7 @@ def app(port: int) -> None:
 
     Needs the extra [app]. Nothing leaves this machine. docs/app.md describes the page.
     """
+    from crackseg.geometry.severity import make_grading
     from crackseg.serving.page.server import run_app
 
-    run_app(port, click.echo)
+    run_app(port, click.echo, make_grading(project.measure_params, surface))

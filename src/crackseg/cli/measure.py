@@ -1,4 +1,4 @@
-"""`crackseg measure`: length, width and direction of each crack."""
+"""`crackseg measure`: length, width, direction, kind and class of each crack."""
 
 from __future__ import annotations
 
@@ -9,7 +9,20 @@ import click
 
 from crackseg.cli.crack_value import crack_value_option
 from crackseg.cli.output import warn
+from crackseg.cli.project import Project, with_project
 from crackseg.errors import CracksegError
+from crackseg.params.width_classes import SURFACES, Surface
+
+surface_option = click.option(
+    "--surface",
+    type=click.Choice(SURFACES),
+    help="Width classes and names of networks. [default: measure.surface of params.yaml, or concrete]",
+)
+scale_error_option = click.option(
+    "--scale-error-pct",
+    type=click.FloatRange(0, 100, max_open=True),
+    help="Standard uncertainty of the scale, in percent.",
+)
 
 
 @click.command()
@@ -19,6 +32,8 @@ from crackseg.errors import CracksegError
 @click.option(
     "--scale", "points", metavar="x1,y1,x2,y2,MM", help="The scale, from two points and their distance in mm."
 )
+@scale_error_option
+@surface_option
 @click.option(
     "--out", "out_dir", type=click.Path(file_okay=False, path_type=Path), help="Folder for tables, pictures."
 )
@@ -29,11 +44,15 @@ from crackseg.errors import CracksegError
 )
 @click.option("--min-length-px", type=click.FloatRange(0), default=0.0, help="Leave out shorter cracks.")
 @crack_value_option
+@with_project
 def measure(
+    project: Project,
     masks: tuple[str, ...],
     as_json: bool,
     mm_per_px: float | None,
     points: str | None,
+    scale_error_pct: float | None,
+    surface: Surface | None,
     out_dir: Path | None,
     photographs: Path | None,
     min_length_px: float,
@@ -45,6 +64,7 @@ def measure(
     crackseg measure found/masks --mm-per-px 0.25 --out measured
     crackseg measure found/masks/bridge.png --scale 120,80,620,80,500 --json
 
+    With a scale each crack has a width class (measure in params.yaml); without one, only its kind.
     Ends with 3 if a mask could not be read; all others are measured.
     """
     import json
@@ -58,11 +78,15 @@ def measure(
         read_reports,
         report_each,
     )
-    from crackseg.geometry.report import to_text
+    from crackseg.geometry.report import NO_CLASS, to_text
     from crackseg.geometry.scale import choose_scale
+    from crackseg.geometry.severity import make_grading
     from crackseg.inference.table import find_warnings
 
-    options = MeasureOptions(choose_scale(mm_per_px, points), min_length_px, crack_values or None)
+    scale = choose_scale(mm_per_px, points, scale_error_pct)
+    options = MeasureOptions(
+        scale, min_length_px, crack_values or None, make_grading(project.measure_params, surface)
+    )
     if photographs is not None and out_dir is None:
         raise CracksegError("--photographs needs --out: it is for the backgrounds of the annotated pictures")
     found = find_photographs(masks, out_dir, also=(".mat",))
@@ -87,6 +111,8 @@ def measure(
             click.echo(to_text(report))
         if out_dir is not None:
             click.echo(f"tables, lines and pictures: {out_dir}")
+        if scale is None:
+            click.echo(f"note: {NO_CLASS}", err=True)
     if first := next(iter(warnings.values()), ""):
         warn(f"{len(warnings)} of {len(found)} masks carry a warning of `crackseg predict`: {first}")
     if out_dir is None:

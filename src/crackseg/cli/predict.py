@@ -7,9 +7,11 @@ from pathlib import Path
 
 import click
 
+from crackseg.cli.measure import scale_error_option, surface_option
 from crackseg.cli.output import warn
 from crackseg.cli.project import Project, with_project
 from crackseg.errors import CracksegError
+from crackseg.params.width_classes import Surface
 
 
 @click.command()
@@ -27,6 +29,8 @@ from crackseg.errors import CracksegError
 @click.option("--maps", is_flag=True, help="Write the probabilities, too: 16-bit PNG, for `crackseg score`.")
 @click.option("--measure", is_flag=True, help="Measure each crack: measurements, polylines, annotated pictures.")
 @click.option("--mm-per-px", type=float, help="Millimetres per pixel, for --measure.")
+@scale_error_option
+@surface_option
 @click.option("--report-drift", is_flag=True, help="Record the comparison with the training data in MLflow.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 @with_project
@@ -40,6 +44,8 @@ def predict(
     maps: bool,
     measure: bool,
     mm_per_px: float | None,
+    scale_error_pct: float | None,
+    surface: Surface | None,
     report_drift: bool,
     as_json: bool,
 ) -> None:
@@ -60,15 +66,20 @@ def predict(
 
     from crackseg.data.catalog import warn_of_source
     from crackseg.data.image_files import find_photographs
+    from crackseg.geometry.report import NO_CLASS
     from crackseg.geometry.scale import choose_scale
+    from crackseg.geometry.severity import make_grading
     from crackseg.inference.drift import compare, count_reference, describe_drift, warn_of_drift, warn_of_reference
     from crackseg.inference.files import describe_summary, measure_masks, predict_files
     from crackseg.registry.loading import load_model
     from crackseg.serving.deployment import find_production
 
-    scale = choose_scale(mm_per_px, None)
+    scale = choose_scale(mm_per_px, error_pct=scale_error_pct)
     if scale is not None and not measure:
         raise CracksegError("--mm-per-px is the scale of --measure; give both")
+    if surface is not None and scale is None:
+        raise CracksegError(f"--surface {surface} decides the width classes: {NO_CLASS}")
+    grading = make_grading(project.measure_params, surface) if measure else None
     photographs = find_photographs(paths, out_dir)
     uri = uri or find_production()
     root = project.root if report_drift or uri.startswith("models:/") else None
@@ -87,7 +98,7 @@ def predict(
     drifts = compare(settings.reference, figures)
     said = [must_not, warn_of_drift(drifts), warn_of_reference(count_reference(settings.reference))]
     warnings = [sentence for sentence in said if sentence]
-    measured = measure_masks(photographs, out_dir, mm_per_px=scale) if measure else None
+    measured = measure_masks(photographs, out_dir, scale=scale, grading=grading) if grading else None
     run_id = None
     if report_drift:
         from crackseg.serving.monitoring import record_drift
@@ -107,6 +118,8 @@ def predict(
             click.echo(f"probabilities: {out_dir / 'maps'}")
         if measured:
             click.echo(f"cracks: {out_dir / 'cracks.csv'}, with pictures in {out_dir / 'annotated'}")
+            if scale is None:
+                click.echo(f"note: {NO_CLASS}", err=True)
         click.echo(describe_drift(drifts), err=any(d.drifted for d in drifts))
         if run_id:
             click.echo(f"recorded as run {run_id}; `crackseg ui` shows it")

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from crackseg.project import find_root
+from crackseg.params import MeasureParams, load_params
+from crackseg.project import Layout, NoProject, find_root
 
 if TYPE_CHECKING:
     from crackseg.tracking.store import Store
@@ -25,6 +26,18 @@ class Project:
             CracksegError: there is none at or above the current folder.
         """
         return find_root()
+
+    @cached_property
+    def measure_params(self) -> MeasureParams:
+        """The section ``measure`` of params.yaml; its defaults outside of a project.
+
+        Raises:
+            CracksegError: params.yaml is not valid.
+        """
+        try:
+            return load_params(Layout(self.root).params).measure
+        except NoProject:
+            return MeasureParams()
 
     @cached_property
     def store(self) -> Store:

@@ -22,18 +22,22 @@ from crackseg.files import format_csv, sole_writer, write_bytes
 from crackseg.geometry.components import Measurement, measure_mask
 from crackseg.geometry.picture import draw_measurement
 from crackseg.geometry.report import (
+    CLASS_COLUMNS,
     CRACK_COLUMNS,
     TOTAL_COLUMNS,
     Report,
+    class_rows,
     crack_rows,
     describe,
     list_polylines,
     total_row,
 )
+from crackseg.geometry.scale import Scale
+from crackseg.geometry.severity import OF_CONCRETE, Grading
 from crackseg.progress import progress
 
 NO_WARNINGS: Mapping[Path, str] = MappingProxyType({})
-CRACKS_TABLE, TOTALS_TABLE = "cracks.csv", "crack_totals.csv"
+CRACKS_TABLE, TOTALS_TABLE, CLASSES_TABLE = "cracks.csv", "crack_totals.csv", "crack_classes.csv"
 _MOST_KEPT_BYTES = 128 * 2**20
 
 
@@ -42,14 +46,16 @@ class MeasureOptions:
     """Settings of a measurement.
 
     Attributes:
-        mm_per_px: scale, or None for pixels only.
+        scale: None for pixels only.
         min_length_px: shorter cracks are left out.
         crack_values: mask values that mean crack; None for the rules of an import.
+        grading: rules for kinds and width classes.
     """
 
-    mm_per_px: float | None = None
+    scale: Scale | None = None
     min_length_px: float = 0.0
     crack_values: tuple[CrackValue, ...] | None = None
+    grading: Grading = OF_CONCRETE
 
 
 @dataclass(slots=True)
@@ -151,7 +157,8 @@ def report_each(
             yield describe(
                 measure_file(mask.path, options, read),
                 str(mask.path),
-                options.mm_per_px,
+                options.scale,
+                grading=options.grading,
                 warning=warnings.get(mask.path, ""),
             )
         except CracksegError as error:
@@ -182,7 +189,7 @@ def measure_files(
     Args:
         masks: files, and the names of their results.
         out_dir: for ``measurements/NAME.json``, ``polylines/NAME.geojson``, ``annotated/NAME.jpg``, and for
-            ``cracks.csv`` and ``crack_totals.csv`` over all of ``measurements``.
+            ``cracks.csv``, ``crack_totals.csv`` and ``crack_classes.csv`` over all of ``measurements``.
         find_photograph: the background of a mask's annotated image, of the same shape; None for a plain one.
         warnings: by a mask's path, a reason not to trust it; written to the tables and reports.
         read: masks that need not be read again, of :func:`judge_masks` with the same options.
@@ -264,10 +271,10 @@ def _measure_into(
                 f"{mask.path}: {measurement.width_px} x {measurement.height_px} pixels, but {photograph} has "
                 f"{width} x {height}; expected the mask of this photograph"
             )
-    name = str(mask.path)
-    write_bytes(picture_path, draw_measurement(measurement, background, options.mm_per_px))
-    write_bytes(lines_path, _to_json(list_polylines(measurement, name, options.mm_per_px)))
-    report = describe(measurement, name, options.mm_per_px, warning=warning)
+    name, scale = str(mask.path), options.scale
+    write_bytes(picture_path, draw_measurement(measurement, background, scale, grading=options.grading))
+    write_bytes(lines_path, _to_json(list_polylines(measurement, name, scale, grading=options.grading)))
+    report = describe(measurement, name, scale, grading=options.grading, warning=warning)
     # Written last: it marks the other files as complete.
     write_bytes(report_path, _to_json(report | {"made_from": made_from}))
     return True
@@ -285,7 +292,9 @@ def _identify(path: Path, options: MeasureOptions, photograph: Path | None) -> d
     return {
         "size_bytes": status.st_size,
         "modified_ns": status.st_mtime_ns,
-        "mm_per_px": options.mm_per_px,
+        "mm_per_px": options.scale.mm_per_px if options.scale else None,
+        "scale_error": options.scale.relative_error if options.scale else None,
+        "grading": options.grading.identify(),
         "min_length_px": options.min_length_px,
         "crack_values": list(options.crack_values) if options.crack_values else None,
         "photograph": str(photograph) if photograph else None,
@@ -302,9 +311,11 @@ def _made_from(report_path: Path) -> object:
 def _write_tables(out_dir: Path) -> None:
     cracks = (row for report in _reports(out_dir) for row in crack_rows(report))
     totals = (total_row(report) for report in _reports(out_dir))
+    classes = (row for report in _reports(out_dir) for row in class_rows(report))
     # Row by row: the tables of many masks are large.
     for name, columns, rows in (
-        (CRACKS_TABLE, CRACK_COLUMNS, cracks), (TOTALS_TABLE, TOTAL_COLUMNS, totals)
+        (CRACKS_TABLE, CRACK_COLUMNS, cracks), (TOTALS_TABLE, TOTAL_COLUMNS, totals),
+        (CLASSES_TABLE, CLASS_COLUMNS, classes),
     ):  # fmt: skip
         lines = (line.encode("utf-8", "surrogateescape") for line in format_csv(columns, rows))
         write_bytes(out_dir / name, lines)

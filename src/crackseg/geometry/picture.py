@@ -1,4 +1,4 @@
-"""Draw the annotated image: each crack with its number, length and width, in large letters."""
+"""Draw the annotated image: each crack with its number, length, width and class, in large letters."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from crackseg.geometry.components import Crack, Measurement
+from crackseg.geometry.scale import Scale
+from crackseg.geometry.severity import OF_CONCRETE, Grading, grade_crack
 
 _SHORTEST_PX, _LONGEST_PX = 1400, 4096  # of the annotated image's longer side
 _LETTERS = 40  # heights of a letter in the longer side: 5 mm on a screen or page 20 cm wide
@@ -19,20 +21,26 @@ _QUALITY = 90
 _INK, _PAPER = (20, 20, 20), (255, 255, 255)
 
 _Box = tuple[float, float, float, float]
+_Colour = tuple[int, int, int]
 
 
 def draw_measurement(
-    measurement: Measurement, background_hw3: np.ndarray | None = None, mm_per_px: float | None = None
+    measurement: Measurement,
+    background_hw3: np.ndarray | None = None,
+    scale: Scale | None = None,
+    *,
+    grading: Grading = OF_CONCRETE,
 ) -> bytes:
     """Draw the centre lines and write each crack's length and mean width next to it.
 
     The 20 longest cracks have a label if there is free space next to them; the last line of the image says how many
-    have none.
+    have none. With a scale the colour is that of the width class, with a legend; else each crack has its own.
 
     Args:
         measurement: of the mask.
         background_hw3: uint8 (h, w, 3), RGB, the photograph at any size; None for light grey.
-        mm_per_px: labels in mm instead of pixels.
+        scale: labels in mm instead of pixels, and colours by width class.
+        grading: the width classes.
     Returns:
         A JPEG file's content.
     """
@@ -47,26 +55,60 @@ def draw_measurement(
     letter_px = max(12, round(max(size) / _LETTERS))
     pen = ImageDraw.Draw(picture)
     font = ImageFont.load_default(letter_px)
-    for number, crack in enumerate(measurement.cracks, start=1):
-        colour = _colour(number)
+    colours = crack_colours(measurement, scale, grading)
+    for crack, colour in zip(measurement.cracks, colours, strict=True):
         for branch in crack.branches:
-            points = ((branch.line.points + 0.5) * factor).round().astype(int)
+            points = [tuple(p) for p in ((branch.line.points + 0.5) * factor).round().astype(int).tolist()]
             width = max(round(branch.mean_width_px * factor / 2), letter_px // 9, 2)
-            pen.line([tuple(p) for p in points.tolist()], fill=colour, width=width, joint="curve")
-    unlabelled = _draw_labels(pen, font, measurement, size, factor, letter_px, mm_per_px)
+            if scale is not None:  # a dark edge: yellow and sky blue are hard to see on light concrete
+                pen.line(points, fill=_INK, width=width + 2 * max(1, letter_px // 16), joint="curve")
+            pen.line(points, fill=colour, width=width, joint="curve")
+    unlabelled = _draw_labels(pen, font, measurement, colours, size, factor, letter_px, scale)
     strip_px = round(1.6 * letter_px)
-    sheet = Image.new("RGB", (size[0], size[1] + strip_px), _PAPER)
+    legend = [] if scale is None else _lay_out_legend(pen, font, grading, size[0], letter_px)
+    sheet = Image.new("RGB", (size[0], size[1] + strip_px * (1 + len(legend))), _PAPER)
     sheet.paste(picture)
-    ImageDraw.Draw(sheet).text(
-        (0.5 * letter_px, size[1] + strip_px / 2),
-        _footer(measurement, unlabelled, mm_per_px),
-        _INK,
-        font,
-        anchor="lm",
-    )
+    words = ImageDraw.Draw(sheet)
+    footer = _footer(measurement, unlabelled, scale)
+    words.text((0.5 * letter_px, size[1] + strip_px / 2), footer, _INK, font, anchor="lm")
+    for row, entries in enumerate(legend, start=1):
+        middle = size[1] + strip_px * (row + 0.5)
+        for left, colour, text in entries:
+            box = (left, middle - 0.35 * letter_px, left + letter_px, middle + 0.35 * letter_px)
+            words.rectangle(box, fill=colour, outline=_INK)
+            words.text((left + 1.4 * letter_px, middle), text, _INK, font, anchor="lm")
     buffer = io.BytesIO()
     sheet.save(buffer, "JPEG", quality=_QUALITY)
     return buffer.getvalue()
+
+
+def crack_colours(measurement: Measurement, scale: Scale | None, grading: Grading) -> list[_Colour]:
+    """Return a colour, RGB, for each crack: of its class with a scale, else of its number."""
+    if scale is None:
+        return [_colour(number) for number in range(1, len(measurement.cracks) + 1)]
+    of_class = dict(zip((each.name for each in grading.classes), grading.colours(), strict=True))
+    return [of_class[str(grade_crack(crack, grading, scale).severity)] for crack in measurement.cracks]
+
+
+def _lay_out_legend(
+    pen: ImageDraw.ImageDraw,
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+    grading: Grading,
+    width: int,
+    letter_px: int,
+) -> list[list[tuple[float, _Colour, str]]]:
+    """Return rows of the legend: left edge, colour and words of each width class."""
+    rows: list[list[tuple[float, _Colour, str]]] = [[]]
+    left = 0.5 * letter_px
+    for each, colour in zip(grading.classes, grading.colours(), strict=True):
+        text = f"{each.name}: {each.range_text}"
+        advance = pen.textlength(text, font=font) + 2.6 * letter_px
+        if rows[-1] and left + advance > width:
+            rows.append([])
+            left = 0.5 * letter_px
+        rows[-1].append((left, colour, text))
+        left += advance
+    return rows
 
 
 def _enlargement(measurement: Measurement) -> float:
@@ -74,19 +116,19 @@ def _enlargement(measurement: Measurement) -> float:
     return min(max(_SHORTEST_PX, longest), _LONGEST_PX) / longest
 
 
-def _colour(number: int) -> tuple[int, int, int]:
+def _colour(number: int) -> _Colour:
     """Return a colour, RGB, so that neighbouring numbers differ in hue and none is the grey of a road."""
     red, green, blue = colorsys.hsv_to_rgb(number * 0.381966 % 1, 0.95, 0.95)
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
-def _label(number: int, crack: Crack, mm_per_px: float | None) -> str:
-    factor, unit = (1.0, "px") if mm_per_px is None else (mm_per_px, "mm")
+def _label(number: int, crack: Crack, scale: Scale | None) -> str:
+    factor, unit = (1.0, "px") if scale is None else (scale.mm_per_px, "mm")
     return f"{number}: {crack.length_px * factor:.0f} {unit} x {crack.mean_width_px * factor:.1f}"
 
 
-def _footer(measurement: Measurement, unlabelled: int, mm_per_px: float | None) -> str:
-    factor, unit = (1.0, "px") if mm_per_px is None else (mm_per_px, "mm")
+def _footer(measurement: Measurement, unlabelled: int, scale: Scale | None) -> str:
+    factor, unit = (1.0, "px") if scale is None else (scale.mm_per_px, "mm")
     rest = f", {unlabelled} without label" if unlabelled else ""
     text = f"number: length x mean width in {unit}; {len(measurement.cracks)} cracks{rest}"
     return f"{text}, {measurement.length_px * factor:.0f} {unit} together" if measurement.cracks else "no cracks"
@@ -96,17 +138,18 @@ def _draw_labels(
     pen: ImageDraw.ImageDraw,
     font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
     measurement: Measurement,
+    colours: list[_Colour],
     size: tuple[int, int],
     factor: float,
     letter_px: int,
-    mm_per_px: float | None,
+    scale: Scale | None,
 ) -> int:
     taken: list[_Box] = []
     lines = [branch.line.points for crack in measurement.cracks for branch in crack.branches]
     points = (np.concatenate(lines) + 0.5) * factor if lines else np.empty((0, 2))
     placed = []
     for number, crack in enumerate(measurement.cracks[:_MAX_LABELS], start=1):
-        text = _label(number, crack, mm_per_px)
+        text = _label(number, crack, scale)
         width, height = pen.textlength(text, font=font) + 0.8 * letter_px, 1.5 * letter_px
         longest = max(crack.branches, key=lambda branch: branch.length_px).line.points
         place = None
@@ -119,7 +162,7 @@ def _draw_labels(
         if place is None:
             continue
         taken.append(place)
-        placed.append((place, text, _colour(number)))
+        placed.append((place, text, colours[number - 1]))
         near = (min(max(anchor[0], place[0]), place[2]), min(max(anchor[1], place[1]), place[3]))
         pen.line([tuple(anchor), near], fill=_INK, width=max(2, letter_px // 10))
     for place, text, colour in placed:  # over all leaders

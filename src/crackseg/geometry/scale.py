@@ -3,10 +3,25 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from crackseg.errors import CracksegError
 
 _EXPECTED = "expected millimetres per pixel, over 0, e.g. 0.25"
+_POINT_PX = 0.5  # standard uncertainty of a point that someone read off the picture
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Scale of a picture.
+
+    Attributes:
+        mm_per_px: millimetres per pixel.
+        relative_error: standard uncertainty as a fraction of it; 0 if it is not known.
+    """
+
+    mm_per_px: float
+    relative_error: float = 0.0
 
 
 def check_mm_per_px(mm_per_px: float) -> float:
@@ -20,8 +35,8 @@ def check_mm_per_px(mm_per_px: float) -> float:
     return mm_per_px
 
 
-def scale_of_points(text: str) -> float:
-    """Compute millimetres per pixel from ``x1,y1,x2,y2,MM``: two points in pixels, and their distance.
+def scale_of_points(text: str) -> Scale:
+    """Compute the scale from ``x1,y1,x2,y2,MM``: two points in pixels, each right to half a pixel, and their distance.
 
     Raises:
         CracksegError: not five numbers, the points coincide, or the distance is 0, negative or no number.
@@ -40,17 +55,29 @@ def scale_of_points(text: str) -> float:
         )
     if not (math.isfinite(distance_mm) and distance_mm > 0):
         raise CracksegError(f"--scale {text}: the distance is {distance_mm:g} mm; expected more than 0")
-    return check_mm_per_px(distance_mm / distance_px)
+    return Scale(check_mm_per_px(distance_mm / distance_px), math.sqrt(2) * _POINT_PX / distance_px)
 
 
-def choose_scale(mm_per_px: float | None, points: str | None) -> float | None:
-    """Return millimetres per pixel from the option that was given; None if neither was.
+def choose_scale(
+    mm_per_px: float | None, points: str | None = None, error_pct: float | None = None
+) -> Scale | None:
+    """Return the scale from the option that was given; None if neither was.
 
+    Args:
+        mm_per_px: millimetres per pixel.
+        points: see :func:`scale_of_points`.
+        error_pct: standard uncertainty of the scale in percent, [0, 100), instead of that of the points.
     Raises:
-        CracksegError: both were given, or the scale is not valid.
+        CracksegError: both were given, an uncertainty without a scale was, or the scale is not valid.
     """
     if mm_per_px is not None and points is not None:
         raise CracksegError("both --mm-per-px and --scale were given; give one of them")
     if points is not None:
-        return scale_of_points(points)
-    return None if mm_per_px is None else check_mm_per_px(mm_per_px)
+        scale = scale_of_points(points)
+    elif mm_per_px is not None:
+        scale = Scale(check_mm_per_px(mm_per_px))
+    elif error_pct is not None:
+        raise CracksegError("--scale-error-pct is the uncertainty of a scale; give the scale, too: --mm-per-px")
+    else:
+        return None
+    return scale if error_pct is None else Scale(scale.mm_per_px, error_pct / 100)

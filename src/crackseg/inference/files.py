@@ -20,6 +20,8 @@ from crackseg.data.images.files import read_image, read_photograph, write_mask, 
 from crackseg.errors import CracksegError
 from crackseg.files import sole_writer, write_bytes
 from crackseg.geometry.files import MeasureOptions, MeasureSummary, measure_files
+from crackseg.geometry.scale import Scale
+from crackseg.geometry.severity import OF_CONCRETE, Grading
 from crackseg.inference.autotune import settle
 from crackseg.inference.detector import CrackAnalyzer, ModelSettings
 from crackseg.inference.drift import compare, measure_photograph, warn_of_drift, warn_of_use
@@ -252,7 +254,11 @@ def _predict_into(
 
 
 def measure_masks(
-    photographs: Sequence[Photograph], out_dir: Path, *, mm_per_px: float | None = None
+    photographs: Sequence[Photograph],
+    out_dir: Path,
+    *,
+    scale: Scale | None = None,
+    grading: Grading = OF_CONCRETE,
 ) -> MeasureSummary:
     """Measure the cracks in the masks of :func:`predict_files`, into the same folder, drawn on the photographs.
 
@@ -260,13 +266,14 @@ def measure_masks(
 
     Args:
         photographs: of the predictions; those that could not be read have no mask and no measurement.
-        mm_per_px: scale, or None.
+        scale: None for pixels only.
+        grading: rules for kinds and width classes.
     """
     path_of = {photograph.name: photograph.path for photograph in photographs}
     masks = [Photograph(out_dir / "masks" / f"{name}.png", name) for name in path_of]
     failed = {row["image"] for row in read_table(out_dir / TABLE_NAME) if row["error"]}
     masks = [mask for mask in masks if str(path_of[mask.name]) not in failed]
-    options = MeasureOptions(mm_per_px, crack_values=(255,))
+    options = MeasureOptions(scale, crack_values=(255,), grading=grading)
     return measure_files(
         masks,
         out_dir,

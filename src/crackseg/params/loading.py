@@ -20,7 +20,8 @@ from ruamel.yaml.error import YAMLError
 
 from crackseg.errors import CracksegError
 from crackseg.params.problems import explain_problem
-from crackseg.params.sections import Params, SearchDimension, SearchParams
+from crackseg.params.sections import MeasureParams, Params, SearchDimension, SearchParams
+from crackseg.params.width_classes import WidthClass
 
 
 def load_params(path: Path) -> Params:
@@ -118,17 +119,20 @@ def _check(plain: dict, source: str) -> Params:
 
 def _valid_keys() -> dict[str, list[str]]:
     keys = {name: list(field.annotation.model_fields) for name, field in Params.model_fields.items()}  # type: ignore[union-attr]
-    return keys | {"search.space": list(SearchDimension.model_fields)}
+    return keys | {
+        "search.space": list(SearchDimension.model_fields),
+        "measure.classes": list(WidthClass.model_fields),
+    }
 
 
 def flatten_params(params: BaseModel, prefix: str = "") -> dict[str, Any]:
     """Flatten to ``{"loss.gamma": 2.0, …}``, the keys that MLflow shows.
 
-    The section ``search`` is left out: no training run depends on it.
+    The sections ``search`` and ``measure`` are left out: no training run depends on them.
     """
     flat: dict[str, Any] = {}
     for key, value in params:
-        if isinstance(value, SearchParams):
+        if isinstance(value, SearchParams | MeasureParams):
             continue
         if isinstance(value, BaseModel):
             flat.update(flatten_params(value, f"{prefix}{key}."))

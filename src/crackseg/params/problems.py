@@ -13,7 +13,8 @@ def explain_problem(source: str, error: Any, valid_keys: Mapping[str, Collection
     Args:
         source: where the settings come from, e.g. a path.
         error: an entry of pydantic's ``ValidationError.errors()``.
-        valid_keys: the keys of each section; those of a searched key under ``search.space``.
+        valid_keys: the keys of each section; those of a searched key under ``search.space``, of a width class under
+            ``measure.classes``.
     """
     location = tuple(error["loc"])
     key = ".".join(str(part) for part in location) or "params"
@@ -31,8 +32,9 @@ def _nearest(location: tuple[Any, ...], valid_keys: Mapping[str, Collection[str]
     """Suggest the valid key most similar to the unknown one, in its section or in any other."""
     sections = {name: keys for name, keys in valid_keys.items() if "." not in name}
     word = str(location[-1])
-    if location[:2] == ("search", "space"):
-        return f"; valid here: {', '.join(valid_keys['search.space'])}"
+    inner = ".".join(map(str, location[:2]))
+    if len(location) > 2 and inner in valid_keys:
+        return f"; valid here: {', '.join(valid_keys[inner])}"
     homes = [f"{s}.{word}" for s, keys in sections.items() if word in keys]
     candidates = list(sections) if len(location) == 1 else sorted(sections.get(str(location[0]), ()))
     close = difflib.get_close_matches(word, candidates, n=1, cutoff=0.4)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from crackseg.params.choices import ArchitectureName, LossName
 from crackseg.params.effects import (
@@ -23,6 +23,7 @@ from crackseg.params.effects import (
     WEIGHTS,
     Affects,
 )
+from crackseg.params.width_classes import Surface, WidthClass, check_width_classes
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 LARGEST_SCENE_PATCH_PX = 512  # side of a drawn scene (crackseg.data.synthetic.patches)
@@ -259,6 +260,25 @@ class RegistryParams(_Section):
     """Largest fraction of the crack-free photographs on which a challenger may mark a crack; null: no limit."""
 
 
+class MeasureParams(_Section):
+    """Rules applied to measured cracks (docs/measuring.md); files of an earlier crackseg lack this section."""
+
+    surface: Annotated[Surface, Affects(NOTHING)] = "concrete"
+    """Surface of the photographs: its width classes, and the names for networks of cracks."""
+    classes: Annotated[tuple[WidthClass, ...] | None, Affects(NOTHING)] = None
+    """Width classes in mm, the finest first, instead of those of the surface; null: those of the surface."""
+    direction_deg: Annotated[float, Field(ge=0, lt=180), Affects(NOTHING)] = 90.0
+    """Direction of the road or member in the photographs, counter-clockwise from the picture's x axis: 90 is upwards.
+    Cracks along it are longitudinal."""
+
+    @field_validator("classes")
+    @classmethod
+    def _one_class_for_each_width(cls, classes: tuple[WidthClass, ...] | None) -> tuple[WidthClass, ...] | None:
+        if classes is not None:
+            check_width_classes(classes)
+        return classes
+
+
 Choice = str | bool | int | float | None
 
 
@@ -329,6 +349,7 @@ class Params(_Strict):
     evaluate: EvaluateParams
     search: SearchParams
     registry: RegistryParams
+    measure: MeasureParams = MeasureParams()
 
     @model_validator(mode="after")
     def _crop_fits(self) -> Params:

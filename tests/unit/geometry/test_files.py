@@ -88,7 +88,8 @@ def test_each_mask_is_read_once_unless_it_changed_or_memory_is_short(
 
 def test_scale_from_two_points_is_the_same_as_the_scale(masks: Path) -> None:
     by_points = run(masks, "--json", "--scale", "10,10,40,50,25").stdout
-    assert by_points == run(masks, "--json", "--mm-per-px", 0.5).stdout
+    error_pct = 100 * 0.5**0.5 / 50  # half a pixel for each of two points that are 50 px apart
+    assert by_points == run(masks, "--json", "--mm-per-px", 0.5, "--scale-error-pct", error_pct).stdout
 
 
 def test_tables_lines_and_pictures_are_written_once(masks: Path, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from crackseg.data.images.files import encode_png, read_image, write_mask
 from crackseg.errors import CracksegError
 from crackseg.evaluation.scoring import score_split
 from crackseg.files import write_bytes
+from crackseg.geometry.scale import Scale
 from crackseg.inference.detector import SETTINGS_NAME, CrackAnalyzer, ModelSettings, ReferenceStatistics
 from crackseg.inference.drift import FIGURES
 from crackseg.inference.files import Summary, draw_overlay, measure_masks, predict_files
@@ -329,14 +330,14 @@ def test_measuring_predicts_nothing_anew_and_leaves_out_what_could_not_be_read(
     found = find_photographs([str(photos)], out)
     predict_files(analyzer, found, out, model="m1")
     before = (out / "predictions.csv").read_bytes()
-    measured = measure_masks(found, out, mm_per_px=0.5)
+    measured = measure_masks(found, out, scale=Scale(0.5))
     assert (measured.num_measured, measured.num_kept, measured.failed) == (3, 0, [])
     with (out / "crack_totals.csv").open(encoding="utf-8", newline="") as table:
         assert [row["mm_per_px"] for row in csv.DictReader(table)] == ["0.5"] * 3
     assert Image.open(out / "annotated" / "a" / "2.jpg").size[0] == 1400
     assert (out / "predictions.csv").read_bytes() == before
-    assert measure_masks(found, out, mm_per_px=0.5).num_kept == 3
-    assert measure_masks(found, out, mm_per_px=0.25).num_measured == 3
+    assert measure_masks(found, out, scale=Scale(0.5)).num_kept == 3
+    assert measure_masks(found, out, scale=Scale(0.25)).num_measured == 3
 
 
 def test_every_row_of_a_model_of_the_sample_warns_and_so_do_its_measurements(

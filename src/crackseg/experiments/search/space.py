@@ -28,6 +28,7 @@ _FIXED_SECTIONS = {
     "data": "it decides which images the trials are compared on",
     "evaluate": "it decides how the trials are scored",
     "registry": "training does not depend on it",
+    "measure": "training does not depend on it",
 }
 
 

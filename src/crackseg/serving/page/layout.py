@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 
 from crackseg.errors import CracksegError
+from crackseg.geometry.severity import Grading
 from crackseg.models.shipped import SHIPPED_NAME
 from crackseg.serving.page import html
 from crackseg.serving.page.findings import measure_findings, parse_scale
@@ -21,12 +22,13 @@ _DAY = 86_400  # seconds
 Changes = dict[Any, Any]  # by component
 
 
-def build_page(cache: ModelCache, folder: Path) -> tuple[gr.Blocks, dict[str, Any]]:
+def build_page(cache: ModelCache, folder: Path, grading: Grading) -> tuple[gr.Blocks, dict[str, Any]]:
     """Build the page.
 
     Args:
         cache: the versions of the model.
         folder: for maps and downloads; gradio's own, so that it serves them.
+        grading: rules for kinds and width classes.
     Returns:
         The page, and the arguments for mounting it: style sheet and theme.
     """
@@ -36,13 +38,14 @@ def build_page(cache: ModelCache, folder: Path) -> tuple[gr.Blocks, dict[str, An
             primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
         ),
     }
-    return _Page(cache, folder).blocks, looks
+    return _Page(cache, folder, grading).blocks, looks
 
 
 class _Page:
-    def __init__(self, cache: ModelCache, folder: Path) -> None:
+    def __init__(self, cache: ModelCache, folder: Path, grading: Grading) -> None:
         self.cache = cache
         self.folder = folder
+        self.grading = grading
         with gr.Blocks(
             title="Crack inspection", fill_width=True, analytics_enabled=False, delete_cache=(_DAY, _DAY)
         ) as self.blocks:
@@ -108,7 +111,7 @@ class _Page:
 
     def _connect(self) -> None:
         shown = [self.base, self.cracks, self.heat, self.unusual, self.summary, self.threshold]
-        measured = [self.summary, self.table, *self.downloads]
+        measured = [self.summary, self.table, self.cracks, *self.downloads]
         # Not the chosen photograph's name: gradio refuses one that a running inspection has removed from the list.
         place = [self.session, self.threshold]
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
@@ -218,7 +221,7 @@ class _Page:
         try:
             scale = parse_scale(mm_per_px)
             findings = measure_findings(
-                inspection, inspection.exact_threshold(threshold), scale, measurement.folder
+                inspection, inspection.exact_threshold(threshold), scale, measurement.folder, self.grading
             )
         except CracksegError as error:
             yield {self.summary: "", self.table: html.write_notice(str(error), kind="error")}
@@ -228,6 +231,7 @@ class _Page:
         yield {
             self.summary: findings.summary,
             self.table: findings.table,
+            self.cracks: html.show_cracks(findings.cracks),
             **{
                 button: gr.DownloadButton(value=str(path), interactive=True)
                 for button, path in zip(self.downloads, findings.files, strict=True)

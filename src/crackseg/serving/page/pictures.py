@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import base64
 import math
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
+from scipy.spatial import cKDTree
+
+from crackseg.geometry.components import Measurement
 
 VIEW_PX = 2048  # longer side; sharp on a large screen, and sent in a second over a slow connection
 CRACK_RGB = (255, 40, 0)
@@ -27,20 +31,42 @@ def encode_view(image_HW3: np.ndarray) -> bytes:
     return _encode_jpeg(cv2.cvtColor(_reduce(image_HW3), cv2.COLOR_RGB2BGR))
 
 
-def encode_cracks(crack_mask_HW: np.ndarray) -> bytes:
-    """Draw crack pixels in red, all else transparent, to lie on the view; a PNG file's content.
+def encode_cracks(
+    crack_mask_HW: np.ndarray,
+    measurement: Measurement | None = None,
+    colours: Sequence[tuple[int, int, int]] | None = None,
+) -> bytes:
+    """Draw crack pixels in red or by crack, all else transparent, to lie on the view; a PNG file's content.
 
-    A pixel of the view is red if any pixel that it stands for is crack, so that hair-thin cracks stay.
+    A pixel of the view is coloured if any pixel that it stands for is crack, so that hair-thin cracks stay.
 
     Args:
         crack_mask_HW: bool (H, W).
+        measurement: of this mask.
+        colours: RGB of each of its cracks; None for red.
     """
     on_hw = _reduce(crack_mask_HW.astype(np.uint8) * np.uint8(255)) > 0
     bgra = np.zeros((*on_hw.shape, 4), np.uint8)
     bgra[on_hw] = (*CRACK_RGB[::-1], 255)
+    if measurement is not None and colours is not None:
+        bgra[on_hw, :3] = _colour_by_crack(on_hw, measurement, colours, len(crack_mask_HW))[:, ::-1]
     ok, content = cv2.imencode(".png", bgra)
     assert ok
     return content.tobytes()
+
+
+def _colour_by_crack(
+    on_hw: np.ndarray, measurement: Measurement, colours: Sequence[tuple[int, int, int]], height: int
+) -> np.ndarray:
+    """Return a colour, RGB, for each pixel that is on: that of the crack with the nearest centre line."""
+    lines = [(k, branch.line.points) for k, crack in enumerate(measurement.cracks) for branch in crack.branches]
+    if not lines:
+        return np.empty((0, 3), np.uint8)
+    owners = np.repeat([k for k, _ in lines], [len(points) for _, points in lines])
+    factor = len(on_hw) / height
+    places = (np.concatenate([points for _, points in lines]) + 0.5) * factor - 0.5
+    nearest = cKDTree(places).query(np.argwhere(on_hw)[:, ::-1])[1]
+    return np.array(colours, np.uint8)[owners[nearest]]
 
 
 def encode_heat(crack_prob_HW: np.ndarray) -> bytes:

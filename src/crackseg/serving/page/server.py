@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from crackseg.errors import CracksegError
+from crackseg.geometry.severity import OF_CONCRETE, Grading
 from crackseg.ports import check_port
 from crackseg.serving.deployment import find_registered, has_production
 from crackseg.serving.page.model_cache import ModelCache
@@ -26,12 +27,13 @@ _POLICY = (
 )
 
 
-def run_app(port: int, say: Callable[[str], Any]) -> None:
+def run_app(port: int, say: Callable[[str], Any], grading: Grading = OF_CONCRETE) -> None:
     """Serve the page until it is interrupted.
 
     Args:
         port: on 127.0.0.1.
         say: told the address, once.
+        grading: rules for kinds and width classes.
     Raises:
         CracksegError: gradio is not installed, or the port is taken.
     """
@@ -52,7 +54,7 @@ def run_app(port: int, say: Callable[[str], Any]) -> None:
     cache = ModelCache(production)
     with tempfile.TemporaryDirectory(prefix="crackseg-app-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # photographs are deleted with the page
-        page, looks = build_page(cache, Path(folder))
+        page, looks = build_page(cache, Path(folder), grading)
         from fastapi import FastAPI
 
         server = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
