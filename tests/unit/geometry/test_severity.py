@@ -75,9 +75,10 @@ def test_kind_follows_from_the_direction(degrees: float, kind: str) -> None:
 def test_a_network_is_map_cracking_and_a_branched_crack_is_not() -> None:
     network = only_crack(draw_network(60, 3))
     assert grade_crack(network, OF_CONCRETE, None).kind == "map"
-    step = 100 * direction(30)
-    long_way = draw_polyline(np.array([[120, 120] - step, [120, 120] + step]), 3)
-    assert grade_crack(only_crack(long_way), OF_CONCRETE, None).kind == "diagonal"
+    middle = np.array([120.0, 120.0])
+    branched = draw_polyline(np.array([middle - 100 * direction(45), middle + 100 * direction(45)]), 3)
+    branched |= draw_polyline(np.array([middle, middle + 60 * direction(80)]), 3)
+    assert grade_crack(only_crack(branched), OF_CONCRETE, None).kind == "diagonal"
 
 
 @pytest.mark.parametrize(
