@@ -20,6 +20,7 @@ from crackseg.evaluation.false_alarms import describe_false_alarms
 from crackseg.evaluation.html import render_html
 from crackseg.files import format_markdown
 from crackseg.lineage import describe_loss
+from crackseg.registry.version_tags import RESULTS_TAG, find_results_run
 from crackseg.tracking.store import Store
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 CARD_NAME = "model_card.md"
 MAX_DESCRIPTION_CHARACTERS = 5000  # the column's width in MLflow's database
-RESULTS_TAG = "results.run_id"
 _PROTOCOLS = {
     "paper": ("", "ground truth dilated by the tolerance, as in the paper; tolerant of thick predictions"),
     "symmetric": ("symmetric/", "precision and recall both within the tolerance"),
@@ -77,7 +77,7 @@ def write_card(store: Store, version: ModelVersion, results_run_id: str | None =
         CracksegError: the run is not in the store.
     """
     client = store.client
-    results_run_id = results_run_id or version.tags.get(RESULTS_TAG) or version.run_id
+    results_run_id = results_run_id or find_results_run(version) or version.run_id
     if results_run_id is None:
         raise CracksegError(f"version {version.version} of {version.name} has no run, and so no scores for a card")
     run, results = store.get_run(str(version.run_id)), store.get_run(results_run_id)

@@ -21,6 +21,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from crackseg.errors import CracksegError, first_line
+from crackseg.registry.model_page import show_last_change
 from crackseg.registry.promotion_log import (
     Action,
     Check,
@@ -306,6 +307,7 @@ class Production:
                 self._set_alias(PREVIOUS_ALIAS, state.former[0])
             elif PREVIOUS_ALIAS in state.aliases:
                 repeat(lambda: self.client.delete_registered_model_alias(self.name, PREVIOUS_ALIAS))
+            show_last_change(self.client, self.name, record)
             self.history.mark_applied(record)
             if self.history.read()[-1].number == record.number:
                 return  # else another command has added a record: apply that

@@ -1,8 +1,9 @@
 """History of a registered model: all promotions and rollbacks, with user, time and reason.
 
-A record is a tag of the registered model, ``history.000012``, with ``history.000012.gate`` next to it if a gate was
-run: it is shown in the MLflow UI and stored with the model, also on a server. Numbers leave no gap, and no number is
-written twice.
+A record is a tag of the registered model, ``mlflow.crackseg.history.000012``, with ``….000012.gate`` next to it if a
+gate was run: it is stored with the model, also on a server. MLflow's page of the model does not show such tags; with
+them it would be many screens long. Numbers leave no gap, and no number is written twice. Former versions of crackseg
+wrote the same text into ``history.000012``; that is read, and renamed by the next command that repairs the registry.
 
 Tags are last-write-wins and do not show who was first. Names of registered models do: the server creates a name once.
 A writer claims number 12 by creating ``NAME.history-000012``, which holds the whole record from its first moment; the
@@ -17,13 +18,14 @@ import json
 import re
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from crackseg.errors import CracksegError
+from crackseg.tracking.ui_view import HIDDEN_TAG
 
 Status = Literal["passed", "failed", "warning", "skipped"]
 Action = Literal["promotion", "rollback", "outside"]
@@ -110,11 +112,13 @@ class History:
         Raises:
             CracksegError: a record was changed by hand and cannot be read.
         """
-        tags = self.client.get_registered_model(self.name).tags
+        tags, former = self._read_tags()
         records: list[Record] = []
         before = ""
         for key in sorted(key for key in tags if _KEY.fullmatch(key)):
-            records.append(_parse(key, tags, before))
+            record = _parse(key, tags, before)
+            # Written twice: by this version and by a former one, or by hand.
+            records.append(replace(record, intact=record.intact and former.get(key, tags[key]) == tags[key]))
             before = tags[key]
         return records
 
@@ -127,7 +131,7 @@ class History:
             Overtaken: there is a later record than ``after``, or one is being written; nothing was changed.
         """
         number = after + 1
-        before = self.client.get_registered_model(self.name).tags.get(_key(after), "")
+        before = self._read_tags()[0].get(_key(after), "")
         tags = _format(record, _key(number), before)
         claim = self._claim_name(number)
         try:
@@ -141,7 +145,7 @@ class History:
             self.settle()
             raise Overtaken("another command is changing production at this moment") from error
         # The claim was free: the number is unused, or its writer has written it and removed the claim.
-        if _key(number) in self.client.get_registered_model(self.name).tags:
+        if _key(number) in self._read_tags()[0]:
             self._delete_claim(claim)
             raise Overtaken("another command has changed production in the meantime")
         self._copy(tags)
@@ -149,27 +153,43 @@ class History:
         return _parse(_key(number), tags, before)
 
     def settle(self) -> None:
-        """Write records that others have claimed but not written, e.g. when they were killed; remove old claims."""
+        """Write records that others have claimed but not written, e.g. when they were killed; remove old claims.
+
+        Tags of former versions of crackseg are renamed; their text stays as it is.
+        """
+        tags, former = self._read_tags()
+        for key in sorted(former, reverse=True):  # a record after its gate's results
+            if former[key] == tags[key]:  # else both stay, and the record shows as changed
+                self._copy({key: former[key]})
+                repeat(lambda key=key: self.client.delete_registered_model_tag(self.name, key))  # type: ignore[misc]
         claims = self.client.search_registered_models(f"name LIKE '{self.name}.history-%'")
         for claim in sorted(claims, key=lambda found: found.name):
             key = next((key for key in claim.tags if _KEY.fullmatch(key)), None)
             if key is None or claim.name != self._claim_name(int(key.split(".")[1])):
                 continue  # a user's own model with such a name
             # Only after the claim was read: a record that exists now is not overwritten.
-            if key not in self.client.get_registered_model(self.name).tags:
+            if key not in self._read_tags()[0]:
                 self._copy({k: v for k, v in claim.tags.items() if k.startswith(key)})
             self._delete_claim(claim.name)
 
     def mark_applied(self, record: Record) -> None:
         """Mark a record's aliases and stages as set."""
-        repeat(lambda: self.client.set_registered_model_tag(self.name, f"{_key(record.number)}.applied", "yes"))
+        self._copy({f"{_key(record.number)}.applied": "yes"})
+
+    def _read_tags(self) -> tuple[dict[str, str], dict[str, str]]:
+        """Read the history's tags: all by their keys without the hidden beginning; those without one in the store."""
+        tags = self.client.get_registered_model(self.name).tags
+        former = {key: text for key, text in tags.items() if _KEY.match(key)}
+        hidden = {key.removeprefix(HIDDEN_TAG): text for key, text in tags.items() if key.startswith(HIDDEN_TAG)}
+        return former | hidden, former
 
     def _claim_name(self, number: int) -> str:
         return f"{self.name}.history-{number:06d}"
 
     def _copy(self, tags: Mapping[str, str]) -> None:
         for key in sorted(tags, reverse=True):  # the record last: if it exists, the gate's results exist too
-            repeat(lambda key=key: self.client.set_registered_model_tag(self.name, key, tags[key]))  # type: ignore[misc]
+            hidden = HIDDEN_TAG + key
+            repeat(lambda key=hidden, text=tags[key]: self.client.set_registered_model_tag(self.name, key, text))  # type: ignore[misc]
 
     def _delete_claim(self, claim: str) -> None:
         try:
@@ -289,6 +309,6 @@ def _parse(key: str, tags: Mapping[str, str], before: str) -> Record:
         )
     except (ValueError, KeyError, TypeError) as error:
         raise CracksegError(
-            f"the tag {key} of the registered model is not what crackseg wrote there: {tags[key][:80]!r}; write it "
-            "back in the MLflow UI (or delete it there, if it is the last one)"
+            f"the tag {HIDDEN_TAG}{key} of the registered model is not what crackseg wrote there: {tags[key][:80]!r}; "
+            "write it back with MlflowClient.set_registered_model_tag (or delete it, if it is the last one)"
         ) from error

@@ -26,6 +26,7 @@ from crackseg.models import ARCHITECTURES
 from crackseg.models.shipped import SHIPPED_NAME
 from crackseg.models.state_dicts import read_weights
 from crackseg.params import Params
+from crackseg.registry.model_page import describe_model
 from crackseg.registry.package import build_analyzer, write_answers
 from crackseg.registry.version_tags import pack_tags, read_tags
 from crackseg.tracking.store import Store, describe_code
@@ -33,15 +34,6 @@ from crackseg.tracking.store import Store, describe_code
 CANDIDATE_ALIAS = "candidate"
 WEIGHTS_TAG = "weights_sha256"
 _SETTINGS_TAG = "settings_sha256"
-# Description of the registered model in MLflow, which keeps line breaks.
-_DESCRIPTION = (
-    "Finds hair-thin cracks in photographs of roads and concrete, pixel by pixel. The run behind each version has its "
-    "settings, curves and maps; its card is the version's description.\n\n"
-    "In production is `models:/{name}@production`. `crackseg promote` puts a version there, past a gate; "
-    "`crackseg rollback` takes it back; `crackseg history` lists who did so, when and why. Moving the alias by hand "
-    "goes past the gate, and the next command puts it on record.\n\n"
-    "```\ncrackseg predict PHOTOGRAPHS --model models:/{name}@production --out FOUND\n```\n"
-)
 _REQUIREMENTS = (
     "torch",
     "torchvision",
@@ -165,7 +157,7 @@ def _log_model(store: Store, run_id: str, artifacts: Mapping[str, Path], name: s
     if status != "FINISHED":  # leaving the `with` marked it so
         store.client.set_terminated(run_id, status)
     try:
-        store.client.create_registered_model(name, description=_DESCRIPTION.format(name=name))
+        store.client.create_registered_model(name, description=describe_model(name))
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise

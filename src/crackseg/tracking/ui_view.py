@@ -18,6 +18,9 @@ from crackseg.tracking.runs import MODEL_TRAINING, list_datasets
 PRECISION_AT_RECALL = "precision_at_recall"
 """Metric ``DATASET/precision_at_recall``: precision in [0, 1] over the step, which is recall in percent."""
 
+HIDDEN_TAG = "mlflow.crackseg."
+"""Beginning of tags that MLflow's pages do not show: they leave out every tag that begins with ``mlflow.``."""
+
 _VIEW_TAG = "mlflow.sharedViewState."
 _RUNS, _COMPARISON = "crackseg", "crackseg-comparison"
 _SETTINGS = ("optimizer.lr", "model.architecture", "model.init", "loss.name", "train.seed")

@@ -12,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from crackseg.errors import CracksegError
 from crackseg.registry.promotion_log import Check, History, Overtaken, Record, check_reason, find_former
+from crackseg.tracking.ui_view import HIDDEN_TAG
 from tests.registry_store import NAME, make_registry
 
 
@@ -36,10 +37,18 @@ def history(registry: History) -> History:
 
 
 def tags_of(history: History) -> dict[str, str]:
-    return history.client.get_registered_model(NAME).tags
+    """The history's tags by their keys without the beginning that hides them in MLflow."""
+    return {
+        key.removeprefix(HIDDEN_TAG): text for key, text in history.client.get_registered_model(NAME).tags.items()
+    }
 
 
-def test_records_come_back_as_written_and_show_as_tags(history: History) -> None:
+def shown_tags(history: History) -> list[str]:
+    """Tags that MLflow's page of the model shows."""
+    return [key for key in history.client.get_registered_model(NAME).tags if not key.startswith("mlflow.")]
+
+
+def test_records_come_back_as_written_and_do_not_fill_the_models_page(history: History) -> None:
     checks = (Check("better", "failed", "0.71 -> 0.70", {"low": -0.02}), Check("speed", "passed", "x 1.0"))
     first = history.append(make_record(None, "1"), after=0)
     second = history.append(make_record("1", "2", checks=checks, forced=True, data_md5="d41d"), after=1)
@@ -49,7 +58,35 @@ def test_records_come_back_as_written_and_show_as_tags(history: History) -> None
     assert shown.keys() == {"history.000001", "history.000002", "history.000002.gate"}
     assert json.loads(shown["history.000002"])["from"] == "1"
     assert json.loads(shown["history.000002.gate"])[0]["message"] == "0.71 -> 0.70"
+    assert shown_tags(history) == []
     assert [m.name for m in history.client.search_registered_models()] == [NAME]
+
+
+def test_a_history_of_a_former_release_stays_word_for_word_and_leaves_the_models_page(history: History) -> None:
+    checks = (Check("speed", "passed", "x 1.0"),)
+    for number in range(3):
+        history.append(make_record(str(number) if number else None, str(number + 1), checks=checks), after=number)
+        history.mark_applied(history.read()[-1])
+    records, texts = history.read(), tags_of(history)
+    for key, text in texts.items():
+        history.client.set_registered_model_tag(NAME, key, text)
+        history.client.delete_registered_model_tag(NAME, HIDDEN_TAG + key)
+    assert history.read() == records
+    history.append(make_record("3", "4"), after=3)  # next to former ones
+    assert history.read()[:3] == records
+    assert all(r.intact for r in history.read())
+    history.settle()
+    assert shown_tags(history) == []
+    assert history.read()[:3] == records
+    assert texts.items() <= tags_of(history).items()
+
+
+def test_a_record_that_two_releases_wrote_differently_shows_as_changed(history: History) -> None:
+    history.append(make_record(None, "1"), after=0)
+    history.client.set_registered_model_tag(NAME, "history.000001", tags_of(history)["history.000001"] + " ")
+    history.settle()
+    assert [r.intact for r in history.read()] == [False]
+    assert shown_tags(history) == ["history.000001"]
 
 
 def test_a_number_is_written_once(history: History) -> None:
@@ -93,12 +130,14 @@ def test_a_changed_or_missing_record_is_noticed(history: History) -> None:
         history.append(make_record(str(number) if number else None, str(number + 1)), after=number)
     assert all(r.intact for r in history.read())
     changed = tags_of(history)["history.000002"].replace("ada", "eve")
-    history.client.set_registered_model_tag(NAME, "history.000002", changed)
+    history.client.set_registered_model_tag(NAME, HIDDEN_TAG + "history.000002", changed)
     assert [r.intact for r in history.read()] == [True, True, False]
-    history.client.delete_registered_model_tag(NAME, "history.000002")
+    history.client.delete_registered_model_tag(NAME, HIDDEN_TAG + "history.000002")
     assert [(r.number, r.intact) for r in history.read()] == [(1, True), (3, False)]
-    history.client.set_registered_model_tag(NAME, "history.000003", "nothing")
-    with pytest.raises(CracksegError, match=r"tag history\.000003 .* is not what crackseg wrote"):
+    history.client.set_registered_model_tag(NAME, HIDDEN_TAG + "history.000003", "nothing")
+    with pytest.raises(
+        CracksegError, match=r"tag mlflow\.crackseg\.history\.000003 .* is not what crackseg wrote"
+    ):
         history.read()
 
 

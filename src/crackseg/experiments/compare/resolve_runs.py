@@ -12,7 +12,7 @@ from mlflow.entities import Run
 
 from crackseg.errors import CracksegError
 from crackseg.params import complete_settings
-from crackseg.registry.card import RESULTS_TAG
+from crackseg.registry.version_tags import find_results_run
 from crackseg.tracking.runs import list_datasets
 from crackseg.tracking.store import Store
 
@@ -106,7 +106,7 @@ def _find(store: Store, word: str, model_name: str, remarks: list[str]) -> tuple
 
 def _results_of(store: Store, name: str, number: str, word: str) -> Run:
     version = store.get_version(name, number)
-    run_id = version.tags.get(RESULTS_TAG) or version.run_id
+    run_id = find_results_run(version) or version.run_id
     if not run_id:
         raise CracksegError(f"{word}: version {number} of {name!r} has no run, and so no scores; compare others")
     return store.get_run(run_id)

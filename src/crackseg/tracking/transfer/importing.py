@@ -45,6 +45,7 @@ from crackseg.tracking.transfer.folder import (
     open_export,
     read_json_lines,
 )
+from crackseg.tracking.ui_view import HIDDEN_TAG
 
 _DIGEST_TAG = "crackseg.imported_digest"  # of what was imported; set when all of it is there
 _VERSIONS_TAG = "mlflow.modelVersions"  # MLflow writes it itself
@@ -271,21 +272,26 @@ class _Import:
         """Copy tags unchanged: each record of the promotion history holds a digest of the one before.
 
         What goes by one name before the first dot (``history.000001``) makes sense only together, and only where
-        versions have their numbers and aliases their versions: production follows from the history.
+        versions have their numbers and aliases their versions: production follows from the history. Former versions of
+        crackseg did not hide the history, so tags are compared by their names without the hidden beginning.
         """
         groups: dict[str, dict[str, str]] = {}
         for key, value in tags.items():
-            groups.setdefault(key.split(".")[0], {})[key] = value
-        for group, values in groups.items():
-            if values.items() <= present.items():
+            groups.setdefault(key.removeprefix(HIDDEN_TAG).split(".")[0], {})[key] = value
+        here = {key.removeprefix(HIDDEN_TAG): value for key, value in present.items()}
+        for group, found in groups.items():
+            values = {
+                key: value for key, value in found.items() if here.get(key.removeprefix(HIDDEN_TAG)) != value
+            }
+            if not values:
                 continue
-            if not same_production or any(present.get(key, value) != value for key, value in values.items()):
+            if not same_production or any(key.removeprefix(HIDDEN_TAG) in here for key in values):
                 self.counts.notes.append(
                     f"tags {group!r} of {name!r} stay as they are here: those of the export speak of other versions, "
                     "or another history"
                 )
                 continue
-            for key in sorted(values.keys() - present.keys()):
+            for key in sorted(values):
                 self.client.set_registered_model_tag(name, key, values[key])
 
     def _import_version(

@@ -14,7 +14,7 @@ from crackseg.evaluation.scoring import score_split
 from crackseg.experiments.compare.markdown import format_comparison
 from crackseg.experiments.compare.resolve_runs import ComparedRun
 from crackseg.experiments.compare.run import Comparison, compare_runs
-from crackseg.registry.card import RESULTS_TAG
+from crackseg.registry.version_tags import RESULTS_TAG
 from tests.scored_runs import make_root, make_run
 
 
