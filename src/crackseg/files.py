@@ -10,6 +10,7 @@ import io
 import itertools
 import json
 import os
+import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -52,6 +53,23 @@ def write_bytes(path: Path, content: bytes | Iterable[bytes]) -> None:
         if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
             raise CracksegError(f"{path}: the name is longer than the file system takes; shorten it") from error
         raise
+
+
+def keep_newest(folder: Path, name: str, number: int) -> None:
+    """Make the folder ``name`` the newest of a cache's folders, and remove all but so many of the newest.
+
+    Args:
+        folder: of the cache, all of whose folders can be made again.
+        name: of the one that is used now; made if it is not there.
+        number: how many stay, this one included.
+    """
+    present = folder / name
+    with contextlib.suppress(OSError):  # a full disk, or another process that removes the same
+        present.mkdir(parents=True, exist_ok=True)
+        os.utime(present)
+        others = [path for path in folder.iterdir() if path.is_dir() and path != present]
+        for path in sorted(others, key=lambda path: path.stat().st_mtime, reverse=True)[number - 1 :]:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def hash_file(path: Path, algorithm: str = "md5") -> str:

@@ -15,6 +15,8 @@ _Item = TypeVar("_Item")
 
 QUIET = "CRACKSEG_QUIET"  # an environment variable, so that processes which a command starts are as quiet as it is
 _LOG_EVERY_S = 10
+_LOG_AFTER_S = 4
+_step = ""  # what the command does at this moment
 
 
 def progress(
@@ -28,8 +30,8 @@ def progress(
 ) -> Bar[_Item]:
     """Show the progress of a loop on standard error.
 
-    If standard error is no terminal, a line is written every 10 seconds, and none for a loop that ends before. tqdm's
-    own variable ``TQDM_DISABLE`` hides the bar too.
+    If standard error is no terminal, the first line is written after 4 seconds, and one every 10 seconds from then on.
+    tqdm's own variable ``TQDM_DISABLE`` hides the bar too.
 
     Args:
         iterable: of the loop; None: the caller calls ``update``.
@@ -41,10 +43,21 @@ def progress(
     """
     from tqdm import tqdm  # reads TQDM_DISABLE when it is imported
 
-    options: dict[str, Any] = {} if sys.stderr.isatty() else {"mininterval": _LOG_EVERY_S, "delay": _LOG_EVERY_S}
+    options: dict[str, Any] = {} if sys.stderr.isatty() else {"mininterval": _LOG_EVERY_S, "delay": _LOG_AFTER_S}
     if is_quiet() or not show:
         options["disable"] = True  # False would override TQDM_DISABLE, by which workers of a search show no bars
     return tqdm(iterable, description, total, unit=unit, initial=initial, **options)
+
+
+def name_step(description: str) -> None:
+    """Name what the command does from now on, for the lines that end its silence: ``draw the figures``."""
+    global _step
+    _step = description
+
+
+def current_step() -> str:
+    """Return what the command does at this moment; "working" before the first step is named."""
+    return _step or "working"
 
 
 def hide_bars_of_libraries() -> None:

@@ -22,9 +22,10 @@ from crackseg.inference.detector import SETTINGS_NAME
 from crackseg.models.weights_file import load_network, save_weights
 from crackseg.params import load_params
 from crackseg.project import Layout, read_output
+from crackseg.registry.listing import list_versions
 from crackseg.registry.package import build_analyzer, write_probe
-from crackseg.registry.production import Production
-from crackseg.registry.promotion import list_versions, open_production, promote
+from crackseg.registry.production import Production, open_production
+from crackseg.registry.promotion import promote
 from crackseg.registry.register import register_model
 from crackseg.types import CrackSample
 from tests.pipeline.conftest import Project

@@ -1,13 +1,22 @@
 """Tables as people and programs read them."""
 
 import csv
+import os
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from crackseg.errors import CracksegError
-from crackseg.files import format_csv, format_markdown, frame_to_markdown, sole_writer, write_bytes, write_csv
+from crackseg.files import (
+    format_csv,
+    format_markdown,
+    frame_to_markdown,
+    keep_newest,
+    sole_writer,
+    write_bytes,
+    write_csv,
+)
 
 
 def test_a_bar_or_a_line_break_in_a_cell_does_not_break_the_table() -> None:
@@ -55,3 +64,14 @@ def test_a_second_writer_is_refused_until_the_first_has_ended(tmp_path: Path) ->
         pass
     with sole_writer(tmp_path / "lock", "free again"):
         pass
+
+
+def test_a_cache_keeps_the_folders_that_were_used_last(tmp_path: Path) -> None:
+    for age, name in enumerate(["d", "c", "b", "a"]):
+        (tmp_path / name / "inside").mkdir(parents=True)
+        os.utime(tmp_path / name, (1000 + age, 1000 + age))
+    keep_newest(tmp_path, "d", 3)  # used again: the oldest is the newest now
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "b", "d"}
+    keep_newest(tmp_path / "new", "first", 3)
+    assert (tmp_path / "new" / "first").is_dir()
+    assert (tmp_path / "d" / "inside").is_dir()

@@ -28,7 +28,7 @@ def test_a_terminal_shows_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_log_is_free_of_what_ends_at_once_and_shows_what_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
     assert _shown(monkeypatch, io.StringIO()) == ""
-    monkeypatch.setattr(module, "_LOG_EVERY_S", 1e-9)
+    monkeypatch.setattr(module, "_LOG_AFTER_S", 1e-9)
     assert "score: 100%" in _shown(monkeypatch, io.StringIO())
 
 
@@ -47,7 +47,7 @@ def test_quiet_shows_no_bar_also_of_libraries(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_process_whose_bars_are_disabled_shows_none() -> None:
-    code = "from crackseg import progress as p; p._LOG_EVERY_S = 1e-9; list(p.progress([1, 2], 'train', 'step'))"
+    code = "from crackseg import progress as p; p._LOG_AFTER_S = 1e-9; list(p.progress([1, 2], 'train', 'step'))"
     known = {key: value for key, value in os.environ.items() if key not in (module.QUIET, "TQDM_DISABLE")}
     command = [sys.executable, "-c", code]
     free, disabled = (

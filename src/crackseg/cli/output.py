@@ -14,6 +14,7 @@ from crackseg.progress import QUIET, hide_bars_of_libraries
 
 VERBOSE = "CRACKSEG_VERBOSE"  # for the stages that DVC starts, like QUIET
 _WORTH_SAYING_S = 2.0
+_STARTED = time.monotonic()  # of the process, within its first tenths of a second
 
 
 def set_up_output(context: click.Context, *, quiet: bool, verbose: bool) -> None:
@@ -38,8 +39,12 @@ def set_up_output(context: click.Context, *, quiet: bool, verbose: bool) -> None
     if quiet:
         hide_bars_of_libraries()
     elif verbose or sys.stderr.isatty():
-        started = time.monotonic()
-        context.call_on_close(lambda: _say_time(time.monotonic() - started, always=verbose))
+        context.call_on_close(lambda: _say_time(elapsed_s(), always=verbose))
+
+
+def elapsed_s() -> float:
+    """Return the seconds since the command started."""
+    return time.monotonic() - _STARTED
 
 
 def warn(*sentences: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from crackseg.cli.measure import scale_error_option, surface_option
-from crackseg.cli.output import warn
+from crackseg.cli.output import elapsed_s, warn
 from crackseg.cli.project import Project, with_project
 from crackseg.errors import CracksegError
 from crackseg.params.width_classes import Surface
@@ -113,7 +113,7 @@ def predict(
             content["measured"] = asdict(measured)
         click.echo(json.dumps(content, indent=2))
     else:
-        click.echo(f"{describe_summary(summary, out_dir)}\nmodel: {model.uri}")
+        click.echo(f"{describe_summary(summary, out_dir, elapsed_s())}\nmodel: {model.uri}")
         if maps:
             click.echo(f"probabilities: {out_dir / 'maps'}")
         if measured:

@@ -35,8 +35,8 @@ def models(project: Project, context: click.Context, as_json: bool) -> None:
         return
     from crackseg.models.shipped import SHIPPED_NAME
     from crackseg.project import NoProject
+    from crackseg.registry.listing import list_versions
     from crackseg.registry.production import NotRegistered
-    from crackseg.registry.promotion import list_versions
 
     try:
         production = _open(project)
@@ -221,7 +221,7 @@ def history(project: Project, as_json: bool) -> None:
 
 def _open(project: Project, *, repair: bool = True) -> Production:
     """Open the registry and repair it first; changes are printed to the error stream."""
-    from crackseg.registry.promotion import open_production
+    from crackseg.registry.production import open_production
 
     production = open_production(project.root)
     if repair:

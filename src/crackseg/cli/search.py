@@ -91,7 +91,7 @@ def search_show(project: Project, name: str | None, storage: str | None, as_json
     """
     import json
 
-    from crackseg.experiments.search.outcomes import list_studies, show
+    from crackseg.experiments.search.listing import list_studies, show
 
     store, opened, name = _open(project, name, storage)
     if as_json:

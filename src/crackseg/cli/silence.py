@@ -10,7 +10,7 @@ from typing import Any, TextIO, cast
 
 import click
 
-from crackseg.progress import is_quiet
+from crackseg.progress import current_step, is_quiet
 
 _FIRST_S, _AGAIN_S = 0.9, 5.0
 _POLL_S = 0.1
@@ -39,7 +39,7 @@ class Watched:
 
 
 def end_silence(command: click.Command, *, only_at_start: bool = False) -> None:
-    """Print what a command does if it prints nothing for 0.9 s, and that it still works after each 5 s of silence.
+    """Print what a command does if it prints nothing for 0.9 s, and its present step after each 5 s of silence.
 
     Nothing is watched with `--quiet`, or where the streams are replaced, e.g. in a test.
 
@@ -79,7 +79,9 @@ def _watch(name: str, purpose: str, out: Watched, err: Watched, only_at_start: b
         if time.monotonic() - said < wait_s or _is_bar_open():
             continue
         line = (
-            f"{name}: {purpose}" if wait_s == _FIRST_S else f"{name}: working, {time.monotonic() - started:.0f} s"
+            f"{name}: {purpose}"
+            if wait_s == _FIRST_S
+            else f"{name}: {current_step()}, {time.monotonic() - started:.0f} s"
         )
         try:
             err.stream.write(f"{line}\n")

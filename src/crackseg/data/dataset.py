@@ -21,10 +21,12 @@ from crackseg.data.augmentation import augment_pair
 from crackseg.data.pixel_cache import PairReader, PixelCache
 from crackseg.data.synthetic.patches import ScenePatches
 from crackseg.errors import CracksegError
+from crackseg.files import keep_newest
 from crackseg.lineage import PACKAGE, hash_modules
 from crackseg.params import AugmentParams
 from crackseg.types import CrackSample
 
+_KEPT_SCENE_FOLDERS = 4  # a few seeds of the same code; a training run that loses its own draws the scenes again
 _NUM_SCENES = 40  # for `augment.scenes`: each is rendered once and gives many patches
 
 
@@ -91,9 +93,10 @@ class CrackDataset(Dataset):
 
 
 def _open_scenes(folder: Path | None, patch_px: int, seed: int) -> ScenePatches:
-    """Open the drawn scenes of this code, which other code would draw differently."""
+    """Open the drawn scenes of this code, which other code would draw differently; remove those of long ago."""
     assert folder is not None, "augment.scenes needs a folder"
     drawing = hash_modules(sorted((PACKAGE / "data" / "synthetic").glob("*.py")))[:12]
+    keep_newest(folder, f"{drawing}-{seed}", _KEPT_SCENE_FOLDERS)
     return ScenePatches(folder / f"{drawing}-{seed}", num_scenes=_NUM_SCENES, patch_px=patch_px, seed=seed)
 
 

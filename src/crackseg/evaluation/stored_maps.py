@@ -81,7 +81,7 @@ class ScoredMap:
 
         It is stretched first, as the protocols require: post-processing may remove its maximum.
         """
-        return postprocess_map(self.stretched_HW, **postprocessing.model_dump())
+        return postprocess_map(self.stretched_HW, **postprocessing.model_dump(), name=self.name)
 
     def count(
         self,
@@ -120,7 +120,7 @@ class ScoredMap:
         Nothing is marked outside the region of interest.
         """
         crack_mask_HW = postprocess(
-            to_probability(self.map_HW), threshold=threshold, **postprocessing.model_dump()
+            to_probability(self.map_HW), threshold=threshold, **postprocessing.model_dump(), name=self.name
         )
         return crack_mask_HW & self.inside_HW
 

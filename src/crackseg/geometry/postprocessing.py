@@ -45,12 +45,13 @@ def postprocess(
     max_gap_px: int = 10,
     min_length_px: int = 0,
     floor: float = 0.25,
+    name: str = "",
 ) -> np.ndarray:
     """Return the crack mask: the map of :func:`postprocess_map` where it is at least ``threshold``.
 
     Args:
         threshold: in [0, 1], for this map without stretching.
-        crack_prob_HW, method, low_ratio, max_gap_px, min_length_px, floor: see :func:`postprocess_map`.
+        crack_prob_HW, method, low_ratio, max_gap_px, min_length_px, floor, name: see :func:`postprocess_map`.
     Returns:
         bool (H, W).
     Raises:
@@ -66,6 +67,7 @@ def postprocess(
         max_gap_px=max_gap_px,
         min_length_px=min_length_px,
         floor=floor,
+        name=name,
     )
     return processed_HW >= threshold
 
@@ -78,6 +80,7 @@ def postprocess_map(
     max_gap_px: int = 10,
     min_length_px: int = 0,
     floor: float = 0.25,
+    name: str = "",
 ) -> np.ndarray:
     """Return a map whose mask at each threshold is the result of the method at that threshold.
 
@@ -103,6 +106,7 @@ def postprocess_map(
         min_length_px: >= 0, longer side of a component's bounding box, in pixels; 0 and 1 keep all.
         floor: in (0, 1), fraction of the map's range below which no pixel is a crack, for any method and for
             min_length_px. Thresholds below it give the same mask as the floor.
+        name: of the map in warnings, e.g. its path.
     Returns:
         (H, W), same dtype, within the range of the map; the lowest value where no higher threshold shows a crack.
     Raises:
@@ -120,7 +124,7 @@ def postprocess_map(
         processed_HW = _apply_hysteresis(processed_HW, span, low_ratio)
     elif method == "link":
         thin_HW = np.where(_find_ridges(processed_HW, span), processed_HW, low)
-        processed_HW = _link_ends(thin_HW, crack_prob_HW, span, low_ratio, max_gap_px)
+        processed_HW = _link_ends(thin_HW, crack_prob_HW, span, low_ratio, max_gap_px, name)
     return _drop_short_pieces(processed_HW, span, min_length_px) if min_length_px > 1 else processed_HW
 
 
@@ -202,7 +206,7 @@ def _apply_hysteresis(crack_prob_HW: np.ndarray, span: _Span, low_ratio: float) 
 
 
 def _link_ends(
-    thin_HW: np.ndarray, crack_prob_HW: np.ndarray, span: _Span, low_ratio: float, max_gap_px: int
+    thin_HW: np.ndarray, crack_prob_HW: np.ndarray, span: _Span, low_ratio: float, max_gap_px: int, name: str
 ) -> np.ndarray:
     """Draw the paths that join ends, each with the highest threshold at which it joins them."""
     linked_HW = thin_HW.copy()
@@ -243,8 +247,8 @@ def _link_ends(
                 linked_HW[rows, columns] = np.maximum(linked_HW[rows, columns], threshold)
     if left_out:
         _log.warning(
-            "link: %d gaps of at most %d px were looked at and %d not: a map with so many line ends is mostly noise",
-            len(paths), max_gap_px, len(left_out),
+            "%slink: %d gaps of at most %d px were looked at and %d not: a map with so many line ends is mostly noise",
+            f"{name}: " if name else "", len(paths), max_gap_px, len(left_out),
         )  # fmt: skip
     return linked_HW
 

@@ -317,13 +317,19 @@ def _reduce(image_HW3: np.ndarray) -> np.ndarray:
     return cv2.resize(image_HW3, size, interpolation=cv2.INTER_AREA)
 
 
-def describe_summary(summary: Summary, out_dir: Path) -> str:
-    """Describe the result in one or two lines."""
+def describe_summary(summary: Summary, out_dir: Path, total_s: float) -> str:
+    """Describe the result in one or two lines.
+
+    Args:
+        summary: of the run.
+        out_dir: of the results.
+        total_s: seconds that the command took so far, with loading the model and measuring.
+    """
     kept = f", {summary.num_kept} kept from before" if summary.num_kept else ""
     failed = f", {len(summary.failed)} could not be read (column error)" if summary.failed else ""
     done = (
         f"{summary.num_predicted} of {summary.num_images} photographs predicted{kept}{failed}, "
-        f"in {summary.seconds:.1f} s: {out_dir / TABLE_NAME}"
+        f"in {total_s:.1f} s ({summary.seconds:.1f} s of them predicting): {out_dir / TABLE_NAME}"
     )
     if summary.remarks:
         done += f"\n{describe_remarks(len(summary.remarks), summary.remarks[0])}"

@@ -9,6 +9,7 @@ from crackseg.evaluation.score_files import mean_ods, read_scores
 from crackseg.files import write_json
 from crackseg.params import load_params
 from crackseg.pipeline.result_run import find_result_run
+from crackseg.progress import name_step
 from crackseg.project import Layout, read_output
 from crackseg.registry.card import write_card
 from crackseg.registry.register import CANDIDATE_ALIAS, complete_and_register
@@ -53,6 +54,7 @@ def _register(root: Path, store: Store) -> None:
         lock = root / "dvc.lock"
         if lock.exists():
             recorder.log_file(lock)
+    name_step("write the model card")
     write_card(store, version, result_run)
     write_json(layout.registered, {"name": version.name, "version": str(version.version), "run_id": run_id})
     print(f"registered: models:/{version.name}/{version.version} (alias {CANDIDATE_ALIAS})", flush=True)

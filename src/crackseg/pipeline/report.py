@@ -9,6 +9,7 @@ from crackseg.evaluation.score_files import flatten_scores, mean_ods, read_score
 from crackseg.lineage import describe_loss
 from crackseg.params import flatten_params, load_params
 from crackseg.pipeline.result_run import find_result_run
+from crackseg.progress import name_step
 from crackseg.project import Layout, read_output
 from crackseg.tracking.run_notes import BEGINNINGS, describe_run
 from crackseg.tracking.store import Store
@@ -20,6 +21,7 @@ def run(root: Path) -> None:
     params = load_params(layout.params)
     store = Store(root, may_be_away=True)
     title = f"{params.model.architecture}, {describe_loss(flatten_params(params))}"
+    name_step("draw curves and example images")
     write_report(
         layout.report,
         title=title,
@@ -35,6 +37,7 @@ def run(root: Path) -> None:
     )
     scores = read_scores(layout.scores, params.data.test_datasets)
     ods = {"mean": mean_ods(scores)} | {name: scores[name]["ods"] for name in scores}
+    name_step("log the report in MLflow")
     with store.record(find_result_run(store, layout, params)) as recorder:
         # A run of changed settings may lack the datasets whose scoring was skipped as unchanged.
         figures = {k: v for name in scores for k, v in flatten_scores(scores, name).items()}

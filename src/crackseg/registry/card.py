@@ -20,7 +20,7 @@ from crackseg.evaluation.false_alarms import describe_false_alarms
 from crackseg.evaluation.html import render_html
 from crackseg.files import format_markdown
 from crackseg.lineage import describe_loss
-from crackseg.registry.version_tags import RESULTS_TAG, find_results_run
+from crackseg.registry.version_tags import find_results_run, note_results_run
 from crackseg.tracking.store import Store
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def write_card(store: Store, version: ModelVersion, results_run_id: str | None =
         with store.record(results_run_id) as recorder:
             recorder.log_file(path)
             recorder.log_file(page)
-    client.set_model_version_tag(version.name, version.version, RESULTS_TAG, results_run_id)
+    note_results_run(client, version, results_run_id)
     client.update_model_version(version.name, version.version, shorten(title, sections, results_run_id))
     return card
 

@@ -17,7 +17,7 @@ from crackseg.evaluation.false_alarms import FalseAlarms
 from crackseg.evaluation.metrics import ImageCounts
 from crackseg.evaluation.stored_maps import read_scored_map
 from crackseg.params import EvaluateParams, RegistryParams
-from crackseg.progress import progress
+from crackseg.progress import name_step, progress
 from crackseg.registry.checks import (
     GateData,
     check_better,
@@ -56,6 +56,7 @@ def run_gate(
     checks = [check_source(challenger.tags.get("data.source", ""))]
     with tempfile.TemporaryDirectory(prefix="crackseg-gate-") as folder, ExitStack() as stack:
         scratch = Path(folder)
+        name_step(f"load {challenger.label} in a process of its own")
         try:
             new = stack.enter_context(loaded(challenger, scratch / "challenger"))
         except VersionFailure as error:
@@ -63,10 +64,12 @@ def run_gate(
             checks.append(Check("loads alone", "failed", said))
             return checks + [Check(c, "skipped", "the version does not load") for c in ("probe", *_COMPARISONS)]
         said = f"loaded in {new.load_seconds:.1f} s in a process without the repository, pickles forbidden"
+        name_step(f"repeat the stored answers of {challenger.label}")
         checks += [Check("loads alone", "passed", said, {"seconds": round(new.load_seconds, 2)}), check_probe(new)]
         if data.left_out:
             said = f"{data.left_out} of {data.num_images + data.left_out} images were left out (--max-images)"
             checks.append(Check("all images", "warning", said, {"left_out": data.left_out}))
+        name_step(f"load {champion.label} in a process of its own")
         try:
             former = stack.enter_context(loaded(champion, scratch / "champion"))
             return checks + _compare(former, new, champion, challenger, data, metric, limits)
@@ -86,11 +89,14 @@ def _compare(
 ) -> list[Check]:
     counts_of: dict[VersionProcess, dict[str, list[ImageCounts]]] = {former: {}, new: {}}
     alarms_of: dict[VersionProcess, dict[str, FalseAlarms]] = {former: {}, new: {}}
-    for process in (former, new):
+    for process, contender in ((former, champion), (new, challenger)):
+        name_step(f"score {contender.label} on {data.num_images} images")
         for name, samples in data.samples.items():
             counts_of[process][name], alarms_of[process][name] = count_split(process, samples, data.evaluate)
+    name_step("compare the two, with a bootstrap")
     overall, by_dataset = compare_paired(counts_of[former], counts_of[new], metric)
     images = [sample.image_path for samples in data.samples.values() for sample in samples][:_TIMED_IMAGES]
+    name_step("measure the seconds for an image")
     # In turn, so that other load affects both.
     rounds = [(former.time(images), new.time(images)) for _ in range(_TIMED_ROUNDS)]
     champion_s, challenger_s = (min(seconds) for seconds in zip(*rounds, strict=True))

@@ -12,9 +12,8 @@ from crackseg.registry.promotion_log import Record, repeat
 _BEGINNING = "Finds hair-thin cracks in photographs of roads and concrete, pixel by pixel."
 _DESCRIPTION = (
     _BEGINNING + " The run behind each version has its settings, curves and maps; its card is the version's "
-    "description. `crackseg promote` puts a version into production (`models:/{name}@production`), past a gate; "
-    "`crackseg rollback` takes it back; `crackseg history` lists who did so, when and why. Moving the alias by hand "
-    "goes past the gate, and the next command puts it on record.\n"
+    "description. `crackseg promote` puts a version into production (`models:/{name}@production`), past a gate; an "
+    "alias that is moved by hand goes past the gate, and the next command puts it on record.\n"
 )
 _LAST = re.compile(r"^Last change: .*$", re.MULTILINE)
 _MAX_REASON_CHARACTERS = 120

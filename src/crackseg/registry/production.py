@@ -21,6 +21,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from crackseg.errors import CracksegError, first_line
+from crackseg.params import load_params
 from crackseg.registry.model_page import show_last_change
 from crackseg.registry.promotion_log import (
     Action,
@@ -383,3 +384,9 @@ def registry_errors(store: Store) -> Iterator[None]:
             f"the registry {store.uri} does not answer as expected: {first_line(error)}; check "
             "MLFLOW_TRACKING_URI and that the server runs. The next command finishes an interrupted change"
         ) from error
+
+
+def open_production(root: Path) -> Production:
+    """Open the registered model that params.yaml names."""
+    name = load_params(root / "params.yaml").registry.model_name
+    return Production(Store(root), name)

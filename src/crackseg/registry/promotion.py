@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from mlflow.entities.model_registry import ModelVersion
 
@@ -22,7 +20,6 @@ from crackseg.registry.promotion_log import Check, Record, check_reason
 from crackseg.registry.register import CANDIDATE_ALIAS, WEIGHTS_TAG
 from crackseg.registry.version_process import Contender
 from crackseg.registry.version_tags import read_score, read_tags
-from crackseg.tracking.store import Store
 
 _FIGURES = ("ods", "ois", "ap")
 
@@ -49,12 +46,6 @@ class Decision:
     def passed(self) -> bool:
         """Return whether no check has failed."""
         return all(check.status != "failed" for check in self.checks)
-
-
-def open_production(root: Path) -> Production:
-    """Open the registered model that params.yaml names."""
-    name = load_params(root / "params.yaml").registry.model_name
-    return Production(Store(root), name)
 
 
 def promote(
@@ -186,47 +177,3 @@ def read_gate_data(root: Path, params: Params, data_md5: str, max_images: int | 
     chosen = {d: spread_evenly(samples, max_images) for d, samples in every.items()}
     left_out = sum(len(every[d]) - len(chosen[d]) for d in every)
     return GateData(chosen, md5, params.evaluate, left_out)
-
-
-def list_versions(production: Production) -> list[dict[str, Any]]:
-    """List all versions with their scores and aliases, oldest first, for tables and JSON."""
-    state = production.read()
-    runs = {run.run_id: run for run in production.store.finished_runs()}
-    listed = []
-    for number, version in state.versions.items():
-        tags = read_tags(version)
-        run = runs.get(version.run_id or "")
-        promotions = [r for r in state.records if r.to_version == number]
-        last = promotions[-1] if promotions else None
-        datasets: dict[str, dict[str, float]] = {}
-        for key in tags:
-            dataset, _, figure = key.rpartition("/")
-            score = read_score(tags, key)
-            if dataset not in ("", "mean", "val") and figure in _FIGURES and score is not None:
-                datasets.setdefault(dataset, {})[figure] = score
-        listed.append(
-            {
-                "version": number,
-                "aliases": sorted(alias for alias, target in state.aliases.items() if target == number),
-                "stage": state.stage_of(number),
-                "val_ods": read_score(tags, "val/ods"),
-                "mean_ods": read_score(tags, "mean/ods"),
-                "datasets": datasets,
-                "data_md5": tags.get("data.md5", ""),
-                "data_source": tags.get("data.source", ""),
-                "architecture": tags.get("architecture", ""),
-                "git_commit": tags.get("git.commit", ""),
-                "run_id": version.run_id or "",
-                "run_name": run.name if run else "",
-                "registered": _format_time(version.creation_timestamp),
-                "registered_by": (run.tags.get("mlflow.user", "") if run else ""),
-                "in_production_since": last.time if last and state.in_production == number else None,
-                "promoted": last.time if last else None,
-                "promoted_by": last.user if last else None,
-            }
-        )
-    return listed
-
-
-def _format_time(milliseconds: int) -> str:
-    return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

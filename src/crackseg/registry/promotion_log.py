@@ -158,10 +158,10 @@ class History:
         Tags of former versions of crackseg are renamed; their text stays as it is.
         """
         tags, former = self._read_tags()
-        for key in sorted(former, reverse=True):  # a record after its gate's results
-            if former[key] == tags[key]:  # else both stay, and the record shows as changed
-                self._copy({key: former[key]})
-                repeat(lambda key=key: self.client.delete_registered_model_tag(self.name, key))  # type: ignore[misc]
+        for name in sorted(former, reverse=True):  # a record after its gate's results
+            if former[name] == tags[name]:  # else both stay, and the record shows as changed
+                self._copy({name: former[name]})
+                repeat(lambda name=name: self.client.delete_registered_model_tag(self.name, name))  # type: ignore[misc]
         claims = self.client.search_registered_models(f"name LIKE '{self.name}.history-%'")
         for claim in sorted(claims, key=lambda found: found.name):
             key = next((key for key in claim.tags if _KEY.fullmatch(key)), None)

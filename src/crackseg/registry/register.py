@@ -26,9 +26,10 @@ from crackseg.models import ARCHITECTURES
 from crackseg.models.shipped import SHIPPED_NAME
 from crackseg.models.state_dicts import read_weights
 from crackseg.params import Params
+from crackseg.progress import name_step
 from crackseg.registry.model_page import describe_model
 from crackseg.registry.package import build_analyzer, write_answers
-from crackseg.registry.version_tags import pack_tags, read_tags
+from crackseg.registry.version_tags import RESULTS_TAG, find_results_run, pack_tags, read_tags
 from crackseg.tracking.store import Store, describe_code
 
 CANDIDATE_ALIAS = "candidate"
@@ -67,6 +68,7 @@ def complete_and_register(
     """
     dataset = params.data.train_dataset
     splits = list_splits(prepared_dir, dataset)
+    name_step("choose the operating threshold on validation images")
     analyzer = build_analyzer(
         weights_path,
         splits["train"],
@@ -82,6 +84,7 @@ def complete_and_register(
         "architecture": params.model.architecture,
     }
     with tempfile.TemporaryDirectory() as scratch:
+        name_step("answer a few validation images, which the version carries")
         settings_path, probe_dir = write_answers(Path(scratch), analyzer, splits["val"])
         return register_model(
             store,
@@ -128,8 +131,10 @@ def register_model(
     try:
         with FileLock(store.home / "registry.lock"):
             found = _find_registered(store, name, run_id, digests)
+            name_step("log the model in MLflow")
             registered = found or _log_model(store, run_id, artifacts, name)
-            for key, value in pack_tags({**tags, **digests}).items():
+            kept = {RESULTS_TAG: run} if found and (run := find_results_run(found)) else {}
+            for key, value in pack_tags({**kept, **tags, **digests}).items():
                 store.client.set_model_version_tag(name, registered.version, key, value)
             store.client.set_registered_model_alias(name, CANDIDATE_ALIAS, registered.version)
     except MlflowException as error:

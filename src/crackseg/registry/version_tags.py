@@ -1,40 +1,50 @@
-"""Tags of a registered version: two that MLflow's tables show, all others as JSON in one that they do not show."""
+"""Tags of a registered version: the mean ODS, and all others as JSON in one, so that MLflow's tables stay short."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 
+from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
-from crackseg.tracking.ui_view import HIDDEN_TAG
-
-SHOWN = ("mean/ods", "architecture")
-"""Kept as tags of their own. A third would make each row of MLflow's table of versions a line higher."""
-RESULTS_TAG = HIDDEN_TAG + "results.run_id"
-"""The run with a version's scores, which the card sets; without the hidden beginning in former versions of crackseg."""
-_ABOUT_TAG = HIDDEN_TAG + "about"
-_FORMER_ABOUT_TAG = "crackseg"
+_SHOWN = "mean/ods"
+_ABOUT_TAG = "crackseg"
+RESULTS_TAG = "results.run_id"
 
 
 def pack_tags(tags: Mapping[str, object]) -> dict[str, str]:
-    """Return what to set as the tags of a version: scores of datasets, digests and the like go into one."""
-    rest = {key: str(value) for key, value in tags.items() if key not in SHOWN}
-    shown = {key: str(tags[key]) for key in SHOWN if key in tags}
-    return shown | {_ABOUT_TAG: json.dumps(rest, ensure_ascii=False)}
+    """Return what to set as the tags of a version, in this order: scores of datasets, digests and the like go into one.
+
+    MLflow shows them in the order in which they were set, and after the last one a button: with the short one last,
+    it needs no line of its own.
+    """
+    rest = {key: str(value) for key, value in tags.items() if key != _SHOWN}
+    return {_ABOUT_TAG: json.dumps(rest, ensure_ascii=False)} | (
+        {_SHOWN: str(tags[_SHOWN])} if _SHOWN in tags else {}
+    )
 
 
 def find_results_run(version: ModelVersion) -> str | None:
     """Return the run with a version's scores as its card noted it; None if it has no card yet."""
-    return version.tags.get(RESULTS_TAG) or version.tags.get(RESULTS_TAG.removeprefix(HIDDEN_TAG))
+    return read_tags(version).get(RESULTS_TAG)
+
+
+def note_results_run(client: MlflowClient, version: ModelVersion, run_id: str) -> None:
+    """Note the run with a version's scores."""
+    present = client.get_model_version(version.name, version.version)
+    if RESULTS_TAG in present.tags:  # of a former version of crackseg, which had a tag for it
+        client.set_model_version_tag(version.name, version.version, RESULTS_TAG, run_id)
+        return
+    packed = pack_tags(read_tags(present) | {RESULTS_TAG: run_id})
+    client.set_model_version_tag(version.name, version.version, _ABOUT_TAG, packed[_ABOUT_TAG])
 
 
 def read_tags(version: ModelVersion) -> dict[str, str]:
     """Return the tags of a version by their own names; former versions of crackseg set each as a tag of its own."""
     tags = dict(version.tags)
-    former = tags.pop(_FORMER_ABOUT_TAG, "{}")
     try:
-        packed = json.loads(tags.pop(_ABOUT_TAG, former))
+        packed = json.loads(tags.pop(_ABOUT_TAG, "{}"))
     except ValueError:  # changed by hand
         packed = {}
     return {key: str(value) for key, value in packed.items()} | tags if isinstance(packed, dict) else tags

@@ -20,8 +20,7 @@ from crackseg.ports import check_port
 from crackseg.project import NoProject, find_root
 from crackseg.registry.card import write_card
 from crackseg.registry.loading import pin_alias
-from crackseg.registry.production import PRODUCTION_ALIAS, NotRegistered, Production
-from crackseg.registry.promotion import open_production
+from crackseg.registry.production import PRODUCTION_ALIAS, NotRegistered, Production, open_production
 from crackseg.registry.shipped import name_model, package_shipped
 from crackseg.registry.version_tags import read_tags
 from crackseg.tracking.store import Store

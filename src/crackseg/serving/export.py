@@ -32,6 +32,7 @@ from crackseg.models import ARCHITECTURES
 from crackseg.models.network import MIN_SIDE_PX
 from crackseg.models.state_dicts import read_weights
 from crackseg.models.weights_file import load_network
+from crackseg.progress import name_step
 from crackseg.registry.package import PROBE_NAME
 from crackseg.registry.shipped import name_model
 from crackseg.tracking.store import Store, fetch_model
@@ -120,11 +121,14 @@ def export_model(
     _require(file_format)
     with tempfile.TemporaryDirectory() as scratch:
         folder = fetch_model(uri, Path(scratch) / "model") if store else Path(uri)
+        name_step(f"read {name}")
         network, settings, metadata = _open(folder, name)
         images = _read_images(images_dir or _only(folder, PROBE_NAME, name) / "images")
         onnx_path = Path(scratch) / "model.onnx"
+        name_step(f"write the network as {file_format}")
         _write_onnx(network, onnx_path, metadata)
         paths = [onnx_path] if file_format == "onnx" else _convert_to_openvino(onnx_path)
+        name_step(f"compare the file with torch on {len(images)} photographs, at two sizes")
         parity = compare(network, _RUNNERS[file_format](paths[0]), images, tile_px=settings.predict.tile_size_px)
         if not parity.max_difference <= tolerance:  # also true for NaN
             raise CracksegError(
@@ -136,6 +140,7 @@ def export_model(
         for path, target in reversed([*zip(paths, written, strict=True)]):  # OpenVINO's weights before their .xml
             write_bytes(target, path.read_bytes())
         if store:
+            name_step("log the file with its version")
             _log(store, uri, file_format, paths, parity)
     warning = warn_of_source(settings.data_source)
     return Exported(tuple(written), name, parity, logged=store is not None, warning=warning)

@@ -40,6 +40,23 @@ def test_a_command_that_answers_at_once_says_nothing_else() -> None:
     assert run(0).stderr == ""
 
 
+def test_after_some_seconds_the_step_is_named() -> None:
+    code = SLOW.format(silent_s=1.3, only_at_start=False)
+    code = code.replace("    time.sleep", "    progress.name_step('look at the roof'); time.sleep", 1)
+    code = "from crackseg import progress; from crackseg.cli import silence; silence._AGAIN_S = 0.2\n" + code
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.splitlines()[1] == "walk: look at the roof, 1 s"
+
+
+def test_commands_that_list_do_not_wait_for_torch() -> None:
+    code = (
+        "import sys, crackseg.registry.listing, crackseg.experiments.search.listing, crackseg.models.shipped\n"
+        "print(sorted({'torch', 'matplotlib', 'skimage', 'scipy.stats'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
 def test_with_quiet_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(QUIET, "1")
     assert run(1.5).stderr == ""

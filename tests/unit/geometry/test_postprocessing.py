@@ -318,8 +318,8 @@ def test_linking_a_map_of_noise_is_bounded_and_said(
     noise = cv2.GaussianBlur(np.random.default_rng(0).random((96, 96)).astype(np.float32), (0, 0), 1.0)
     noise = (noise - noise.min()) / (noise.max() - noise.min())
     monkeypatch.setattr("crackseg.geometry.postprocessing._LEAST_PATHS", 20)
-    postprocess_map(noise, method="link")
-    assert "link: 92 gaps of at most 10 px were looked at" in caplog.text
+    postprocess_map(noise, method="link", name="maps/7.png")
+    assert "maps/7.png: link: 92 gaps of at most 10 px were looked at" in caplog.text
     assert "mostly noise" in caplog.text
 
 

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 from crackseg.errors import CracksegError
 from crackseg.lineage import keys_behind, settings_behind
-from crackseg.models import ARCHITECTURES
 from crackseg.params import Params, change_params, flatten_params
 from crackseg.params.effects import RESULTS
 
@@ -171,6 +170,8 @@ def apply_configuration(
 
 def settings_of(configuration: Configuration, overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Return the user's and the configuration's settings, without those of another architecture in params.yaml."""
+    from crackseg.models import ARCHITECTURES  # imports torch, which lists of configurations do not need
+
     left_over: dict[str, Any] = {}
     architecture = ARCHITECTURES[configuration.system]
     if architecture.width is None:

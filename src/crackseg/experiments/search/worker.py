@@ -76,7 +76,7 @@ def work(job: Job) -> None:
         KeyboardInterrupt: it was stopped; its trial waits to be continued.
     """
     with terminations_as_interrupts():
-        torch.set_num_threads(job.num_threads)
+        torch.set_num_threads(min(job.num_threads, torch.get_num_threads()))  # fewer with OMP_NUM_THREADS
         storage = open_storage(job.storage, patience_s=PATIENCE_S)  # the server answered a moment ago
         study = optuna.load_study(study_name=job.name, storage=storage, pruner=build_pruner(job.params))
         search = Search(study, storage, job.params, job.overrides, job.run_id, job.folder)

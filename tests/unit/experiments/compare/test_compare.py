@@ -14,7 +14,7 @@ from crackseg.evaluation.scoring import score_split
 from crackseg.experiments.compare.markdown import format_comparison
 from crackseg.experiments.compare.resolve_runs import ComparedRun
 from crackseg.experiments.compare.run import Comparison, compare_runs
-from crackseg.registry.version_tags import RESULTS_TAG
+from crackseg.registry.version_tags import note_results_run
 from tests.scored_runs import make_root, make_run
 
 
@@ -218,10 +218,8 @@ def test_runs_are_found_by_id_version_alias_and_name(bench: Bench) -> None:
     source = bench.store.root / "model"
     source.mkdir()
     client.create_model_version("crackseg", source.as_uri(), run_id=bench.good)
-    client.create_model_version("crackseg", source.as_uri(), run_id=bench.good)
-    client.set_model_version_tag(
-        "crackseg", "2", RESULTS_TAG, bench.bad
-    )  # scored in a child of the training's run
+    second = client.create_model_version("crackseg", source.as_uri(), run_id=bench.good)
+    note_results_run(client, second, bench.bad)  # scored in a child of the training's run
     client.set_registered_model_alias("crackseg", "candidate", "2")
     for words in (("1", "2"), ("v1", "@candidate"), ("models:/crackseg/1", "models:/crackseg@candidate"),
                   (bench.good, f"runs:/{bench.bad}"), ("good", "bad")):  # fmt: skip

@@ -12,7 +12,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from crackseg.errors import CracksegError
-from crackseg.experiments.search.outcomes import show
+from crackseg.experiments.search.listing import show
 from crackseg.experiments.search.run import _announce
 from crackseg.experiments.search.storage import import_journal, open_storage
 from crackseg.experiments.search.study import load_search

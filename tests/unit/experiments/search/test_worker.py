@@ -11,7 +11,7 @@ import pytest
 
 from crackseg.errors import CracksegError
 from crackseg.experiments.search import outcomes
-from crackseg.experiments.search.outcomes import list_studies
+from crackseg.experiments.search.listing import list_studies
 from crackseg.experiments.search.results import compare_with_paper, format_trials, rank, weights_path
 from crackseg.experiments.search.run import conclude
 from crackseg.experiments.search.storage import open_storage
