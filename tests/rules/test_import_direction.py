@@ -17,6 +17,7 @@ ORDER = [
     "geometry",
     "evaluation",
     "inference",
+    "inspection",
     "tracking",
     "training",
     "registry",
@@ -35,6 +36,7 @@ IMPORTERS = {
     "tqdm": {"crackseg.progress"},
     "click": {"crackseg.cli"},
     "optuna": {"crackseg.experiments.search"},
+    "openpyxl": {"crackseg.inspection.workbook"},
     "gradio": {"crackseg.serving.page"},
     "matplotlib": {
         "crackseg.plotting",

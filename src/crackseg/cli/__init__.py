@@ -20,6 +20,7 @@ from crackseg.cli import (
     deploy,
     experiments,
     explain,
+    inspection,
     measure,
     paper,
     predict,
@@ -131,7 +132,10 @@ FAMILIES: Mapping[str, Sequence[click.Command]] = {
         paper.paper,
     ),
     "Registry": (registry.models, registry.promote, registry.rollback, registry.history, deploy.card),
-    "Use a model": (predict.predict, measure.measure, app.app, deploy.serve, deploy.batch, deploy.export),
+    "Use a model": (
+        predict.predict, measure.measure, inspection.inspection_report, app.app, deploy.serve, deploy.batch,
+        deploy.export,
+    ),
     "Data and scores": (
         data.data, annotations.annotation_forms, scoring.score, explain.explain_scores, explain.compare_postprocessing,
     ),

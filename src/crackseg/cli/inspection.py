@@ -1,0 +1,135 @@
+"""`crackseg inspection-report`: a report of a folder of photographs, to hand over."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from crackseg.cli.measure import scale_error_option, surface_option
+from crackseg.cli.output import warn
+from crackseg.cli.project import Project, with_project
+from crackseg.params.width_classes import Surface
+
+
+@click.command("inspection-report")
+@click.argument("paths", nargs=-1, required=True)
+@click.option("--out", "out_dir", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder.")
+@click.option("--mm-per-px", type=float, help="Millimetres per pixel, for values in mm and width classes.")
+@click.option(
+    "--scale", "points", metavar="x1,y1,x2,y2,MM", help="The scale, from two points and their distance in mm."
+)
+@scale_error_option
+@surface_option
+@click.option(
+    "--model",
+    "uri",
+    help="models:/NAME@ALIAS, models:/NAME/VERSION, scenes (shipped), or a folder. [default: @production, or scenes]",
+)
+@click.option("--threshold", type=click.FloatRange(0, 1), help="Instead of the model's operating threshold.")
+@click.option("--title", default="Crack inspection", show_default=True, help="Title of the report.")
+@click.option(
+    "--pictures",
+    "num_pictures",
+    type=click.IntRange(0),
+    default=20,
+    show_default=True,
+    help="Number of photographs shown, the worst ones.",
+)
+@click.option("--xlsx/--no-xlsx", "xlsx", default=None, help="Spreadsheet. [default: where openpyxl is installed]")
+@with_project
+def inspection_report(
+    project: Project,
+    paths: tuple[str, ...],
+    out_dir: Path,
+    mm_per_px: float | None,
+    points: str | None,
+    scale_error_pct: float | None,
+    surface: Surface | None,
+    uri: str | None,
+    threshold: float | None,
+    title: str,
+    num_pictures: int,
+    xlsx: bool | None,
+) -> None:
+    """Write the report of an inspection: one HTML file that prints well, with tables beside it.
+
+    Finds and measures the cracks of photographs as `crackseg predict --measure` does, into the folder --out, and
+    keeps what an earlier run found. Then writes report.html, report.xlsx, photographs.csv, and photographs.geojson
+    if the photographs have GPS positions. The same command resumes an interrupted run.
+    Ends with 3 if a photograph was left out; the report names it.
+
+    \b
+    crackseg inspection-report ~/bridge7 --out report7 --mm-per-px 0.25
+    crackseg inspection-report road --out report --mm-per-px 2 --surface pavement --title "Road 7, km 3 to 4"
+    """
+    import datetime
+
+    from crackseg import __version__
+    from crackseg.data.catalog import warn_of_source
+    from crackseg.data.image_files import find_photographs
+    from crackseg.errors import CracksegError
+    from crackseg.geometry.report import NO_CLASS
+    from crackseg.geometry.scale import choose_scale
+    from crackseg.geometry.severity import make_grading
+    from crackseg.inference.drift import compare, count_reference, warn_of_drift, warn_of_reference
+    from crackseg.inference.files import describe_summary, measure_masks, predict_files
+    from crackseg.inspection.page import Circumstances
+    from crackseg.inspection.report import write_report
+    from crackseg.inspection.workbook import NEEDS, can_write_workbook
+    from crackseg.registry.loading import load_model
+    from crackseg.serving.deployment import find_production
+
+    if xlsx and not can_write_workbook():
+        raise CracksegError(NEEDS)  # before hours of predicting
+    scale = choose_scale(mm_per_px, points, scale_error_pct)
+    grading = make_grading(project.measure_params, surface)
+    photographs = find_photographs(paths, out_dir)
+    uri = uri or find_production()
+    model = load_model(uri, project.root if uri.startswith("models:/") else None)
+    settings = model.analyzer.settings
+    summary, figures = predict_files(
+        model.analyzer, photographs, out_dir, model=model.digest, threshold=threshold, overlays=False
+    )
+    measured = measure_masks(photographs, out_dir, scale=scale, grading=grading)
+    must_not = warn_of_source(settings.data_source)
+    said = [
+        must_not,
+        warn_of_drift(compare(settings.reference, figures)),
+        warn_of_reference(count_reference(settings.reference)),
+    ]
+    own = settings.operating_threshold
+    made = Circumstances(
+        title=title,
+        day=datetime.date.today().isoformat(),
+        source=" ".join(paths),
+        model=model.uri,
+        digest=model.digest,
+        trained_on=f"{settings.dataset} ({settings.data_source} data)",
+        threshold=own if threshold is None else threshold,
+        own_threshold=threshold in (None, own),
+        scale=scale,
+        grading=grading,
+        program=f"crackseg {__version__}",
+        warnings=tuple(filter(None, said)),
+    )
+    written = write_report(
+        photographs,
+        out_dir,
+        made,
+        failed=measured.failed,
+        num_pictures=num_pictures,
+        with_workbook=can_write_workbook() if xlsx is None else xlsx,
+    )
+    click.echo(describe_summary(summary, out_dir))
+    click.echo(f"model: {model.uri}")
+    click.echo(f"report of {written.num_photographs} photographs: {', '.join(map(str, written.files))}")
+    if written.num_left_out:
+        click.echo(f"left out, with the reasons in the report: {written.num_left_out}", err=True)
+    if scale is None:
+        click.echo(f"note: {NO_CLASS}", err=True)
+    if xlsx is None and not can_write_workbook():
+        click.echo(f"note: no spreadsheet: {NEEDS}", err=True)
+    warn(must_not)
+    sys.exit(3 if written.num_left_out else 0)
