@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from crackseg.cli.measure import scale_error_option, surface_option
-from crackseg.cli.output import warn
+from crackseg.cli.output import elapsed_s, warn
 from crackseg.cli.project import Project, with_project
 from crackseg.params.width_classes import Surface
 
@@ -122,7 +122,7 @@ def inspection_report(
         num_pictures=num_pictures,
         with_workbook=can_write_workbook() if xlsx is None else xlsx,
     )
-    click.echo(describe_summary(summary, out_dir))
+    click.echo(describe_summary(summary, out_dir, elapsed_s()))
     click.echo(f"model: {model.uri}")
     click.echo(f"report of {written.num_photographs} photographs: {', '.join(map(str, written.files))}")
     if written.num_left_out:
