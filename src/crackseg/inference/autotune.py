@@ -26,8 +26,9 @@ from torch import nn
 from crackseg.devices import choose_precision, describe_device
 from crackseg.errors import CracksegError, first_line
 from crackseg.files import user_cache, write_bytes
-from crackseg.inference.engines import Engine, Plan, build_engine, has_compiler, has_openvino
-from crackseg.inference.predictor import Predictor, tile_windows
+from crackseg.inference.engines import ANY_SIZE, Engine, Plan, build_engine, has_compiler, has_openvino
+from crackseg.inference.predictor import Predictor
+from crackseg.models.network import is_local
 
 # A run that takes eager float32 less is not worth measuring; one that takes ten times as long is worth a try of
 # torch.compile, which takes 15 to 20 s on two cores.
@@ -84,7 +85,8 @@ def settle(predictor: Predictor, image_HW3: np.ndarray, num_images: int) -> None
 
     With ``predict.engine: auto`` and the precision ``auto``, the engine measured to be fastest is used; with
     ``openvino``, OpenVINO. In both cases its result for this photograph must agree with eager float32. Photographs and
-    tiles of other sizes are predicted by torch as before. ``predictor.plan`` holds the choice.
+    tiles of other sizes are predicted by torch as before, unless network and engine take any size. ``predictor.plan``
+    holds the choice.
 
     Not used by the registered model: it runs on torch everywhere, as its probe and the gate expect.
 
@@ -98,15 +100,15 @@ def settle(predictor: Predictor, image_HW3: np.ndarray, num_images: int) -> None
     params, network, device = predictor.params, predictor.network, predictor.device
     if params.engine == "torch" or (params.engine == "auto" and not predictor.measured):
         return
-    side, overlap = params.tile_size_px, params.overlap_px
+    sides = predictor.tile_sides(image_HW3)
     # A copy: torch warns of an array that is read-only, as decoders return it.
-    tile_hw3 = np.array(image_HW3[:side, :side])
+    tile_hw3 = np.array(image_HW3[: sides[0], : sides[1]])
     plan: Plan | None
     if params.engine == "openvino":
         plan = _openvino_plan(device, predictor.plan.precision)
     else:
-        rows, columns = (len(tile_windows(length, side, overlap)) for length in image_HW3.shape[:2])
-        num_tiles = num_images * rows * columns
+        rows, columns = predictor.tile_places(image_HW3)
+        num_tiles = num_images * len(rows) * len(columns)
         plan = find_plan(network, device, tile_hw3, num_tiles=num_tiles, batch_size=params.batch_size)
     if plan is None:
         return
@@ -124,7 +126,8 @@ def settle(predictor: Predictor, image_HW3: np.ndarray, num_images: int) -> None
     if problem:
         _log.warning("not predicting with %s: %s", plan, problem)
         return
-    predictor.take(plan, engine, tile_hw3.shape)
+    any_size = is_local(network) and plan.engine in ANY_SIZE
+    predictor.take(plan, engine, None if any_size else tile_hw3.shape)
     _log.info("predicting with %s", plan)
 
 

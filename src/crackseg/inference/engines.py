@@ -23,11 +23,16 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from crackseg.devices import autocast, full_float32
 from crackseg.errors import CracksegError
+from crackseg.models.network import is_local
 
 # Before a graph is recorded: libraries allocate memory and choose kernels in their first passes.
 _WARM_UP_PASSES = 3
+_MOST_RECORDINGS = 8  # of a graph: each size of tiles has one, with memory of its own
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _CAST_BY_AUTOCAST = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+
+ANY_SIZE = ("torch", "graph", "openvino")
+"""Engines that run a local network over tiles of any size, not only of the one that they were built for."""
 
 Engine = Callable[[np.ndarray], np.ndarray]
 """Function from uint8 tiles (B, h, w, 3), RGB, to float32 logits (B, h, w)."""
@@ -103,21 +108,22 @@ class GraphEngine(TorchEngine):
 
     Args:
         network, device, plan: as for TorchEngine; CUDA. The weights must not be moved afterwards.
-        shape_hw: of every tile.
     """
 
-    def __init__(self, network: nn.Module, device: torch.device, plan: Plan, shape_hw: tuple[int, int]) -> None:
+    def __init__(self, network: nn.Module, device: torch.device, plan: Plan) -> None:
         super().__init__(network, device, plan)
-        self._shape_hw = shape_hw
-        self._recordings: dict[int, tuple[torch.cuda.CUDAGraph, Tensor, Tensor]] = {}
+        self._recordings: dict[tuple[int, ...], tuple[torch.cuda.CUDAGraph, Tensor, Tensor]] = {}
 
     @torch.inference_mode()
     def __call__(self, tiles_Bhw3: np.ndarray) -> np.ndarray:
         # A last pass of fewer tiles runs one by one instead of needing another recording.
         together = len(tiles_Bhw3) if len(tiles_Bhw3) == self.plan.batch_size else 1
-        if together not in self._recordings:
-            self._recordings[together] = self._record(together)
-        graph, tiles, logits = self._recordings[together]
+        shape = (together, *tiles_Bhw3.shape[1:])
+        if shape not in self._recordings:
+            if len(self._recordings) == _MOST_RECORDINGS:
+                return super().__call__(tiles_Bhw3)
+            self._recordings[shape] = self._record(shape)
+        graph, tiles, logits = self._recordings[shape]
         answers = []
         for start in range(0, len(tiles_Bhw3), together):
             tiles.copy_(torch.from_numpy(tiles_Bhw3[start : start + together]))
@@ -125,10 +131,10 @@ class GraphEngine(TorchEngine):
             answers.append(logits.cpu().numpy())
         return answers[0] if len(answers) == 1 else np.concatenate(answers)
 
-    def _record(self, together: int) -> tuple[torch.cuda.CUDAGraph, Tensor, Tensor]:
+    def _record(self, shape: tuple[int, ...]) -> tuple[torch.cuda.CUDAGraph, Tensor, Tensor]:
         """Return a graph, and the memory that it reads tiles from and writes logits to."""
         self.network.eval()
-        tiles = torch.zeros((together, *self._shape_hw, 3), dtype=torch.uint8, device=self.device)
+        tiles = torch.zeros(shape, dtype=torch.uint8, device=self.device)
         graph = torch.cuda.CUDAGraph()
         aside = torch.cuda.Stream(self.device)
         aside.wait_stream(torch.cuda.current_stream(self.device))
@@ -142,11 +148,11 @@ class GraphEngine(TorchEngine):
 
 
 class OpenVinoEngine:
-    """Network converted for CPUs by OpenVINO, for tiles of one size, one at a time.
+    """Network converted for CPUs by OpenVINO, one tile at a time.
 
     Args:
         network: as for torch, on the CPU.
-        shape_hw: of every tile.
+        shape_hw: of every tile; a local network takes tiles of any size.
         plan: precision and threads.
     Raises:
         CracksegError: OpenVINO is not installed.
@@ -158,10 +164,11 @@ class OpenVinoEngine:
             raise CracksegError("predict.engine: openvino needs OpenVINO: pip install 'crackseg[export]'")
         import openvino
 
+        size = [-1, -1] if is_local(network) else [*shape_hw]
         example = torch.zeros(1, 3, *shape_hw, dtype=torch.uint8)
         with without_advice(), torch.inference_mode():
             model = openvino.convert_model(
-                _LogitsNetwork(network).eval(), example_input=example, input=[1, 3, *shape_hw]
+                _LogitsNetwork(network).eval(), example_input=example, input=[1, 3, *size]
             )
         settings = {
             "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[plan.precision],
@@ -193,7 +200,7 @@ def build_engine(network: nn.Module, device: torch.device, plan: Plan, shape_hw:
         return OpenVinoEngine(network, shape_hw, plan)
     prepared = _prepare(network, device, plan)
     if plan.engine == "graph":
-        return GraphEngine(prepared, device, plan, shape_hw)
+        return GraphEngine(prepared, device, plan)
     return TorchEngine(prepared, device, plan)
 
 

@@ -36,6 +36,7 @@ class DeepCrack(NetworkBody):
     """
 
     size_multiple = 2 ** len(CONVS_PER_STAGE)
+    local = True
 
     def __init__(self, num_classes: int, *, width: int = 64, batch_norm: bool = True) -> None:
         super().__init__()

@@ -6,6 +6,7 @@ Shape legend: B images, K maps (1, or background and crack), H rows, W columns.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -25,9 +26,12 @@ class NetworkBody(nn.Module, ABC):
 
     Attributes:
         size_multiple: height and width that ``forward`` gets are multiples of this.
+        local: a pixel's result depends on its surroundings only, up to a distance that does not depend on the input's
+            size: no pooling or attention over the whole input, no position embeddings.
     """
 
     size_multiple = 1
+    local = False
 
     @abstractmethod
     def forward(self, images_B3HW: Tensor) -> tuple[Tensor, ...]:
@@ -136,6 +140,11 @@ class CrackNetwork(nn.Module):
         if self.num_classes == 1:
             return maps_BKHW
         return maps_BKHW[:, 1:] - maps_BKHW[:, :1]
+
+
+def is_local(network: nn.Module) -> TypeGuard[CrackNetwork]:
+    """Return True if a pixel's result depends on its surroundings only, so that tiles may have any side."""
+    return isinstance(network, CrackNetwork) and network.body.local
 
 
 def _check_images(images: Tensor) -> None:

@@ -28,6 +28,7 @@ class UNet(NetworkBody):
     """
 
     size_multiple = 2**NUM_DOWNSAMPLINGS
+    local = True
 
     def __init__(self, num_classes: int, width: int) -> None:
         super().__init__()

@@ -61,6 +61,7 @@ PAPER: Mapping[str, Any] = {
     "train.ema_decay": 0.0,
     "train.keep_initial": 0.0,
     "predict.flips": False,
+    "predict.fit_tiles": False,
 }
 """The committed settings: the paper's best model. A test compares the two."""
 
@@ -79,6 +80,7 @@ _SHIPPED_UNET: Mapping[str, Any] = {
     "train.patches_per_image": 4,
     # Both cores compute the network; drawing patches takes a tenth of the time.
     "train.num_workers": 0,
+    "predict.fit_tiles": True,
 }
 
 

@@ -213,6 +213,9 @@ class PredictParams(_Section):
     """Engine of a long prediction; ``auto`` takes the one measured to be fastest (crackseg.inference.autotune)."""
     flips: Annotated[bool, Affects(WEIGHTS, MAPS)] = False
     """Average the log-odds of the tile and its three flips; takes four times as long."""
+    fit_tiles: Annotated[bool, Affects(WEIGHTS, MAPS)] = False
+    """Choose the sides of a photograph's tiles, within a quarter of ``tile_size_px``, so that the fewest pixels are
+    computed; only ``unet``, ``modified_unet`` and ``deepcrack``, whose answer does not depend on a tile's size."""
 
     @model_validator(mode="after")
     def _overlap_fits(self) -> PredictParams:

@@ -207,7 +207,14 @@ def _describe(root: Path, plan: Plan, *, num_workers: int) -> Params:
         "optimizer": {"name": "adamw", "lr": 3e-3, "momentum": 0.9, "weight_decay": 0.01},
         "scheduler": {"name": "onecycle"},
         "train": train,
-        "predict": {"tile_size_px": 512, "overlap_px": 64, "batch_size": 4, "engine": "auto", "flips": False},
+        "predict": {
+            "tile_size_px": 512,
+            "overlap_px": 64,
+            "batch_size": 4,
+            "engine": "auto",
+            "flips": False,
+            "fit_tiles": True,
+        },
         "postprocess": {"method": "none", "min_length_px": _MIN_LENGTH_PX},
     }
     return base.model_copy(

@@ -26,8 +26,9 @@ from crackseg.files import write_bytes
 from crackseg.geometry.scale import Scale
 from crackseg.inference.detector import SETTINGS_NAME, CrackAnalyzer, ModelSettings, ReferenceStatistics
 from crackseg.inference.drift import FIGURES
-from crackseg.inference.files import Summary, draw_overlay, measure_masks, predict_files
+from crackseg.inference.files import Summary, measure_masks, predict_files
 from crackseg.inference.maps import predict_split
+from crackseg.inference.steps import draw_overlay
 from crackseg.inference.table import COLUMNS
 from crackseg.params import EvaluateParams, PredictParams
 from crackseg.registry.loading import load_model
@@ -394,3 +395,22 @@ def test_a_table_without_the_column_warning_is_taken_up(
     write_bytes(out / "predictions.csv", text.encode())
     assert run(analyzer, photos, out).num_kept == 3
     assert [*rows_of(out).values()] == rows
+
+
+def test_photographs_in_several_threads_have_the_results_of_one_after_the_other(
+    analyzer: CrackAnalyzer, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pictures and table are the same to the bit, and rows keep their order, broken photographs among them."""
+    write_bytes(photos / "a" / "1.jpg", b"no photograph")
+    outs = [photos.parent / name for name in ("overlapped", "alone")]
+    failed = [run(analyzer, photos, outs[0], maps=True).failed]
+    monkeypatch.setattr("crackseg.inference.files.MOST_OVERLAPPED_PIXELS", 0)
+    failed.append(run(analyzer, photos, outs[1], maps=True).failed)
+    contents = [
+        {path.relative_to(out): path.read_bytes() for path in out.rglob("*") if path.is_file()} for out in outs
+    ]
+    assert contents[0] == contents[1]
+    assert len(contents[0]) == 3 * 3 + 2  # and the table and its lock
+    assert failed[0] == failed[1]
+    assert len(failed[0]) == 1
+    assert list(rows_of(outs[0])) == [str(photo.path) for photo in find_photographs([str(photos)], outs[0])]
