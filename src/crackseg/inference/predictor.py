@@ -91,8 +91,9 @@ class Predictor:
     @property
     def _multiple(self) -> int:
         """Number of pixels by which fitted tiles may move; 0 if the tiles are not fitted."""
-        fits = self.params.fit_tiles and is_local(self.network)
-        return self.network.body.size_multiple if fits else 0
+        if self.params.fit_tiles and is_local(self.network):
+            return self.network.body.size_multiple
+        return 0
 
     def _side(self, length: int) -> int:
         tile, multiple = self.params.tile_size_px, self._multiple
