@@ -14,7 +14,7 @@ import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from crackseg.errors import CracksegError
 
@@ -31,28 +31,85 @@ def user_cache() -> Path:
     return Path(chosen) if chosen else default
 
 
-def write_bytes(path: Path, content: bytes | Iterable[bytes]) -> None:
+def write_bytes(path: Path, content: bytes | Iterable[bytes], *, durable: bool = False) -> None:
     """Write a file next to its final path and rename it, so that no reader sees a part of it.
 
     Args:
         path: of the file.
         content: all of it, or one part after the other where it would not fit in memory.
+        durable: return only when the file is on the disk, for what a power loss must not take. Without it, the file
+            may be missing or empty after a power loss, but not after a kill.
     Raises:
         CracksegError: the name is longer than the file system takes.
         OSError: the disk refuses.
     """
     temporary = path.with_name(f".{uuid.uuid4().hex[:12]}.tmp")  # short: with the file's name it could be too long
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent, durable=durable)
         with temporary.open("wb") as file:
             file.writelines([content] if isinstance(content, bytes) else content)
+            if durable:
+                sync(file)
         os.replace(temporary, path)
+        if durable:
+            sync_folders([path.parent])
     except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
             raise CracksegError(f"{path}: the name is longer than the file system takes; shorten it") from error
         raise
+
+
+def make_folder(path: Path, *, durable: bool = False) -> None:
+    """Make a folder and those above it, unless they are there; ``durable`` as for :func:`write_bytes`."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()] if durable else []
+    path.mkdir(parents=True, exist_ok=True)
+    sync_folders(folder.parent for folder in reversed(missing))
+
+
+def sync(file: IO[Any]) -> None:
+    """Write what was written to an open file to the disk.
+
+    Raises:
+        OSError: the disk is full or failing, which some file systems say only here.
+    """
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def sync_files(paths: Iterable[Path]) -> None:
+    """Write files that were written before, and their names, to the disk.
+
+    Raises:
+        OSError: as for :func:`sync`.
+    """
+    paths = list(paths)
+    for path in paths:
+        with path.open("r+b" if os.name == "nt" else "rb") as file:
+            os.fsync(file.fileno())
+    sync_folders(path.parent for path in paths)
+
+
+def sync_folders(folders: Iterable[Path]) -> None:
+    """Write the names in these folders to the disk: of files that were made, renamed or removed in them."""
+    for folder in dict.fromkeys(folders):
+        with contextlib.suppress(OSError):  # Windows opens no folder, and some network disks refuse
+            handle = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+
+
+def sync_tree(folder: Path) -> None:
+    """Write a folder with thousands of files to the disk; where the system can, all at once."""
+    if hasattr(os, "sync"):
+        os.sync()  # of all programs, and waits for it; a call for each file takes longer
+        return
+    inside = list(folder.rglob("*"))
+    sync_files(path for path in inside if path.is_file())
+    sync_folders([folder, *(path for path in inside if path.is_dir())])
 
 
 def keep_newest(folder: Path, name: str, number: int) -> None:
@@ -78,9 +135,9 @@ def hash_file(path: Path, algorithm: str = "md5") -> str:
         return hashlib.file_digest(file, algorithm).hexdigest()
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
+def write_json(path: Path, content: Mapping[str, Any], *, durable: bool = False) -> None:
     """Write a JSON object with sorted keys and a line for each value, so that changes are easy to read."""
-    write_bytes(path, (json.dumps(content, indent=2, sort_keys=True) + "\n").encode())
+    write_bytes(path, (json.dumps(content, indent=2, sort_keys=True) + "\n").encode(), durable=durable)
 
 
 def read_json(path: Path, *, advice: str) -> dict[str, Any]:

@@ -151,7 +151,7 @@ def run_trial(
         if weights_path is not None:
             trained.save(weights_path, data_source=data_source(prepared_dir, dataset))
         trained.recorder.log_metrics({f"{dataset}/{key}": value for key, value in figures.items()})
-    write_bytes(folder / "result.json", (json.dumps(figures, indent=2) + "\n").encode())
+    write_bytes(folder / "result.json", (json.dumps(figures, indent=2) + "\n").encode(), durable=True)
     return figures
 
 

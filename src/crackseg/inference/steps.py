@@ -16,7 +16,7 @@ import numpy as np
 from crackseg.data.image_files import Photograph
 from crackseg.data.images.files import read_photograph, write_mask, write_probability_map
 from crackseg.errors import CracksegError
-from crackseg.files import write_bytes
+from crackseg.files import sync_files, write_bytes
 from crackseg.inference.detector import CrackAnalyzer, ModelSettings
 from crackseg.inference.drift import measure_photograph, warn_of_use
 from crackseg.inference.table import COLUMNS, Row
@@ -122,6 +122,8 @@ class Job:
         write_mask(self.out_dir / paths["mask"], crack_mask_HW)
         if "overlay" in paths and work.background_hw3 is not None:
             write_bytes(self.out_dir / paths["overlay"], draw_overlay(work.background_hw3, crack_mask_HW))
+        # The row says that they are there; after a power loss it must not be there without them.
+        sync_files(path for path in map(self.out_dir.__truediv__, paths.values()) if path.exists())
         work.row |= {name: f"{value:.6g}" for name, value in measured.items()}
         work.row |= {**paths, "warning": describe_use(self.analyzer.settings, measured)}
 

@@ -28,7 +28,9 @@ Row = dict[str, str]
 
 def write_table(path: Path, rows: Iterable[Row]) -> None:
     """Write the table, replacing an older one in one step."""
-    write_bytes(path, (line.encode("utf-8", "surrogateescape") for line in format_csv(COLUMNS, rows)))
+    write_bytes(
+        path, (line.encode("utf-8", "surrogateescape") for line in format_csv(COLUMNS, rows)), durable=True
+    )
 
 
 def is_table(header: Sequence[str]) -> bool:

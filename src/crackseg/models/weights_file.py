@@ -46,7 +46,7 @@ def save_weights(
     content = {"format": FORMAT, "version": VERSION, "model": spec, "state_dict": state_dict, "extra": extra}
     buffer = io.BytesIO()
     torch.save(content, buffer)
-    write_bytes(path, buffer.getvalue())
+    write_bytes(path, buffer.getvalue(), durable=True)  # the checkpoints are removed next
 
 
 def load_network(

@@ -130,15 +130,16 @@ def _describe_rest(stage: str, note: Path) -> list[str]:
     folder = Path(note.read_text(encoding="utf-8") if note.exists() else "")
     if stage != "train" or not folder.name:
         return [kept, f"{again} begins this stage again"]
-    from crackseg.training.checkpoint import LAST_NAME, RUN_NAME, load_state
+    from crackseg.training.checkpoint import RUN_NAME, load_newest
 
     run = ""
     with suppress(OSError, ValueError, KeyError):
         run = f" of MLflow run {json.loads((folder / RUN_NAME).read_text(encoding='utf-8'))['run_id']}"
-    if not (folder / LAST_NAME).exists():
-        return [kept, f"{again} begins the training{run} again: no epoch was complete"]
     try:
-        epoch = json.loads(load_state(folder / LAST_NAME)["progress"])["epoch"]
+        state = load_newest(folder)
     except CracksegError as error:
         return [kept, str(error)]
+    if state is None:
+        return [kept, f"{again} begins the training{run} again: no epoch was complete"]
+    epoch = json.loads(state["progress"])["epoch"]
     return [f"{kept}, and the checkpoint after epoch {epoch}{run}, in {folder}", f"{again} resumes from there"]

@@ -11,7 +11,7 @@ from crackseg.child_processes import terminations_as_interrupts
 from crackseg.data.catalog import list_splits
 from crackseg.data.pixel_cache import CACHE_NAME
 from crackseg.devices import choose_device
-from crackseg.files import hash_file, write_csv, write_json
+from crackseg.files import hash_file, sync_files, write_csv, write_json
 from crackseg.lineage import hash_code, settings_behind
 from crackseg.models import build_model
 from crackseg.params import Params, flatten_params, load_params
@@ -118,6 +118,7 @@ def _train_and_record(layout: Layout, params: Params, samples: Samples, processe
             "training_seconds": round(trained.progress.seconds, 1),
         }
         write_json(layout.training, {"train": figures})
+        sync_files([layout.history, layout.run, layout.training])  # the checkpoints are removed next
         trained.recorder.log_metrics(figures)
         trained.recorder.log_file(layout.params)
         trained.recorder.log_file(layout.history, "training")

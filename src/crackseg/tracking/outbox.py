@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 import threading
 import time
@@ -26,6 +27,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunT
 from mlflow.exceptions import MlflowException
 
 from crackseg.errors import CracksegError, first_line
+from crackseg.files import make_folder, sync, sync_files, sync_folders, write_bytes
 from crackseg.tracking.connection import StoreAwayError
 from crackseg.tracking.store_address import describe_silence, hide_password
 
@@ -69,9 +71,9 @@ class Outbox:
         locks.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(locks / self.name)
         self._lock.acquire(timeout=lock_timeout)
-        folder.mkdir(exist_ok=True)
+        make_folder(folder, durable=True)
         if uri and not (folder / _STORE).exists():
-            (folder / _STORE).write_text(hide_password(uri), encoding="utf-8")
+            write_bytes(folder / _STORE, hide_password(uri).encode(), durable=True)
         self._records = folder / "records.jsonl"
         self._mark = folder / "delivered"
         self._unwritten: list[str] = []  # while the local disk is full
@@ -79,8 +81,9 @@ class Outbox:
         self._refused = False
         self._run_id = ""  # in the store, once it is known
         self._known_steps: dict[str, set[int]] = {}  # by metric, what the store had before
-        # After a kill, the store may have taken a batch whose receipt was lost: look before sending it again.
-        self._may_repeat = self._records.exists()
+        # After a kill or a power loss, the store may have taken batches whose receipts were lost: look before sending
+        # what is here now again.
+        self._may_repeat_until = self._records.stat().st_size if self._records.exists() else 0
         self._wake = threading.Event()
         self._closing = False
         self._problem: str | None = None
@@ -116,6 +119,8 @@ class Outbox:
         try:
             copy.parent.mkdir(parents=True)
             shutil.copyfile(path, copy)
+            sync_files([copy])  # a record whose file is not there counts as delivered
+            sync_folders([copy.parent.parent, self._folder])
         except OSError as error:
             _log.warning("artifact %s cannot be kept for MLflow: %s", path, error)
             return
@@ -156,6 +161,7 @@ class Outbox:
         self._lock.release()
 
     def _write(self) -> None:
+        is_new = not self._records.exists()
         try:
             with self._records.open("a", encoding="utf-8") as file:
                 if self._torn:
@@ -165,6 +171,9 @@ class Outbox:
                     file.write(self._unwritten[0])
                     file.flush()
                     self._unwritten.pop(0)
+                os.fsync(file.fileno())
+            if is_new:
+                sync_folders([self._folder])
         except OSError as error:
             self._torn = True
             if self._problem != str(error):
@@ -237,6 +246,7 @@ class Outbox:
         path.parent.mkdir(exist_ok=True)
         with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record | {"refused": first_line(error)}) + "\n")
+            sync(file)
         if not self._refused:
             _log.warning(
                 "the tracking store refuses records of run %s (%s); see %s", self.name, first_line(error), path
@@ -245,9 +255,8 @@ class Outbox:
 
     def _send_metrics(self, record: dict[str, Any]) -> None:
         values, step = record["values"], record["step"]
-        if self._may_repeat or record.get("only_new"):
+        if record["end"] <= self._may_repeat_until or record.get("only_new"):
             values = {k: v for k, v in values.items() if step not in self._steps_in_store(k)}
-            self._may_repeat = False
         metrics = [Metric(key, value, record["time_ms"], step) for key, value in values.items()]
         if metrics:
             self._client.log_batch(self._run_id, metrics=metrics)

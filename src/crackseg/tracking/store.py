@@ -204,7 +204,7 @@ class Store:
             except (CracksegError, ValueError, KeyError, TypeError):
                 pass
         run_id = self.create_run(name, parent=parent)
-        write_bytes(record_path, (json.dumps({"run_id": run_id}) + "\n").encode())
+        write_bytes(record_path, (json.dumps({"run_id": run_id}) + "\n").encode(), durable=True)
         return run_id, False
 
     @contextmanager

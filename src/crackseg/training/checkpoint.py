@@ -7,11 +7,13 @@ checkpoint can only resume the training run that wrote it.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
 import logging
 import math
+import os
 import pickle
 import zipfile
 from dataclasses import asdict, dataclass, field
@@ -26,6 +28,7 @@ from crackseg.training.distributed.processes import ALONE, Processes
 
 _log = logging.getLogger("crackseg")
 LAST_NAME = "last.pt"
+PREVIOUS_NAME = "previous.pt"  # the last but one, for a disk that loses the last
 BEST_NAME = "best.pt"
 RUN_NAME = "run.json"
 
@@ -59,10 +62,10 @@ def checkpoint_key(settings: dict[str, Any], data_digest: str, code_digest: str)
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Write a state under another name and rename it."""
+    """Write a state under another name and rename it; it is on the disk then."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    write_bytes(path, buffer.getvalue())
+    write_bytes(path, buffer.getvalue(), durable=True)
 
 
 def load_state(path: Path) -> dict[str, Any]:
@@ -88,6 +91,35 @@ def load_state(path: Path) -> dict[str, Any]:
         ) from e
 
 
+def has_checkpoint(checkpoint_dir: Path) -> bool:
+    """Return whether a training run can be resumed from this folder."""
+    return any((checkpoint_dir / name).exists() for name in (LAST_NAME, PREVIOUS_NAME))
+
+
+def load_newest(checkpoint_dir: Path) -> dict[str, Any] | None:
+    """Load the last checkpoint or, if that is damaged or missing, the one before it; None if there is neither.
+
+    Raises:
+        CracksegError: what there is, is damaged.
+    """
+    last, previous = checkpoint_dir / LAST_NAME, checkpoint_dir / PREVIOUS_NAME
+    try:
+        if last.exists():
+            return load_state(last)
+    except CracksegError as error:
+        if not previous.exists():
+            raise
+        damage = str(error.__cause__ and first_line(error.__cause__))
+        state = load_state(previous)
+        _log.warning("checkpoint %s is damaged (%s); using the one before it, %s", last, damage, previous.name)
+    else:
+        if not previous.exists():
+            return None
+        state = load_state(previous)
+    os.replace(previous, last)  # else the next checkpoint would put the damaged one in place of the good one
+    return state
+
+
 def resume(checkpoint_dir: Path, stateful: dict[str, Any], processes: Processes = ALONE) -> Progress:
     """Load the state saved in the folder; return a new Progress if there is none.
 
@@ -100,7 +132,7 @@ def resume(checkpoint_dir: Path, stateful: dict[str, Any], processes: Processes 
     """
     path = checkpoint_dir / LAST_NAME
     # Only the machine of the first process needs the file.
-    state = processes.broadcast(load_state(path) if processes.is_first and path.exists() else None)
+    state = processes.broadcast(load_newest(checkpoint_dir) if processes.is_first else None)
     if state is None:
         return Progress()
     try:
@@ -129,7 +161,17 @@ def save_progress(
     alone = processes.size == 1
     state["cuda_rng"] = torch.cuda.get_rng_state_all() if torch.cuda.is_available() and alone else []
     state["progress"] = json.dumps(asdict(progress))
+    with contextlib.suppress(OSError):  # no checkpoint yet, or a disk without links: there is none before it then
+        _keep_previous(checkpoint_dir)
     save_unless_full(checkpoint_dir / LAST_NAME, state)
+
+
+def _keep_previous(checkpoint_dir: Path) -> None:
+    """Give the last checkpoint a second name, under which it stays when the next one takes its place."""
+    link = checkpoint_dir / f".{PREVIOUS_NAME}.tmp"
+    link.unlink(missing_ok=True)  # left by a kill
+    os.link(checkpoint_dir / LAST_NAME, link)
+    os.replace(link, checkpoint_dir / PREVIOUS_NAME)
 
 
 def save_unless_full(path: Path, state: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ from crackseg.models.weights_file import save_weights
 from crackseg.params import Params, flatten_params
 from crackseg.tracking.run_notes import BEGINNINGS, describe_run
 from crackseg.tracking.store import RunRecorder, Store, describe_code, fetched_init
-from crackseg.training.checkpoint import LAST_NAME, RUN_NAME, Progress
+from crackseg.training.checkpoint import RUN_NAME, Progress, has_checkpoint
 from crackseg.training.distributed.processes import ALONE, Processes
 from crackseg.training.loop import TrainingRecipe, fit
 from crackseg.types import CrackSample
@@ -188,6 +188,6 @@ def _reported(recorder: RunRecorder, checkpoint_dir: Path) -> Iterator[None]:
     except BaseException as error:
         recorder.set_tags({"error": str(error)[:500]})
         recorder.end("FAILED")
-        if not (checkpoint_dir / LAST_NAME).exists():  # nothing to resume from
+        if not has_checkpoint(checkpoint_dir):  # nothing to resume from
             shutil.rmtree(checkpoint_dir, ignore_errors=True)
         raise

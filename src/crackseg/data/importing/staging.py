@@ -18,7 +18,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from crackseg.errors import CracksegError
-from crackseg.files import write_bytes
+from crackseg.files import make_folder, sync_folders, sync_tree, write_bytes
 
 _LOCK_TIMEOUT_S = 600
 
@@ -55,7 +55,8 @@ class StagingArea:
         Raises:
             OSError: the file system refuses; what was swapped already is swapped back.
         """
-        write_bytes(self._commit, json.dumps(list(datasets)).encode())
+        sync_tree(self.folder)
+        write_bytes(self._commit, json.dumps(list(datasets)).encode(), durable=True)
         try:
             self._finish()
         except OSError:
@@ -85,7 +86,7 @@ class StagingArea:
 
     def _finish(self) -> list[str]:
         datasets: list[str] = json.loads(self._commit.read_bytes())
-        self.data_dir.mkdir(parents=True, exist_ok=True)
+        make_folder(self.data_dir, durable=True)
         for dataset in datasets:
             written, place = self._new / dataset, self.data_dir / dataset
             if not written.exists():
@@ -94,7 +95,10 @@ class StagingArea:
                 self._old.mkdir(exist_ok=True)
                 os.replace(place, self._old / dataset)
             os.replace(written, place)
+        # Before the record of what is left to do goes: a power loss may take the renames, and not its removal.
+        sync_folders([self.data_dir, self._new, self._old])
         self._commit.unlink()
+        sync_folders([self.folder])
         _remove(self.folder)
         return datasets
 

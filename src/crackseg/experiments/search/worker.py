@@ -214,7 +214,7 @@ class _Worker:
         """Open the trial's run, also if another machine has begun it: one trial is one run."""
         known = trial.user_attrs.get(RUN_ID)
         if known and not (folder / RUN_NAME).exists() and not (folder / "result.json").exists():
-            write_bytes(folder / RUN_NAME, json.dumps({"run_id": known}).encode())
+            write_bytes(folder / RUN_NAME, json.dumps({"run_id": known}).encode(), durable=True)
         if (folder / "result.json").exists() and known:
             return
         run_id, _ = self.store.continue_run(

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from crackseg.errors import CracksegError
-from crackseg.files import hash_file, read_json, write_bytes, write_json
+from crackseg.files import hash_file, read_json, sync_folders, sync_tree, write_bytes, write_json
 from crackseg.progress import progress
 
 FORMAT = 1
@@ -81,7 +81,9 @@ def finish_export(part_dir: Path, folder: Path, manifest: dict[str, Any]) -> Non
             "listing_sha256": hash_file(part_dir / LISTING, "sha256"),
         },
     )
+    sync_tree(part_dir)
     part_dir.rename(folder)
+    sync_folders([folder.parent])
 
 
 def open_export(folder: Path) -> Export:
