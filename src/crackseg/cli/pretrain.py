@@ -17,8 +17,12 @@ from crackseg.cli.project import Project, with_project
 @click.option("--epochs", type=click.IntRange(1), help="Passes over the scenes, instead of --minutes.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of scenes, patches, weights.")
 @click.option(
+    "--look", "looks", multiple=True,
+    help="What the scenes look like; may be repeated (docs/shipped-model.md). [default: the sample's four]",
+)  # fmt: skip
+@click.option(
     "--element", "elements", multiple=True,
-    help="What is drawn over the patches; may be repeated (docs/shipped-model.md). [default: all]",
+    help="What is drawn over the patches; may be repeated (docs/shipped-model.md). [default: all negatives but one]",
 )  # fmt: skip
 @click.option(
     "--check", "checks", multiple=True, metavar="DATASET",
@@ -34,6 +38,7 @@ def pretrain(
     minutes: float,
     epochs: int | None,
     seed: int,
+    looks: tuple[str, ...],
     elements: tuple[str, ...],
     checks: tuple[str, ...],
     num_scenes: int,
@@ -54,6 +59,7 @@ def pretrain(
         minutes=minutes,
         epochs=epochs,
         seed=seed,
+        looks=looks,
         elements=elements,
         checks=checks,
         num_scenes=num_scenes,

@@ -54,6 +54,10 @@ class Curve:
     recall: np.ndarray
     f: np.ndarray
 
+    def highest_threshold(self, loss: float) -> float:
+        """Return the highest threshold whose F is at most this fraction of the best F below it; 1.0 if F is 0."""
+        return float(self.thresholds[self.f >= (1 - loss) * self.f.max()][-1])
+
     def precision_at_recall(self, step_percent: int = 2) -> dict[int, float]:
         """Sample the curve at 0, ``step_percent`` … percent of recall, up to the highest recall that is reached.
 

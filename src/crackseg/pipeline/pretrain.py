@@ -12,7 +12,7 @@ from crackseg.child_processes import terminations_as_interrupts
 from crackseg.data.catalog import list_samples
 from crackseg.data.images.files import read_image, read_mask
 from crackseg.data.synthetic.elements import DEFAULT_ELEMENTS, ELEMENTS
-from crackseg.data.synthetic.patches import ScenePatches, write_validation_scenes
+from crackseg.data.synthetic.patches import DEFAULT_LOOKS, LOOKS, ScenePatches, write_validation_scenes
 from crackseg.devices import choose_device, choose_precision
 from crackseg.errors import CracksegError
 from crackseg.files import read_json, sole_writer, write_json
@@ -31,8 +31,12 @@ _PLAN_NAME, _LOCK_NAME, _MODEL_NAME = "pretrain.json", "pretrain.lock", "model"
 _SCENE_BYTES, _OTHER_BYTES = 700_000, 100_000_000  # on disk; of the rest, checkpoints and the model take 20 MB
 _VALIDATION_SCENES, _PROBE_SCENES, _PROBE_PX = 40, 2, 224
 _EMA_DECAY = 0.995
+_EASY = 0.4  # of the epochs, with few elements
 # Of what is marked, in a photograph of any size. On drawn scenes it costs nothing, and most false alarms are shorter.
 _MIN_LENGTH_PX = 40
+# On drawn scenes F is nearly the same over a wide range of thresholds. Photographs hold more that looks like a crack,
+# so the upper end of the range is taken.
+_F_LOSS = 0.05
 _log = logging.getLogger("crackseg")
 
 
@@ -43,6 +47,7 @@ class Plan:
     Attributes:
         seed: of scenes, patches and weights.
         epochs: each takes one patch from each scene.
+        looks: of the scenes, in turn.
         elements: drawn over the patches.
         code: digest of the modules that draw and train.
         precision: in which a step is computed, e.g. ``float32``.
@@ -53,6 +58,7 @@ class Plan:
 
     seed: int
     epochs: int
+    looks: tuple[str, ...]
     elements: tuple[str, ...]
     code: str
     precision: str
@@ -68,6 +74,7 @@ def pretrain(
     minutes: float = 10.0,
     epochs: int | None = None,
     seed: int = 0,
+    looks: Sequence[str] = (),
     elements: Sequence[str] = (),
     checks: Sequence[str] = (),
     num_scenes: int = 600,
@@ -83,6 +90,7 @@ def pretrain(
         minutes: of training; from the pace measured here follows the number of epochs.
         epochs: their number, instead of ``minutes``: the same weights on the same machine.
         seed: of scenes, patches and weights.
+        looks: names of what the scenes look like; empty: the default ones.
         elements: names of what is drawn over the patches; empty: the default ones.
         checks: datasets of the project whose validation images (all, if it has none) are scored at each validation;
             they train nothing and choose nothing.
@@ -92,12 +100,13 @@ def pretrain(
     Returns:
         The folder of the finished model, as ``--model`` takes it.
     Raises:
-        CracksegError: an element or dataset that does not exist, no room, a folder that holds another training, or one
-            in which another process trains.
+        CracksegError: a look, element or dataset that does not exist, no room, a folder that holds another training, or
+            one in which another process trains.
     """
-    for name in elements:
-        if name not in ELEMENTS:
-            raise CracksegError(f"--element {name}: {explain_choice(name, tuple(ELEMENTS))}")
+    for option, names, known in (("look", looks, LOOKS), ("element", elements, tuple(ELEMENTS))):
+        for name in names:
+            if name not in known:
+                raise CracksegError(f"--{option} {name}: {explain_choice(name, known)}")
     check_samples = {name: _list_check(root, name) for name in checks}
     base = load_params(root / "params.yaml").train
     out_dir.mkdir(parents=True, exist_ok=True)
@@ -109,6 +118,7 @@ def pretrain(
             minutes=minutes,
             epochs=epochs,
             seed=seed,
+            looks=tuple(looks) or DEFAULT_LOOKS,
             elements=tuple(elements) or DEFAULT_ELEMENTS,
             code=_hash_code(),
             precision=str(choose_precision(base.precision, choose_device(base.device))).removeprefix("torch."),
@@ -153,7 +163,7 @@ def _settle(root: Path, out_dir: Path, *, minutes: float, epochs: int | None, **
         advice = f"choose another --out, or delete {out_dir}"
         stored = read_json(path, advice=advice)
         try:
-            plan = Plan(**stored | {"elements": tuple(stored["elements"])})
+            plan = Plan(**stored | {key: tuple(stored[key]) for key in ("looks", "elements")})
         except (KeyError, TypeError) as error:
             raise CracksegError(f"{path}: not written by this version of crackseg; {advice}") from error
         wanted = asdict(plan) | asked | ({} if epochs is None else {"epochs": epochs})
@@ -238,9 +248,11 @@ def _train(
         num_scenes=plan.num_scenes,
         patch_px=plan.patch_px,
         seed=plan.seed,
+        looks=plan.looks,
         elements=plan.elements,
+        easy_epochs=round(_EASY * plan.epochs),
     )
-    drawn = {"seed": plan.seed, "elements": plan.elements}
+    drawn = {"seed": plan.seed, "looks": plan.looks, "elements": plan.elements}
     val_samples = write_validation_scenes(out_dir / "validation", num_scenes=_VALIDATION_SCENES, **drawn)  # type: ignore[arg-type]
     checkpoint_dir = out_dir / "training"
     checkpoint_dir.mkdir(exist_ok=True)
@@ -252,7 +264,11 @@ def _train(
             build_first_network(params, store),
             (patches, val_samples),
             checkpoint_dir,
-            tags={"data.source": DATA_SOURCE, "scene_elements": ", ".join(plan.elements)},
+            tags={
+                "data.source": DATA_SOURCE,
+                "scene_looks": ", ".join(plan.looks),
+                "scene_elements": ", ".join(plan.elements),
+            },
             name="pretrain",
             on_epoch=on_epoch,
             system_metrics=True,
@@ -263,7 +279,7 @@ def _train(
         trained.save(weights_path, data_source=DATA_SOURCE, half=True)
         analyzer = build_analyzer(
             weights_path, val_samples, val_samples, params.postprocess, dataset=DATA_SOURCE,
-            device=params.train.device, precision=params.train.precision,
+            device=params.train.device, precision=params.train.precision, f_loss=_F_LOSS,
         )  # fmt: skip
         small = write_validation_scenes(
             out_dir / "probe",

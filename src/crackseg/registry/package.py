@@ -50,6 +50,7 @@ def build_analyzer(
     dataset: str,
     device: str = "auto",
     precision: str = "auto",
+    f_loss: float = 0.0,
 ) -> CrackAnalyzer:
     """Build a finished model from trained weights: operating threshold, post-processing, reference statistics.
 
@@ -63,6 +64,7 @@ def build_analyzer(
         postprocessing: of a map before the threshold.
         dataset: on which it was trained.
         device, precision: as ``train.device`` and ``train.precision``.
+        f_loss: fraction of the best F that may be lost for a higher threshold, if it is chosen again.
     Raises:
         CracksegError: the weights or a sample cannot be read, or there is no sample.
     """
@@ -77,6 +79,7 @@ def build_analyzer(
         spread_evenly(val_samples, _MOST_IMAGES),
         postprocessing,
         threshold=float(extra["operating_threshold"]),
+        f_loss=f_loss,
     )
     photographs = [
         measure_photograph(read_image(s.image_path)) for s in spread_evenly(train_samples, _MOST_IMAGES)
@@ -161,7 +164,12 @@ def compare_answers(probe: Mapping[str, Any], answers: Mapping[str, Mapping[str,
 
 
 def _survey(
-    predictor: Predictor, samples: Sequence[CrackSample], postprocessing: PostprocessParams, *, threshold: float
+    predictor: Predictor,
+    samples: Sequence[CrackSample],
+    postprocessing: PostprocessParams,
+    *,
+    threshold: float,
+    f_loss: float,
 ) -> tuple[float, dict[str, tuple[float, ...]]]:
     """Predict each validation image once; return the operating threshold, ``crack_fraction`` and ``confidence``.
 
@@ -184,7 +192,8 @@ def _survey(
             fractions.append(np.array([np.count_nonzero(prob_HW >= threshold) / prob_HW.size]))
     chosen = 0
     if chooses:
-        threshold = scores.result().paper.threshold
+        paper = scores.result().paper
+        threshold = paper.curve.highest_threshold(f_loss) if f_loss else paper.threshold
         chosen = round(threshold * (RAW_THRESHOLDS - 1))
     return threshold, {
         "crack_fraction": tuple(float(of_image[chosen]) for of_image in fractions),

@@ -375,3 +375,13 @@ def test_counts_at_other_thresholds_cannot_be_mixed_in() -> None:
         accumulator.add(counts_of(10), "6192")
     with pytest.raises(CracksegError, match="num_thresholds is 10 here and was 9"):
         accumulator.merge(ScoreAccumulator(10))
+
+
+def test_where_f_is_flat_the_upper_end_is_found() -> None:
+    values = np.array([0.4, 0.5, 0.48, 0.47, 0.1])
+    curve = Curve(np.linspace(0, 1, 5), values, values, values)
+    assert curve.highest_threshold(0.0) == 0.25
+    assert curve.highest_threshold(0.05) == 0.5
+    assert curve.highest_threshold(0.1) == 0.75
+    nothing = np.zeros(5)
+    assert Curve(np.linspace(0, 1, 5), nothing, nothing, nothing).highest_threshold(0.05) == 1.0

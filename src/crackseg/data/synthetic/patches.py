@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from crackseg.data.catalog import KNOWN_DATASETS
 from crackseg.data.images.files import encode_png, write_mask
-from crackseg.data.synthetic.elements import draw_elements, list_elements
+from crackseg.data.synthetic.elements import EASY_ELEMENTS, draw_elements, list_elements
 from crackseg.data.synthetic.photographing import cut_patch, photograph_patch
 from crackseg.data.synthetic.scenes import render_scene
 from crackseg.data.synthetic.surfaces import SURFACES, render_surface
@@ -25,8 +25,9 @@ from crackseg.files import write_bytes
 from crackseg.types import CrackSample
 
 SCENE_PX = 512
-_ZOOMED = 0.5  # of the patches
-_LOOKS = (*KNOWN_DATASETS, *SURFACES)
+_ZOOMED = 0.25  # of the patches
+LOOKS = (*KNOWN_DATASETS, *SURFACES)
+DEFAULT_LOOKS = tuple(KNOWN_DATASETS)  # docs/shipped-model.md has what the others gave
 _FIRST_VALIDATION_SCENE = 2**20  # training scenes have lower numbers
 
 
@@ -39,7 +40,10 @@ class ScenePatches(Dataset):
         num_scenes: the looks in turn, one in ten of each without cracks; each gives one patch in an epoch.
         patch_px: side of a patch, P.
         seed: see the module's head.
+        looks: of ``LOOKS``; None: the default ones.
         elements: names of what is drawn over the patches; None: the default ones.
+        easy_epochs: of the first epochs, which have only those of ``elements`` that are in ``EASY_ELEMENTS``: a
+            network learns what a crack is before it learns what looks like one.
     """
 
     def __init__(
@@ -49,13 +53,17 @@ class ScenePatches(Dataset):
         num_scenes: int,
         patch_px: int,
         seed: int,
+        looks: Sequence[str] | None = None,
         elements: Sequence[str] | None = None,
+        easy_epochs: int = 0,
     ) -> None:
         self.folder = folder
         self.num_scenes = num_scenes
         self.patch_px = patch_px
         self.seed = seed
-        self.elements = elements
+        self.looks = tuple(looks or DEFAULT_LOOKS)
+        self.elements = list_elements(elements, with_cracks=True)
+        self.easy_epochs = easy_epochs
 
     def __len__(self) -> int:
         return self.num_scenes
@@ -63,7 +71,10 @@ class ScenePatches(Dataset):
     def __getitem__(self, address: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
         epoch, index = address
         rng = np.random.default_rng([self.seed, epoch, index])
-        image, mask = make_patch(*self._take_scene(index % self.num_scenes), self.patch_px, rng, self.elements)
+        elements = self.elements
+        if epoch < self.easy_epochs:
+            elements = tuple(name for name in elements if name in EASY_ELEMENTS)
+        image, mask = make_patch(*self._take_scene(index % self.num_scenes), self.patch_px, rng, elements)
         return torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(mask)[None]
 
     def _take_scene(self, number: int) -> tuple[np.ndarray, np.ndarray]:
@@ -74,15 +85,18 @@ class ScenePatches(Dataset):
                 raise TypeError("no picture")
             return np.ascontiguousarray(stored[..., :3]), (stored[..., 3] > 0).astype(np.uint8)
         except (OSError, cv2.error, TypeError, IndexError):  # not there yet, or cut short by a full disk
-            image, mask = draw_scene(self.seed, number, with_crack=number // len(_LOOKS) % 10 != 7)
+            with_crack = number // len(self.looks) % 10 != 7
+            image, mask = draw_scene(self.seed, number, self.looks, with_crack=with_crack)
             with contextlib.suppress(OSError):  # a full disk: the scene is rendered again in the next epoch
                 write_bytes(path, _encode(np.dstack([image, mask * np.uint8(255)])))
             return image, mask
 
 
-def draw_scene(seed: int, number: int, *, with_crack: bool = True) -> tuple[np.ndarray, np.ndarray]:
+def draw_scene(
+    seed: int, number: int, looks: Sequence[str] = DEFAULT_LOOKS, *, with_crack: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
     """Render a scene: uint8 (512, 512, 3), RGB, and mask (512, 512) of {0, 1}; joints are no cracks in it."""
-    look = _LOOKS[number % len(_LOOKS)]
+    look = looks[number % len(looks)]
     scene_seed = int(np.random.default_rng([seed, number]).integers(2**31))
     if look in SURFACES:
         return render_surface(look, scene_seed, size=(SCENE_PX, SCENE_PX), with_crack=with_crack)
@@ -113,7 +127,13 @@ def make_patch(
 
 
 def write_validation_scenes(
-    folder: Path, *, num_scenes: int, seed: int, elements: Sequence[str] | None = None, size_px: int = SCENE_PX
+    folder: Path,
+    *,
+    num_scenes: int,
+    seed: int,
+    looks: Sequence[str] | None = None,
+    elements: Sequence[str] | None = None,
+    size_px: int = SCENE_PX,
 ) -> list[CrackSample]:
     """Write whole scenes, with elements and photographed as patches are, that no training sees.
 
@@ -121,12 +141,13 @@ def write_validation_scenes(
     a threshold that is chosen where they take many is too low.
 
     Args:
-        num_scenes, seed, elements: as in :class:`ScenePatches`.
+        num_scenes, seed, looks, elements: as in :class:`ScenePatches`.
         size_px: side of the square that is cut from each.
         folder: gets ``images`` and ``masks``; what is there already stays.
     Raises:
         CracksegError: the folder cannot be written.
     """
+    looks = tuple(looks or DEFAULT_LOOKS)
     samples = []
     for number in range(_FIRST_VALIDATION_SCENE, _FIRST_VALIDATION_SCENE + num_scenes):
         stem = f"scene-{number - _FIRST_VALIDATION_SCENE:03d}"
@@ -135,9 +156,9 @@ def write_validation_scenes(
         if all(path.is_file() for path in paths):
             continue
         rng = np.random.default_rng([seed, number, 1])
-        with_crack = (number - _FIRST_VALIDATION_SCENE) // len(_LOOKS) % 2 == 0
+        with_crack = (number - _FIRST_VALIDATION_SCENE) // len(looks) % 2 == 0
         names = list_elements(elements, with_cracks=with_crack)
-        image, mask = make_patch(*draw_scene(seed, number, with_crack=with_crack), size_px, rng, names)
+        image, mask = make_patch(*draw_scene(seed, number, looks, with_crack=with_crack), size_px, rng, names)
         try:
             write_bytes(paths[0], encode_png(image))
             write_mask(paths[1], mask)
