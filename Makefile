@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo study bench bench-quick test test-fast test-slow wheel lint lint-deps lock format hooks docs screenshots
+.PHONY: help setup demo study faults bench bench-quick test test-fast test-slow wheel lint lint-deps lock format hooks docs screenshots
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -32,6 +32,9 @@ demo: $(VENV)/.installed-demo ## the whole pipeline on the sample data, in minut
 
 study: setup ## test the paper's claims with small models; about half an hour of processor time (DATA=photographs, CRACK_VALUE=255)
 	$(BIN)/crackseg study $(if $(DATA),--photographs '$(DATA)' --out docs $(if $(CRACK_VALUE),--crack-value $(CRACK_VALUE)))
+
+faults: setup ## kill commands at random moments, fill disks, and look for losses (ARGS="--kills 50 --seed 1"); takes an hour
+	$(BIN)/python -m tests.faults $(ARGS)
 
 bench: $(VENV)/.installed-bench ## speed and scale against what a user would use instead (docs/performance.md)
 	$(BIN)/python -m benchmarks

@@ -14,6 +14,7 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlparse
 
+from crackseg.cli.doctor.disks import find_shared_disk
 from crackseg.cli.doctor.findings import Finding
 from crackseg.errors import CracksegError, first_line
 from crackseg.params import Params, load_params
@@ -117,6 +118,13 @@ def _check_database_file(root: Path, path: Path) -> Finding:
         return Finding(
             "store", "failed", f"{folder} cannot be written", f"run as its owner, or chmod u+w {folder}"
         )
+    if shared := find_shared_disk(folder):
+        return Finding(
+            "store", "warning",
+            f"{path} is on {shared}: two processes that write it there at once can damage it",
+            "keep the project on a disk of this machine, or use a tracking server with PostgreSQL "
+            "(docs/team-store.md)",
+        )  # fmt: skip
     if not path.exists():
         return _with_outbox(root, f"{path}: the first run makes it")
     try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
+from tokenize import TokenError
 
 import cv2
 import numpy as np
@@ -105,13 +106,9 @@ def read_stored_map(path: Path) -> np.ndarray:
     Raises:
         CracksegError: not one channel, not a number, or outside [0, 1].
     """
-    if path.suffix == ".npy":
-        try:
-            values = np.load(path, allow_pickle=False)
-        except (ValueError, OSError, EOFError) as error:
-            raise CracksegError(f"{path}: not a NumPy array that can be read ({error})") from error
-    else:
-        values = _read_map_image(path)
+    values = _read_array(path) if path.suffix == ".npy" else _read_map_image(path)
+    if not values.size:
+        raise CracksegError(f"{path}: a map without pixels, of shape {values.shape}")
     if values.ndim != 2:
         two = values.ndim == 3 and 2 in (values.shape[0], values.shape[-1])
         advice = (
@@ -131,6 +128,26 @@ def read_stored_map(path: Path) -> np.ndarray:
             + ("NaN" if np.isnan(low) else f"values from {low:g} to {high:g}")
         )
     return values if values.dtype == np.float64 else values.astype(np.float32)
+
+
+def _read_array(path: Path) -> np.ndarray:
+    """Read a ``.npy``. A damaged header makes NumPy's parser raise errors of several modules."""
+    try:
+        mapped = np.load(path, mmap_mode="r", allow_pickle=False)  # refuses a header that promises too much
+        if not isinstance(mapped, np.ndarray):
+            raise TypeError("several arrays")
+        return np.array(mapped)
+    except (
+        ValueError,
+        OSError,
+        EOFError,
+        TypeError,
+        SyntaxError,
+        TokenError,
+        OverflowError,
+        MemoryError,
+    ) as error:
+        raise CracksegError(f"{path}: not a NumPy array that can be read ({error})") from error
 
 
 def _read_map_image(path: Path) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import base64
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from crackseg.data.images.files import (
     read_mask,
     read_probability_map,
     read_size,
+    read_stored_map,
     write_mask,
     write_probability_map,
 )
@@ -136,3 +138,22 @@ def test_mask_round_trip_and_failed_write_leave_no_litter(tmp_path: Path) -> Non
     with pytest.raises(OSError):
         write_bytes(tmp_path / "taken", b"x")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["deep", "taken"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda content: content.replace(b"(4, 5)", b"(\0, 5)"), "not a NumPy array that can be read"),
+        (lambda content: content.replace(b"(4, 5), }      ", b"(99999, 99999),}"), "not a NumPy array"),
+        (lambda content: content.replace(b"(4, 5)", b"(0, 5)"), "without pixels"),
+        (lambda content: content[:20], "not a NumPy array that can be read"),
+    ],
+    ids=["zero in the header", "promises too much", "empty", "cut"],
+)
+def test_a_damaged_array_is_refused_in_a_sentence(
+    tmp_path: Path, damage: Callable[[bytes], bytes], said: str
+) -> None:
+    np.save(tmp_path / "map.npy", np.zeros((4, 5), np.float32))
+    (tmp_path / "map.npy").write_bytes(damage((tmp_path / "map.npy").read_bytes()))
+    with pytest.raises(CracksegError, match=said):
+        read_stored_map(tmp_path / "map.npy")
