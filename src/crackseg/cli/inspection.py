@@ -1,4 +1,4 @@
-"""`crackseg inspection-report`: a report of a folder of photographs, to hand over."""
+"""`crackseg inspection-report`, a report to hand over, and `crackseg growth` between two visits."""
 
 from __future__ import annotations
 
@@ -133,3 +133,90 @@ def inspection_report(
         click.echo(f"note: no spreadsheet: {NEEDS}", err=True)
     warn(must_not)
     sys.exit(3 if written.num_left_out else 0)
+
+
+@click.command()
+@click.argument("before", type=click.Path(path_type=Path))
+@click.argument("after", type=click.Path(path_type=Path))
+@click.option("--out", "out_dir", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder.")
+@click.option(
+    "--mm-per-px", type=float, help="Millimetres per pixel of the earlier photographs, for values in mm."
+)
+@click.option(
+    "--scale",
+    "points",
+    metavar="x1,y1,x2,y2,MM",
+    help="The scale, from two points of the earlier photograph and their distance in mm.",
+)
+@scale_error_option
+@click.option(
+    "--model",
+    "uri",
+    help="models:/NAME@ALIAS, models:/NAME/VERSION, scenes (shipped), or a folder. [default: @production, or scenes]",
+)
+@click.option("--threshold", type=click.FloatRange(0, 1, min_open=True), help="Instead of the model's own.")
+@click.option(
+    "--min-growth-px",
+    type=click.FloatRange(1),
+    default=20.0,
+    show_default=True,
+    help="Shorter stretches do not count.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+@with_project
+def growth(
+    project: Project,
+    before: Path,
+    after: Path,
+    out_dir: Path,
+    mm_per_px: float | None,
+    points: str | None,
+    scale_error_pct: float | None,
+    uri: str | None,
+    threshold: float | None,
+    min_growth_px: float,
+    as_json: bool,
+) -> None:
+    """Compare the cracks of two visits: two photographs, or two folders whose photographs have the same names.
+
+    Registers each later photograph onto the earlier one, and says which cracks are new, longer, wider or no longer
+    found, each with its uncertainty: growth.csv, growth.json, and a picture of each pair in pictures.
+    The same command resumes an interrupted run. Ends with 3 if a pair could not be compared, or a photograph has no
+    partner.
+
+    \b
+    crackseg growth 2024/pier3.jpg 2026/pier3.jpg --out growth3 --mm-per-px 0.25
+    crackseg growth 2024 2026 --out growth
+    """
+
+    from crackseg.data.catalog import warn_of_source
+    from crackseg.errors import join_some
+    from crackseg.geometry.scale import choose_scale
+    from crackseg.inspection.growth_pairs import SUMMARY, TABLE, GrowthOptions, compare_pairs, find_pairs
+    from crackseg.registry.loading import load_model
+    from crackseg.serving.deployment import find_production
+
+    scale = choose_scale(mm_per_px, points, scale_error_pct)
+    found = find_pairs(before, after, out_dir)
+    uri = uri or find_production()
+    model = load_model(uri, project.root if uri.startswith("models:/") else None)
+    settings = model.analyzer.settings
+    chosen = settings.operating_threshold if threshold is None else threshold
+    options = GrowthOptions(model.digest, chosen, scale, min_growth_px)
+    summary = compare_pairs(found.pairs, model.analyzer, out_dir, options)
+    if as_json:
+        click.echo((out_dir / SUMMARY).read_text(encoding="utf-8"), nl=False)
+    else:
+        kept = f", {summary.num_kept} of them kept from before" if summary.num_kept else ""
+        compared = len(found.pairs) - len(summary.refused)
+        click.echo(
+            f"{compared} of {len(found.pairs)} pairs compared{kept}; {summary.num_changed} with changes: "
+            f"{out_dir / TABLE}, with pictures in {out_dir / 'pictures'}\nmodel: {model.uri}"
+        )
+    for message in summary.refused:
+        click.echo(f"refused: {message}", err=True)
+    for folder, names in ((before, found.only_before), (after, found.only_after)):
+        if names:
+            click.echo(f"without a partner in {folder}: {len(names)}: {join_some(names)}", err=True)
+    warn(warn_of_source(settings.data_source))
+    sys.exit(3 if summary.refused or found.only_before or found.only_after else 0)

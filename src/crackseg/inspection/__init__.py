@@ -1,1 +1,1 @@
-"""Inspection of a structure: the report to hand over, and what its photographs say of where they were taken."""
+"""Inspection of a structure: the report to hand over, and growth of cracks between two visits."""
