@@ -23,8 +23,8 @@ from crackseg.geometry.severity import OF_CONCRETE, Grading
 from crackseg.inference.autotune import settle
 from crackseg.inference.detector import CrackAnalyzer, ModelSettings
 from crackseg.inference.drift import compare, warn_of_drift
-from crackseg.inference.overlap import MOST_OVERLAPPED_PIXELS, finish_behind, read_ahead
-from crackseg.inference.steps import Job, Work, describe_use, identify, name_files
+from crackseg.inference.overlap import finish_behind, read_ahead
+from crackseg.inference.steps import Job, describe_use, identify, is_large, name_files
 from crackseg.inference.table import (
     COLUMNS,
     TABLE_NAME,
@@ -102,8 +102,8 @@ def predict_files(
                 _settle(analyzer, pending)
                 job = Job(analyzer, out_dir, model, threshold, wanted)
                 with (
-                    closing(read_ahead(job.read, pending, alone=_is_large)) as read,
-                    closing(finish_behind(job.finish, map(job.predict, read), alone=_is_large)) as new_rows,
+                    closing(read_ahead(job.read, pending, alone=is_large)) as read,
+                    closing(finish_behind(job.finish, map(job.predict, read), alone=is_large)) as new_rows,
                 ):
                     for photograph in photographs:
                         row = kept.get(str(photograph.path))
@@ -132,10 +132,6 @@ def predict_files(
         ) from None
     summary.seconds = time.monotonic() - started
     return summary, figures
-
-
-def _is_large(work: Work) -> bool:
-    return work.pixels > MOST_OVERLAPPED_PIXELS
 
 
 def _settle(analyzer: CrackAnalyzer, photographs: Sequence[Photograph]) -> None:

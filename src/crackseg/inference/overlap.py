@@ -58,17 +58,17 @@ def finish_behind(
     Args:
         finish: called in a thread; an error is raised here, at its item.
         items: an iterator that computes each item when it is asked for it.
-        alone: True for an item so large that the next one is computed only after it is finished.
+        alone: True for an item so large that it is finished here, before the next one is computed.
     """
     with ThreadPoolExecutor(1, "crackseg-finish") as pool:
         future: Future[_Result] | None = None
         for item in items:
             if future is not None:
                 yield future.result()
-            future = pool.submit(finish, item)
-            if alone(item):
-                yield future.result()
-                future = None
+            # A thread keeps some of the memory that it has freed, as much as 64 MB with glibc: large ones do without.
+            future = None if alone(item) else pool.submit(finish, item)
+            if future is None:
+                yield finish(item)
             del item
         if future is not None:
             yield future.result()

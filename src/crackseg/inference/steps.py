@@ -14,11 +14,13 @@ import cv2
 import numpy as np
 
 from crackseg.data.image_files import Photograph
-from crackseg.data.images.files import read_photograph, write_mask, write_probability_map
+from crackseg.data.images.decoding import decode_photograph, open_image
+from crackseg.data.images.files import read_file, write_mask, write_probability_map
 from crackseg.errors import CracksegError
 from crackseg.files import sync_files, write_bytes
 from crackseg.inference.detector import CrackAnalyzer, ModelSettings
 from crackseg.inference.drift import measure_photograph, warn_of_use
+from crackseg.inference.overlap import MOST_OVERLAPPED_PIXELS
 from crackseg.inference.table import COLUMNS, Row
 
 _OVERLAY_PX = 4096  # longest side
@@ -52,11 +54,17 @@ class Work:
 
     photograph: Photograph
     row: Row
+    content: bytes = b""  # of the file, until it is decoded
     pixels: int = 0
     image_HW3: np.ndarray | None = None
     background_hw3: np.ndarray | None = None  # for the overlay
     crack_prob_HW: np.ndarray | None = None
     measured: dict[str, float] = field(default_factory=dict)
+
+
+def is_large(work: Work) -> bool:
+    """Return True if there should be only one such photograph in memory at a time."""
+    return work.pixels > MOST_OVERLAPPED_PIXELS
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,27 +86,36 @@ class Job:
     wanted: Set[str]
 
     def read(self, photograph: Photograph) -> Work:
-        """Decode a photograph and measure it."""
+        """Read a photograph, and decode and measure it unless it is large."""
         row = dict.fromkeys(COLUMNS, "") | identify(photograph.path)
         row |= {"model": self.model, "threshold": repr(self.threshold)}
         work = Work(photograph, row)
         with _noted(work):
-            decoded = read_photograph(photograph.path)
-            height, width = decoded.image_HW3.shape[:2]
-            work.image_HW3, work.pixels = decoded.image_HW3, height * width
-            work.measured = measure_photograph(decoded.image_HW3)
-            row |= {"width": str(width), "height": str(height), "remark": decoded.remark}
+            work.content = read_file(photograph.path)
+            width, height = open_image(work.content, str(photograph.path)).size
+            work.pixels = width * height
+            if not is_large(work):
+                self._decode(work)
         return work
+
+    def _decode(self, work: Work) -> None:
+        decoded = decode_photograph(work.content, name=str(work.photograph.path))
+        work.content, work.image_HW3 = b"", decoded.image_HW3
+        height, width = decoded.image_HW3.shape[:2]
+        work.row |= {"width": str(width), "height": str(height), "remark": decoded.remark}
+        work.measured = measure_photograph(decoded.image_HW3)
 
     def predict(self, work: Work) -> Work:
         """Compute the map; returns the same object."""
-        if work.image_HW3 is None:
-            return work
         with _noted(work):
-            work.crack_prob_HW = self.analyzer.predictor.predict_prob(work.image_HW3)  # refuses a few pixels
-            # With a hundred megapixels, a photograph and its map leave no memory for a third array of that size.
-            work.background_hw3 = _reduce(work.image_HW3)
-        work.image_HW3 = None
+            # A thread keeps some of the memory that it has freed: a large photograph is decoded here instead.
+            if work.content and not work.row["error"]:
+                self._decode(work)
+            if work.image_HW3 is not None:
+                work.crack_prob_HW = self.analyzer.predictor.predict_prob(work.image_HW3)  # refuses a few pixels
+                # With a hundred megapixels, a photograph and its map leave no memory for a third of that size.
+                work.background_hw3 = _reduce(work.image_HW3)
+        work.content, work.image_HW3 = b"", None
         return work
 
     def finish(self, work: Work) -> Row:

@@ -404,7 +404,7 @@ def test_photographs_in_several_threads_have_the_results_of_one_after_the_other(
     write_bytes(photos / "a" / "1.jpg", b"no photograph")
     outs = [photos.parent / name for name in ("overlapped", "alone")]
     failed = [run(analyzer, photos, outs[0], maps=True).failed]
-    monkeypatch.setattr("crackseg.inference.files.MOST_OVERLAPPED_PIXELS", 0)
+    monkeypatch.setattr("crackseg.inference.steps.MOST_OVERLAPPED_PIXELS", 0)
     failed.append(run(analyzer, photos, outs[1], maps=True).failed)
     contents = [
         {path.relative_to(out): path.read_bytes() for path in out.rglob("*") if path.is_file()} for out in outs
