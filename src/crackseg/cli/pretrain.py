@@ -25,6 +25,10 @@ from crackseg.cli.project import Project, with_project
     help="What is drawn over the patches; may be repeated (docs/shipped-model.md). [default: all negatives but one]",
 )  # fmt: skip
 @click.option(
+    "--init", default="random", show_default=True,
+    help="First weights: random, scenes, a file, or the model folder of a former run.",
+)  # fmt: skip
+@click.option(
     "--check", "checks", multiple=True, metavar="DATASET",
     help="Imported photographs that are scored at each validation and train nothing; may be repeated.",
 )  # fmt: skip
@@ -40,6 +44,7 @@ def pretrain(
     seed: int,
     looks: tuple[str, ...],
     elements: tuple[str, ...],
+    init: str,
     checks: tuple[str, ...],
     num_scenes: int,
 ) -> None:
@@ -61,6 +66,7 @@ def pretrain(
         seed=seed,
         looks=looks,
         elements=elements,
+        init=init,
         checks=checks,
         num_scenes=num_scenes,
     )

@@ -31,7 +31,7 @@ _PLAN_NAME, _LOCK_NAME, _MODEL_NAME = "pretrain.json", "pretrain.lock", "model"
 _SCENE_BYTES, _OTHER_BYTES = 700_000, 100_000_000  # on disk; of the rest, checkpoints and the model take 20 MB
 _VALIDATION_SCENES, _PROBE_SCENES, _PROBE_PX = 40, 2, 224
 _EMA_DECAY = 0.995
-_EASY = 0.4  # of the epochs, with few elements
+_LR, _FURTHER_LR = 3e-3, 2e-3  # from random weights, and from those of a former training
 # Of what is marked, in a photograph of any size. On drawn scenes it costs nothing, and most false alarms are shorter.
 _MIN_LENGTH_PX = 40
 # On drawn scenes F is nearly the same over a wide range of thresholds. Photographs hold more that looks like a crack,
@@ -49,6 +49,7 @@ class Plan:
         epochs: each takes one patch from each scene.
         looks: of the scenes, in turn.
         elements: drawn over the patches.
+        init: as ``model.init``.
         code: digest of the modules that draw and train.
         precision: in which a step is computed, e.g. ``float32``.
         num_scenes: to train on.
@@ -60,6 +61,7 @@ class Plan:
     epochs: int
     looks: tuple[str, ...]
     elements: tuple[str, ...]
+    init: str
     code: str
     precision: str
     num_scenes: int
@@ -76,6 +78,7 @@ def pretrain(
     seed: int = 0,
     looks: Sequence[str] = (),
     elements: Sequence[str] = (),
+    init: str = "random",
     checks: Sequence[str] = (),
     num_scenes: int = 600,
     patch_px: int = 256,
@@ -92,6 +95,7 @@ def pretrain(
         seed: of scenes, patches and weights.
         looks: names of what the scenes look like; empty: the default ones.
         elements: names of what is drawn over the patches; empty: the default ones.
+        init: first weights: as ``model.init``, or the folder of a finished training.
         checks: datasets of the project whose validation images (all, if it has none) are scored at each validation;
             they train nothing and choose nothing.
         num_scenes, patch_px: see :class:`Plan`.
@@ -120,6 +124,7 @@ def pretrain(
             seed=seed,
             looks=tuple(looks) or DEFAULT_LOOKS,
             elements=tuple(elements) or DEFAULT_ELEMENTS,
+            init=str(weights.resolve()) if (weights := Path(init, WEIGHTS_NAME)).is_file() else init,
             code=_hash_code(),
             precision=str(choose_precision(base.precision, choose_device(base.device))).removeprefix("torch."),
             num_scenes=num_scenes,
@@ -193,6 +198,8 @@ def _settle(root: Path, out_dir: Path, *, minutes: float, epochs: int | None, **
         steps = -(-plan.num_scenes // params.train.batch_size)
         epochs = max(1, round(60 * minutes / (steps * measure_step(params))))
         plan = Plan(epochs=epochs, **asked)  # type: ignore[arg-type]
+    if plan.init != "random":  # weights that cannot be loaded are no plan
+        build_first_network(_describe(root, plan, num_workers=0), Store(root, may_be_away=True))
     write_json(path, asdict(plan))
     return plan
 
@@ -201,7 +208,7 @@ def _describe(root: Path, plan: Plan, *, num_workers: int) -> Params:
     """Give the settings of the training; params.yaml's where they do not matter to it."""
     base = load_params(root / "params.yaml")
     model = {
-        "architecture": "unet", "init": "random", "num_classes": 1, "normalize": False, "train_layers": "all",
+        "architecture": "unet", "init": plan.init, "num_classes": 1, "normalize": False, "train_layers": "all",
         "width": plan.width, "batch_norm": True, "encoder": "",
     }  # fmt: skip
     train = {
@@ -209,12 +216,13 @@ def _describe(root: Path, plan: Plan, *, num_workers: int) -> Params:
         "num_workers": num_workers, "num_processes": 1, "validate_every": max(1, plan.epochs // 10),
         "precision": plan.precision, "compile": False, "ema_decay": _EMA_DECAY,
     }  # fmt: skip
+    lr = _LR if plan.init == "random" else _FURTHER_LR
     changes = {
         "data": {"train_dataset": DATA_SOURCE},
         "augment": {"crop_px": plan.patch_px},
         "model": model,
         "loss": {"name": "bce_soft_f", "crack_weight": 20.0, "tolerance_px": 2},
-        "optimizer": {"name": "adamw", "lr": 3e-3, "momentum": 0.9, "weight_decay": 0.01},
+        "optimizer": {"name": "adamw", "lr": lr, "momentum": 0.9, "weight_decay": 0.01},
         "scheduler": {"name": "onecycle"},
         "train": train,
         "predict": {
@@ -250,7 +258,6 @@ def _train(
         seed=plan.seed,
         looks=plan.looks,
         elements=plan.elements,
-        easy_epochs=round(_EASY * plan.epochs),
     )
     drawn = {"seed": plan.seed, "looks": plan.looks, "elements": plan.elements}
     val_samples = write_validation_scenes(out_dir / "validation", num_scenes=_VALIDATION_SCENES, **drawn)  # type: ignore[arg-type]

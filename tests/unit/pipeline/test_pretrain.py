@@ -107,6 +107,20 @@ def test_a_pretraining_does_not_resume_with_other_code(root: Path, monkeypatch: 
         pretrain(root, root / "out", **TINY)
 
 
+def test_a_pretraining_goes_on_from_the_model_of_a_former_one(root: Path) -> None:
+    with pytest.raises(CracksegError, match="nothing"):
+        pretrain(root, root / "second", **TINY, init="nothing.pt")
+    first = pretrain(root, root / "first", **TINY, elements=("joints",))
+    second = pretrain(root, root / "second", **TINY, init=str(first))
+    (started,) = MlflowClient().search_runs(["1"], "params.`optimizer.lr` = '0.002'")
+    assert started.data.params["model.init"] == str(first / "weights.pt")
+    # In half precision, after six steps at a small learning rate, the weights are still near those it began from.
+    weights = [
+        read_weights(folder / "weights.pt").state_dict["output.weight"].float() for folder in (first, second)
+    ]
+    assert 0 < (weights[0] - weights[1]).abs().max() < 0.05
+
+
 @pytest.mark.usefixtures("_untrained")
 def test_a_kill_while_the_plan_is_written_leaves_a_folder_that_can_be_used(root: Path) -> None:
     (root / "out").mkdir()

@@ -116,4 +116,3 @@ ELEMENTS: dict[str, Element] = {
 
 # The shipped model was trained with these; docs/shipped-model.md has what they gave.
 DEFAULT_ELEMENTS = tuple(n for n in ELEMENTS if n not in ("coarse_grain", "more_cracks", "alligator"))
-EASY_ELEMENTS = ("joints", "tie_holes")

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from crackseg.data.catalog import KNOWN_DATASETS
 from crackseg.data.images.files import encode_png, write_mask
-from crackseg.data.synthetic.elements import EASY_ELEMENTS, draw_elements, list_elements
+from crackseg.data.synthetic.elements import draw_elements, list_elements
 from crackseg.data.synthetic.photographing import cut_patch, photograph_patch
 from crackseg.data.synthetic.scenes import render_scene
 from crackseg.data.synthetic.surfaces import SURFACES, render_surface
@@ -42,8 +42,6 @@ class ScenePatches(Dataset):
         seed: see the module's head.
         looks: of ``LOOKS``; None: the default ones.
         elements: names of what is drawn over the patches; None: the default ones.
-        easy_epochs: of the first epochs, which have only those of ``elements`` that are in ``EASY_ELEMENTS``: a
-            network learns what a crack is before it learns what looks like one.
     """
 
     def __init__(
@@ -55,15 +53,13 @@ class ScenePatches(Dataset):
         seed: int,
         looks: Sequence[str] | None = None,
         elements: Sequence[str] | None = None,
-        easy_epochs: int = 0,
     ) -> None:
         self.folder = folder
         self.num_scenes = num_scenes
         self.patch_px = patch_px
         self.seed = seed
         self.looks = tuple(looks or DEFAULT_LOOKS)
-        self.elements = list_elements(elements, with_cracks=True)
-        self.easy_epochs = easy_epochs
+        self.elements = elements
 
     def __len__(self) -> int:
         return self.num_scenes
@@ -71,10 +67,7 @@ class ScenePatches(Dataset):
     def __getitem__(self, address: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
         epoch, index = address
         rng = np.random.default_rng([self.seed, epoch, index])
-        elements = self.elements
-        if epoch < self.easy_epochs:
-            elements = tuple(name for name in elements if name in EASY_ELEMENTS)
-        image, mask = make_patch(*self._take_scene(index % self.num_scenes), self.patch_px, rng, elements)
+        image, mask = make_patch(*self._take_scene(index % self.num_scenes), self.patch_px, rng, self.elements)
         return torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(mask)[None]
 
     def _take_scene(self, number: int) -> tuple[np.ndarray, np.ndarray]:

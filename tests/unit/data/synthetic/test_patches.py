@@ -9,7 +9,7 @@ import torch
 
 from crackseg.data.images.files import read_mask
 from crackseg.data.synthetic import patches
-from crackseg.data.synthetic.elements import EASY_ELEMENTS, ELEMENTS, draw_elements
+from crackseg.data.synthetic.elements import ELEMENTS, draw_elements
 from crackseg.data.synthetic.patches import ScenePatches, draw_scene, write_validation_scenes
 from crackseg.data.synthetic.photographing import cut_patch
 from crackseg.data.synthetic.scenes import render_scene
@@ -45,19 +45,6 @@ def test_on_a_full_disk_a_scene_is_used_and_not_kept(tmp_path: Path, monkeypatch
     monkeypatch.setattr(patches, "write_bytes", refuse)
     found = _patches(tmp_path / "full")[0, 1]
     assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
-
-
-def test_the_first_epochs_have_the_easy_elements_only(tmp_path: Path) -> None:
-    def draw(epoch: int, index: int, **options: Any) -> torch.Tensor:
-        return ScenePatches(tmp_path, num_scenes=4, patch_px=64, seed=0, **options)[epoch, index][0]
-
-    differing = 0
-    for index in range(4):
-        curriculum = [draw(epoch, index, easy_epochs=1) for epoch in (0, 1)]
-        assert torch.equal(curriculum[0], draw(0, index, elements=EASY_ELEMENTS))
-        assert torch.equal(curriculum[1], draw(1, index))
-        differing += not torch.equal(curriculum[0], draw(0, index))
-    assert differing
 
 
 def test_documents_name_the_elements_and_surfaces() -> None:
