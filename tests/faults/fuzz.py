@@ -1,7 +1,8 @@
-"""Seeded damage of what users give: images, annotations and params.yaml; each must be read or refused in a sentence."""
+"""Seeded damage of images, annotations, params.yaml and requests; each must be read, or refused in a sentence."""
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import random
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from starlette.testclient import TestClient
 
 from crackseg.data.image_files import find_photographs
 from crackseg.data.images.files import read_mask, read_stored_map
@@ -217,3 +219,25 @@ def fuzz_params(count: int, seed: int, folder: Path) -> Iterator[str]:
         path = folder / "params.yaml"
         path.write_bytes(damage(content, rng) if rng.random() < 0.3 else content)
         yield try_one(f"params.yaml {number} (seed {seed})", lambda path=path: load_params(path))  # type: ignore[misc]
+
+
+def fuzz_http(count: int, seed: int, server: TestClient) -> Iterator[str]:
+    """Send damaged requests to the scoring server; each must get an answer that is no server error."""
+    rng, pictures = random.Random(seed), make_pictures()
+    good = base64.b64encode(READABLE["plain.png"]()).decode()
+    for number in range(count):
+        picture = base64.b64encode(damage(pictures[rng.choice([*pictures])], rng)).decode()
+        body = json.dumps({"dataframe_records": [{"image": picture if rng.random() < 0.8 else good}]})
+        if rng.random() < 0.3:
+            body = json.dumps(_change(json.loads(body), rng))
+        content = damage(body.encode(), rng) if rng.random() < 0.4 else body.encode()
+        kind = rng.choice(("application/json",) * 6 + ("text/csv", "text/plain", "", "image/png"))
+        label = f"request {number} as {kind!r} (seed {seed}): {content[:200]!r}"
+        started = time.monotonic()
+        try:
+            answer = server.post("/invocations", content=content, headers={"content-type": kind} if kind else {})
+        except Exception:
+            yield f"{label}: {traceback.format_exc(limit=-3)}"
+            continue
+        if answer.status_code >= 500 or "Traceback" in answer.text or time.monotonic() - started > MAX_S:
+            yield f"{label}: {answer.status_code} {answer.text[:800]}"

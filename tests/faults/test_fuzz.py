@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.faults.fuzz import fuzz_annotations, fuzz_images, fuzz_imports, fuzz_params
+from tests.faults.fuzz import fuzz_annotations, fuzz_http, fuzz_images, fuzz_imports, fuzz_params
 from tests.tiny_model import make_model
+from tests.unit.serving.test_http import open_server
 
 _SEED = 1
 
@@ -24,3 +25,10 @@ def test_damaged_annotations_are_imported_or_refused(tmp_path: Path) -> None:
 
 def test_damaged_settings_are_read_or_refused(tmp_path: Path) -> None:
     assert [*filter(None, fuzz_params(150, _SEED, tmp_path))] == []
+
+
+def test_damaged_requests_are_answered(tmp_path: Path) -> None:
+    make_model(tmp_path / "model")
+    (tmp_path / "server").mkdir()
+    with open_server(tmp_path / "model", tmp_path / "server") as server:
+        assert [*fuzz_http(200, _SEED, server)] == []

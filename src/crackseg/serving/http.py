@@ -96,6 +96,8 @@ def build_app(model: Any, *, name: str, max_bytes: int, max_pixels: int, warning
             _NOTES.set(notes)  # they are the same in the thread that predicts
             try:
                 response = await call_next(request)
+                if response.status_code >= 400:
+                    response = await _without_trace(response)
             except Exception as error:  # from reading the request: MLflow answers exceptions of the model
                 message = f"the request cannot be understood: {type(error).__name__}: {str(error)[:300]}"
                 logging.getLogger("crackseg").warning(message, exc_info=error)
@@ -128,6 +130,19 @@ async def _read_body(request: "Request", max_bytes: int) -> bytes | None:
         else:
             body += chunk
     return None if max(num_bytes, announced) > max_bytes else bytes(body)
+
+
+async def _without_trace(response: Any) -> "Response":
+    """Return MLflow's refusal of a request without its traceback, which names files of this machine."""
+    from fastapi.responses import JSONResponse, Response
+
+    body = b"".join([chunk async for chunk in response.body_iterator])
+    try:
+        content = json.loads(body)
+        del content["stack_trace"]
+        return JSONResponse(content, response.status_code)
+    except (ValueError, KeyError, TypeError):  # another kind of answer
+        return Response(body, response.status_code, media_type=response.headers.get("content-type"))
 
 
 def _refuse(status: int, code: str, message: str) -> "Response":

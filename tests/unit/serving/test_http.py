@@ -109,6 +109,13 @@ def test_what_is_no_photograph_is_named_as_what_it_is(sample: TestClient, text: 
     assert said in sample.post("/invocations", json=table).json()["message"]
 
 
+def test_an_answer_names_no_files_of_the_servers_machine(sample: TestClient) -> None:
+    answer = sample.post("/invocations", content=b"", headers={"content-type": "text/csv"})
+    assert answer.status_code == 400
+    assert "Failed to parse input" in answer.json()["message"]
+    assert "Traceback" not in answer.text
+
+
 def call(server: TestClient, messages: Iterator[Any], **headers: str) -> tuple[int, bytes]:
     """Post to the server as uvicorn does, without a client; returns status and body."""
     scope = {
