@@ -21,7 +21,7 @@ from typing import Any
 
 import psutil
 
-from tests.faults.scenarios import MODEL, SCENARIOS, Scenario, open_store
+from tests.faults.scenarios import SCENARIOS, Scenario, ask, describe_difference, find_left_overs
 from tests.pipeline.conftest import Project, make_project
 
 _PATIENCE_S = 1800
@@ -85,33 +85,12 @@ def find_losses(project: Project, scenario: Scenario, expected: Any, log: Path) 
     if "Traceback" in said:
         losses.append(f"a traceback: {said[-1500:]}")
     try:
-        outcome = scenario.outcome(project)
+        outcome = ask(scenario.outcome, project)
     except Exception as error:
         return [*losses, f"the outcome cannot be read: {error!r}"]
     if outcome != expected:
-        losses.append(f"the outcome differs: {str(outcome)[:600]} instead of {str(expected)[:600]}")
-    return losses + find_left_overs(project)
-
-
-def find_left_overs(project: Project) -> list[str]:
-    """Find runs that no process works on, metrics that are there twice, and half-written files."""
-    store = open_store(project)
-    losses = []
-    for run in store.client.search_runs([store.experiment_id]):
-        if run.info.status == "RUNNING":
-            losses.append(f"run {run.info.run_name} is RUNNING without a process")
-        for key in run.data.metrics:
-            if key.startswith("system/"):
-                continue
-            steps = Counter(m.step for m in store.client.get_metric_history(run.info.run_id, key))
-            if repeated := [step for step, number in steps.items() if number > 1]:
-                losses.append(f"run {run.info.run_name} has {key} twice at steps {repeated}")
-    claims = [m.name for m in store.client.search_registered_models() if m.name != MODEL]
-    losses += [f"claim {name} is left" for name in claims]
-    kept = ("data", "outputs", "mlruns", "found")
-    half = [p for name in kept for p in (project.folder / name).rglob("*.tmp")]
-    half += [p for p in (project.folder / "mlruns" / "outbox").glob("*") if p.name not in ("locks", "refused")]
-    return losses + [f"left over: {path.relative_to(project.folder)}" for path in half]
+        losses.append(f"the outcome differs: {describe_difference(outcome, expected)}")
+    return losses + ask(find_left_overs, project)
 
 
 def main() -> int:
@@ -139,7 +118,7 @@ def main() -> int:
                 code = start(project, scenario, log).wait(_PATIENCE_S)
                 seconds = time.monotonic() - started
                 assert code == 0, f"{scenario.name} does not run: {log.read_text(errors='replace')[-2000:]}"
-                undisturbed[scenario.name] = (seconds, scenario.outcome(project))
+                undisturbed[scenario.name] = (seconds, ask(scenario.outcome, project))
             seconds, expected = undisturbed[scenario.name]
             project = begin(work, template, scenario)
             after = rng.uniform(0, _LATEST) * seconds

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.faults.scenarios import SCENARIOS, Scenario, hash_tree
+from tests.faults.scenarios import SCENARIOS, Scenario, ask, describe_difference, hash_tree
 from tests.pipeline.conftest import Project
 
 _PATIENCE_S = 1800
@@ -117,6 +117,6 @@ def try_case(
         code, said = run()
         if code:
             wrong.append(f"with room it ended with {code}: {said[-800:]}")
-        elif (outcome := scenario.outcome(project)) != expected:
-            wrong.append(f"the outcome differs: {str(outcome)[:400]} instead of {str(expected)[:400]}")
+        elif difference := describe_difference(ask(scenario.outcome, project), expected):
+            wrong.append(f"the outcome differs: {difference}")
     return wrong

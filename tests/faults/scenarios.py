@@ -7,8 +7,10 @@ import hashlib
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from crackseg.experiments.search.storage import open_storage
 from crackseg.registry.production import Production
 from crackseg.tracking.store import Store
 from tests.pipeline.conftest import Project
-from tests.registry_store import describe
+from tests.registry_store import PROCESSES, describe
 from tests.unit.data.importing.raw_sources import add_masks, add_photos, make_photo
 
 MODEL = "crackseg"
@@ -51,9 +53,35 @@ class Scenario:
 
 
 def open_store(project: Project) -> Store:
-    """The project's store; MLflow remembers the one before."""
+    """The project's store, in a process of its own (:func:`ask`)."""
     os.environ.pop("MLFLOW_TRACKING_URI", None)
     return Store(project.folder)
+
+
+def ask(question: Callable[[Project], Any], project: Project) -> Any:
+    """Answer a question about a project in a process of its own.
+
+    MLflow keeps a database open, also one whose file has been replaced since.
+    """
+    receiver, sender = PROCESSES.Pipe(duplex=False)
+    process = PROCESSES.Process(target=_answer, args=(question, project, sender))
+    process.start()
+    sender.close()
+    try:
+        answer = receiver.recv()
+    except EOFError:
+        answer = RuntimeError(f"{question.__name__} ended without an answer")
+    process.join()
+    if isinstance(answer, BaseException):
+        raise answer
+    return answer
+
+
+def _answer(question: Callable[[Project], Any], project: Project, sender: Connection) -> None:
+    try:
+        sender.send(question(project))
+    except Exception as error:
+        sender.send(RuntimeError(repr(error)))
 
 
 def hash_tree(folder: Path) -> dict[str, str]:
@@ -125,6 +153,44 @@ def _predicted(project: Project) -> Any:
     return pictures, rows, [p.name for p in found.rglob("*.tmp")]
 
 
+def describe_difference(found: Any, expected: Any) -> str:
+    """Say where two outcomes differ; empty if they do not."""
+    if found == expected:
+        return ""
+    if isinstance(found, tuple) and isinstance(expected, tuple) and len(found) == len(expected):
+        parts = [
+            f"part {i}: {describe_difference(a, b)}"
+            for i, (a, b) in enumerate(zip(found, expected, strict=False))
+            if a != b
+        ]
+        return "; ".join(parts)
+    if isinstance(found, dict) and isinstance(expected, dict):
+        keys = [key for key in {**found, **expected} if found.get(key) != expected.get(key)]
+        return f"{len(keys)} of {len(expected)} differ: {str(keys[:3])[:300]}"
+    return f"{str(found)[:300]} instead of {str(expected)[:300]}"
+
+
+def find_left_overs(project: Project) -> list[str]:
+    """Find runs that no process works on, metrics that are there twice, and half-written files."""
+    store = open_store(project)
+    losses = []
+    for run in store.client.search_runs([store.experiment_id]):
+        if run.info.status == "RUNNING":
+            losses.append(f"run {run.info.run_name} is RUNNING without a process")
+        for key in run.data.metrics:
+            if key.startswith("system/"):
+                continue
+            steps = Counter(m.step for m in store.client.get_metric_history(run.info.run_id, key))
+            if repeated := [step for step, number in steps.items() if number > 1]:
+                losses.append(f"run {run.info.run_name} has {key} twice at steps {repeated}")
+    claims = [m.name for m in store.client.search_registered_models() if m.name != MODEL]
+    losses += [f"claim {name} is left" for name in claims]
+    kept = ("data", "outputs", "mlruns", "found")
+    half = [p for name in kept for p in (project.folder / name).rglob("*.tmp")]
+    half += [p for p in (project.folder / "mlruns" / "outbox").glob("*") if p.name not in ("locks", "refused")]
+    return losses + [f"left over: {path.relative_to(project.folder)}" for path in half]
+
+
 def _in_production(project: Project) -> Any:
     production = Production(open_store(project), MODEL)
     fault = production.find_fault(production.read())
@@ -132,8 +198,11 @@ def _in_production(project: Project) -> Any:
 
 
 def _begin_rollback(project: Project) -> None:
-    store = open_store(project)
-    production = Production(store, MODEL)
+    ask(_promote_second, project)
+
+
+def _promote_second(project: Project) -> None:
+    production = Production(open_store(project), MODEL)
     production.promote("2", production.read(), reason="better", checks=(), data_md5="", forced=True)
 
 

@@ -12,7 +12,7 @@ from tests.pipeline.conftest import make_project
 from tests.unit.data.importing.raw_sources import add_masks, add_photos, make_photo
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
-_NAME = "Brücken & Straßen – 検査 'neu' #3 (50 %) " + "sehr lang " * 7 + "ende"
+_NAME = "Brücken & Straßen – 検査 'neu' 3 (50 %) " + "sehr lang " * 7 + "ende"
 
 
 def test_the_pipeline_works_in_a_folder_with_an_odd_path(tmp_path: Path) -> None:

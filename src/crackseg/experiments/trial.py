@@ -27,7 +27,8 @@ from crackseg.lineage import hash_code, settings_behind
 from crackseg.models.network import CrackNetwork
 from crackseg.params import Params, flatten_params
 from crackseg.params.effects import SCORES
-from crackseg.tracking.store import Store, fetched_init
+from crackseg.tracking.fetching import fetched_init
+from crackseg.tracking.store import Store
 from crackseg.training.checkpoint import checkpoint_key
 from crackseg.training.run import build_first_network, record_training
 from crackseg.types import CrackSample

@@ -10,7 +10,8 @@ from pathlib import Path
 from crackseg.errors import CracksegError
 from crackseg.inference.detector import SETTINGS_NAME, WEIGHTS_NAME, CrackAnalyzer
 from crackseg.models.shipped import SHIPPED_NAME, SHIPPED_SETTINGS, SHIPPED_WEIGHTS, digest_model
-from crackseg.tracking.store import Store, fetch_model
+from crackseg.tracking.fetching import fetch_model
+from crackseg.tracking.store import Store
 
 
 @dataclass(frozen=True, slots=True)

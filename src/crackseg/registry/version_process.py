@@ -22,7 +22,7 @@ from crackseg.inference.detector import SETTINGS_NAME
 from crackseg.params import PostprocessParams
 from crackseg.registry.shipped import SHIPPED_LABEL, package_shipped
 from crackseg.registry.version_tags import read_tags
-from crackseg.tracking.store import fetch_model
+from crackseg.tracking.fetching import fetch_model
 
 _SCRIPT = Path(__file__).with_name("isolated_worker.py")
 

@@ -35,7 +35,8 @@ from crackseg.models.weights_file import load_network
 from crackseg.progress import name_step
 from crackseg.registry.package import PROBE_NAME
 from crackseg.registry.shipped import name_model
-from crackseg.tracking.store import Store, fetch_model
+from crackseg.tracking.fetching import fetch_model
+from crackseg.tracking.store import Store
 
 FORMATS = {"onnx": ".onnx", "openvino": ".xml"}
 TOLERANCE = 1e-3  # of probability, in float32

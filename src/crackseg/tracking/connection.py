@@ -44,6 +44,7 @@ _OUTAGES = (
     requests.ConnectionError,
     requests.Timeout,
     requests.exceptions.RetryError,
+    requests.exceptions.ChunkedEncodingError,  # an answer that was cut
 )
 
 

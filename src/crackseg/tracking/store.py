@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,7 +20,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 from crackseg.errors import CracksegError, first_line
-from crackseg.files import hash_file, write_bytes
+from crackseg.files import write_bytes
 from crackseg.project import find_real_root
 from crackseg.tracking.artifact_places import describe_lost_artifacts
 from crackseg.tracking.connection import StoreAwayError, check_connection, is_outage, said_if_slow
@@ -42,7 +41,9 @@ from crackseg.tracking.runs import (
     read_run,
 )
 from crackseg.tracking.store_address import (
+    database_path,
     describe_silence,
+    explain_database,
     explain_refusal,
     find_registry_uri,
     find_tracking_uri,
@@ -71,7 +72,7 @@ class Store:
     """
 
     def __init__(self, root: Path, *, may_be_away: bool = False) -> None:
-        self.root = root
+        self.root, self._may_be_away = root, may_be_away
         self.home = find_real_root(root) / "mlruns"
         self.home.mkdir(exist_ok=True)
         self.uri = find_tracking_uri(root)
@@ -111,7 +112,7 @@ class Store:
             except Exception as error:  # SQLAlchemy, requests and MLflow all have their own here
                 if is_outage(error, self.uri):
                     raise self._away(error) from error
-                raise CracksegError(explain_refusal(self.uri, first_line(error))) from error
+                raise CracksegError(explain_refusal(self.uri, explain_database(error))) from error
 
     def _away(self, error: Exception) -> StoreAwayError:
         waiting = list_waiting(self.outbox_dir)
@@ -166,14 +167,20 @@ class Store:
         tags = {"mlflow.user": find_user(), "mlflow.source.name": "crackseg", "mlflow.source.type": "PROJECT"}
         if parent:
             tags["mlflow.parentRunId"] = parent
-        name = name or os.environ.get("DVC_EXP_NAME")
+        name, outbox_name = name or os.environ.get("DVC_EXP_NAME"), uuid.uuid4().hex
+        known = tags | {OUTBOX_TAG: outbox_name}
         if self._client is not None:
-            return self._client.create_run(self.experiment_id, tags=tags, run_name=name).info.run_id
-        outbox_name = uuid.uuid4().hex
-        begin_outbox(
-            self.outbox_dir / outbox_name, self.uri, "run", experiment=self._experiment, name=name,
-            tags=tags | {OUTBOX_TAG: outbox_name},
-        )  # fmt: skip
+            sent = tags if database_path(self.uri) else known
+            try:
+                with self.answering():
+                    return self._client.create_run(self.experiment_id, tags=sent, run_name=name).info.run_id
+            except StoreAwayError:  # a server whose answer was lost has made it: it is found by its tag
+                if not self._may_be_away:
+                    raise
+            except MlflowException as error:
+                raise CracksegError(explain_refusal(self.uri, explain_database(error))) from error
+        folder = self.outbox_dir / outbox_name
+        begin_outbox(folder, self.uri, "run", experiment=self._experiment, name=name, tags=known)
         return outbox_name
 
     def _find_described(self, described: Mapping[str, Any]) -> str:
@@ -345,56 +352,3 @@ class Store:
                 "MLFLOW_TRACKING_URI at the store it was made in, or train again with `dvc repro --force train`"
             )
         return run
-
-
-@contextmanager
-def fetched_init(init: str, store: Store) -> Iterator[tuple[str, str]]:
-    """Yield the initial weights, as a name or a local file, and the digest of that file ("" for a name).
-
-    The digest is part of a training run's key: a file may change, and an alias may move, under the same name.
-
-    Weights that crackseg ships have a digest too: another version of crackseg may ship others.
-
-    Args:
-        init: ``model.init`` of params.yaml.
-        store: where ``models:/…`` comes from; the paths of files are below its project folder.
-    Raises:
-        CracksegError: see :func:`fetch_weights`.
-    """
-    with tempfile.TemporaryDirectory() as scratch:
-        if init.startswith(("models:/", "runs:/")):
-            init = str(fetch_weights(init, Path(scratch)))
-        for path in (store.root / init, store.home.parent / init):  # DVC's clone has only what git or DVC tracks
-            if path.is_file():
-                yield str(path), hash_file(path)
-                return
-        from crackseg.models.shipped import SHIPPED_NAME, digest_shipped  # with torch, which only a training needs
-
-        yield init, digest_shipped() if init == SHIPPED_NAME else ""
-
-
-def fetch_weights(uri: str, folder: Path) -> Path:
-    """Download the weights of ``models:/NAME/VERSION`` (or ``models:/NAME@ALIAS``) into ``folder``.
-
-    Raises:
-        CracksegError: there is no such version, or it is not a crackseg model.
-    """
-    weights = sorted(fetch_model(uri, folder).rglob("weights.pt"))
-    if not weights:
-        raise CracksegError(f"{uri} is not a model of crackseg: it holds no weights.pt")
-    return weights[0]
-
-
-def fetch_model(uri: str, folder: Path) -> Path:
-    """Download the folder of ``models:/NAME/VERSION`` (or ``models:/NAME@ALIAS``) into ``folder``.
-
-    Raises:
-        CracksegError: there is no such version, or the store does not answer.
-    """
-    try:
-        return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder)))
-    except Exception as error:  # MLflow, requests and the file system all have their own here
-        raise CracksegError(
-            f"the model {uri} cannot be fetched from {mlflow.get_tracking_uri()}: "
-            f"{first_line(error)}; `mlflow ui` shows the registered versions"
-        ) from error

@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
-from crackseg.errors import CracksegError
+from crackseg.errors import CracksegError, first_line
 from crackseg.project import find_real_root
 
 _TRACKING, _REGISTRY = "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"
@@ -150,7 +150,14 @@ def explain_refusal(uri: str, reason: str) -> str:
         advice = f"check {_TRACKING}, and that {path.parent} exists and can be written"
     else:
         advice = f"check {_TRACKING} and that the server runs"
-    return f"the tracking store {hide_password(uri)} cannot be opened: {reason}; {advice}"
+    return f"the tracking store {hide_password(uri)} cannot be opened or written: {reason}; {advice}"
+
+
+def explain_database(error: BaseException) -> str:
+    """Give the reason of a database's error in a line; SQLite's own words stand below SQLAlchemy's."""
+    if "database or disk is full" in str(error):
+        return "No space left on device; make room, and start the same command again"
+    return first_line(error)
 
 
 def describe_silence(uri: str, reason: str) -> str:

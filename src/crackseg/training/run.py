@@ -20,8 +20,9 @@ from crackseg.models import build_model
 from crackseg.models.network import CrackNetwork
 from crackseg.models.weights_file import save_weights
 from crackseg.params import Params, flatten_params
+from crackseg.tracking.fetching import fetched_init
 from crackseg.tracking.run_notes import BEGINNINGS, describe_run
-from crackseg.tracking.store import RunRecorder, Store, describe_code, fetched_init
+from crackseg.tracking.store import RunRecorder, Store, describe_code
 from crackseg.training.checkpoint import RUN_NAME, Progress, has_checkpoint
 from crackseg.training.distributed.processes import ALONE, Processes
 from crackseg.training.loop import TrainingRecipe, fit

@@ -9,7 +9,8 @@ import pytest
 
 from crackseg.registry.loading import load_model
 from crackseg.registry.register import register_model
-from crackseg.tracking.store import Store, fetch_weights
+from crackseg.tracking.fetching import fetch_weights
+from crackseg.tracking.store import Store
 from tests.tiny_model import make_model
 
 

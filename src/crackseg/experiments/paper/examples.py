@@ -21,7 +21,8 @@ from crackseg.lineage import keys_changing
 from crackseg.models.weights_file import load_network
 from crackseg.params import Params, change_params, load_params, parse_setting
 from crackseg.params.effects import COUNTING, IMAGES, MAPS, SCORES
-from crackseg.tracking.store import FinishedRun, Store, fetch_weights
+from crackseg.tracking.fetching import fetch_weights
+from crackseg.tracking.store import FinishedRun, Store
 from crackseg.types import CrackSample
 
 

@@ -34,7 +34,8 @@ from crackseg.experiments.search.worker import Job, work
 from crackseg.experiments.trial import prepare_images
 from crackseg.models import build_model
 from crackseg.params import Params, change_params, load_params
-from crackseg.tracking.store import Store, fetched_init
+from crackseg.tracking.fetching import fetched_init
+from crackseg.tracking.store import Store
 
 _STOP_S = 120  # a worker that is asked to stop may be in the middle of a long step
 
