@@ -1,4 +1,4 @@
-"""`make faults`: kill commands at random moments, start them again, and compare with an undisturbed run.
+"""`make faults`: kill commands at random moments and fill disks, start them again, and compare with undisturbed runs.
 
 The last line is the summary; the exit code is 1 if anything was lost.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import os
 import random
 import shutil
@@ -16,11 +17,13 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from tests.faults.disk import CASES, can_mount, try_case
 from tests.faults.scenarios import SCENARIOS, Scenario, ask, describe_difference, find_left_overs
 from tests.pipeline.conftest import Project, make_project
 
@@ -93,50 +96,89 @@ def find_losses(project: Project, scenario: Scenario, expected: Any, log: Path) 
     return losses + ask(find_left_overs, project)
 
 
+class Bench:
+    """Projects for the scenarios, one at a time under one path, and the outcomes of undisturbed runs."""
+
+    def __init__(self, work: Path) -> None:
+        self.work = work
+        work.mkdir(parents=True, exist_ok=True)
+        self._template = make_template(work)
+        self._undisturbed: dict[str, tuple[float, Any]] = {}
+
+    def begin(self, scenario: Scenario) -> Project:
+        """Put a fresh project in place, ready for the scenario's command."""
+        return begin(self.work, self._template, scenario)
+
+    def log_of(self, scenario: Scenario) -> Path:
+        """Return the file with what the scenario's commands print."""
+        return self.work / f"{scenario.name.replace(' ', '-')}.log"
+
+    def undisturbed(self, scenario: Scenario) -> tuple[float, Any]:
+        """Return seconds and outcome of the command without a fault; it runs once."""
+        if scenario.name not in self._undisturbed:
+            project, log = self.begin(scenario), self.log_of(scenario)
+            started = time.monotonic()
+            code = start(project, scenario, log).wait(_PATIENCE_S)
+            seconds = time.monotonic() - started
+            assert code == 0, f"{scenario.name} does not run: {log.read_text(errors='replace')[-2000:]}"
+            self._undisturbed[scenario.name] = (seconds, ask(scenario.outcome, project))
+        return self._undisturbed[scenario.name]
+
+
+def try_kills(bench: Bench, scenarios: Sequence[Scenario], number: int, seed: int) -> Iterator[tuple[str, bool]]:
+    """Kill commands at random moments; yields each one's name, and whether something was lost."""
+    rng = random.Random(seed)
+    for i, scenario in enumerate(itertools.islice(itertools.cycle(scenarios), number), start=1):
+        seconds, expected = bench.undisturbed(scenario)
+        project, log = bench.begin(scenario), bench.log_of(scenario)
+        after = rng.uniform(0, _LATEST) * seconds
+        process = start(project, scenario, log)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(after)
+        kill(process)
+        losses = find_losses(project, scenario, expected, log)
+        said = "; ".join(losses) or "nothing lost"
+        print(f"{i}: {scenario.name} killed after {after:.1f} of {seconds:.1f} s: {said}", flush=True)
+        if losses:
+            shutil.copytree(project.folder, bench.work / f"lost-{i}", symlinks=True, dirs_exist_ok=True)
+        yield scenario.name, bool(losses)
+
+
+def try_disks(bench: Bench) -> Iterator[tuple[str, bool]]:
+    """Fill the disk under one folder after the other; yields its name, and whether something was wrong."""
+    for case in CASES:
+        wrong = try_case(case, bench.begin, lambda scenario: bench.undisturbed(scenario)[1])
+        print(f"{case.folder} full: " + ("; ".join(wrong) or "said, kept, and finished with room"), flush=True)
+        yield f"{case.folder} full", bool(wrong)
+
+
 def main() -> int:
-    """Kill, start again, compare; print a table."""
+    """Kill, start again, compare; fill disks; print a table."""
     parser = argparse.ArgumentParser(prog="make faults", description=__doc__)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--only", nargs="*", default=[s.name for s in SCENARIOS], help="scenarios by name")
+    parser.add_argument(
+        "--only", nargs="*", default=[s.name for s in SCENARIOS], help="scenarios to kill, by name"
+    )
+    parser.add_argument("--no-disks", action="store_true", help="fill no disks, which takes the rights of root")
     parser.add_argument("--work", type=Path, help="folder to work in; kept, with its finished project")
     options = parser.parse_args()
     scenarios = [s for s in SCENARIOS if s.name in options.only]
-    rng = random.Random(options.seed)
+    tried, lost = Counter[str](), Counter[str]()
     with tempfile.TemporaryDirectory(prefix="crackseg-faults-") as scratch:
-        work = (options.work or Path(scratch)).resolve()
-        work.mkdir(parents=True, exist_ok=True)
-        template = make_template(work)
-        undisturbed: dict[str, tuple[float, Any]] = {}
-        kills, lost = Counter[str](), Counter[str]()
-        for number in range(options.kills):
-            scenario = scenarios[number % len(scenarios)]
-            log = work / f"{scenario.name.replace(' ', '-')}.log"
-            if scenario.name not in undisturbed:
-                project = begin(work, template, scenario)
-                started = time.monotonic()
-                code = start(project, scenario, log).wait(_PATIENCE_S)
-                seconds = time.monotonic() - started
-                assert code == 0, f"{scenario.name} does not run: {log.read_text(errors='replace')[-2000:]}"
-                undisturbed[scenario.name] = (seconds, ask(scenario.outcome, project))
-            seconds, expected = undisturbed[scenario.name]
-            project = begin(work, template, scenario)
-            after = rng.uniform(0, _LATEST) * seconds
-            process = start(project, scenario, log)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(after)
-            kill(process)
-            losses = find_losses(project, scenario, expected, log)
-            kills[scenario.name] += 1
-            lost[scenario.name] += bool(losses)
-            print(f"{number + 1}: {scenario.name} killed after {after:.1f} of {seconds:.1f} s: "
-                  + ("; ".join(losses) or "nothing lost"), flush=True)  # fmt: skip
-            if losses:
-                shutil.copytree(project.folder, work / f"lost-{number + 1}", symlinks=True, dirs_exist_ok=True)
-    print("\n| command | kills | lost |\n|---|---:|---:|")
-    for name, count in kills.items():
-        print(f"| {name} | {count} | {lost[name]} |")
-    print(f"{kills.total()} kills (seed {options.seed}), {lost.total()} losses")
+        bench = Bench((options.work or Path(scratch)).resolve())
+        results = try_kills(bench, scenarios, options.kills, options.seed)
+        if not options.no_disks and can_mount():
+            results = itertools.chain(results, try_disks(bench))
+        for name, is_lost in results:
+            tried[name] += 1
+            lost[name] += is_lost
+    print("\n| fault | tried | lost |\n|---|---:|---:|")
+    for name, count in tried.items():
+        print(f"| {name if name.endswith(' full') else f'{name} killed'} | {count} | {lost[name]} |")
+    if not options.no_disks and not can_mount():
+        print("full disks were not tried: mounting takes the rights of root")
+    print(f"{tried.total()} faults (kills with seed {options.seed}), {lost.total()} losses")
     return 1 if lost.total() else 0
 
 

@@ -21,6 +21,7 @@ from crackseg.data.versioning import find_experiment, read_of_experiment
 from crackseg.experiments.search.storage import open_storage
 from crackseg.registry.production import Production
 from crackseg.tracking.store import Store
+from crackseg.tracking.transfer.folder import MANIFEST
 from tests.pipeline.conftest import Project
 from tests.registry_store import PROCESSES, describe
 from tests.unit.data.importing.raw_sources import add_masks, add_photos, make_photo
@@ -208,7 +209,7 @@ def _promote_second(project: Project) -> None:
 
 def _exported(project: Project) -> Any:
     folder = project.folder.parent / "backup"
-    return json.loads((folder / "manifest.json").read_text())["files"], folder.with_name("backup.part").exists()
+    return json.loads((folder / MANIFEST).read_text())["files"], folder.with_name("backup.part").exists()
 
 
 def _begin_export(project: Project) -> None:

@@ -77,7 +77,7 @@ def test_stopped_training_goes_on_in_its_run_to_the_same_weights(prepared: Proje
     assert run.info.run_id == stopped.info.run_id == run_id_of(prepared)
     assert run.info.status == "FINISHED"
     steps = [m.step for m in client.get_metric_history(run.info.run_id, "train/loss")]
-    assert steps == list(range(EPOCHS))
+    assert steps == list(range(1, EPOCHS + 1))
 
     prepared.run("crackseg", "stage", "train")  # its checkpoints are gone: from the beginning, in a run of its own
     assert run_id_of(prepared) != run.info.run_id
@@ -148,7 +148,7 @@ def test_a_lost_server_ends_no_training_and_misses_nothing(prepared: Project, tm
         run = client.get_run(run_id_of(prepared))
         assert run.info.status == "FINISHED"
         steps = [m.step for m in client.get_metric_history(run.info.run_id, "train/loss")]
-        assert steps == list(range(EPOCHS))
+        assert steps == list(range(1, EPOCHS + 1))
         assert "training" in {f.path for f in client.list_artifacts(run.info.run_id)}
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from crackseg.cli.doctor import disks
 from crackseg.cli.doctor.disks import find_shared_disk
+from crackseg.cli.doctor.examination import examine
 from crackseg.cli.doctor.project import check_store
 
 
@@ -40,3 +41,11 @@ def test_a_synchronised_folder_is_known_by_its_name(tmp_path: Path) -> None:
     folder = tmp_path / "OneDrive - Ada" / "project"
     folder.mkdir(parents=True)
     assert find_shared_disk(folder) == "a synchronised folder (OneDrive - Ada)"
+
+
+def test_a_path_in_which_dvc_cannot_make_experiments_is_warned_of(tmp_path: Path) -> None:
+    root = tmp_path / "bridge #3"
+    root.mkdir()
+    (found,) = [finding for finding in examine(root, answer_s=1) if finding.name == "folder"]
+    assert found.status == "warning"
+    assert "rename the folder without # and ?" in found.advice
