@@ -235,8 +235,13 @@ def _build_body(architecture: str, options: BodyOptions) -> NetworkBody:
     with explained_errors(architecture, options.encoder, usual=row.encoder):
         body = row.build(options)
         assert isinstance(body, EncoderBody), architecture
-        try_out(body)
+        if (architecture, options.encoder) not in _tried_out:
+            try_out(body)
+            _tried_out.add((architecture, options.encoder))
     return body
+
+
+_tried_out: set[tuple[str, str]] = set()  # architecture and encoder; a fifth of a second each time
 
 
 def _check_options(architecture: str, *, width: object, batch_norm: bool, encoder: str) -> None:
