@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
-import openvino
 import torch
 
 from benchmarks.inference import SIZE_PX, make_network, model_folder
 from benchmarks.measure import Effort, Row, measure_in_turn
 from benchmarks.scenes import draw_pair
+from crackseg.inference.engines import load_openvino
 from crackseg.inference.predictor import Predictor
 from crackseg.params import PredictParams
 from crackseg.serving.export import export_model
@@ -38,7 +38,7 @@ def run(effort: Effort) -> list[Row]:
         session = onnxruntime.InferenceSession(
             str(Path(scratch) / "exported.onnx"), providers=["CPUExecutionProvider"]
         )
-        compiled = openvino.compile_model(
+        compiled = load_openvino().compile_model(
             str(Path(scratch) / "exported.xml"), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
         )
         torch_s, onnx_s, openvino_s = measure_in_turn(

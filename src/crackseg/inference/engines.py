@@ -14,6 +14,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -162,8 +163,7 @@ class OpenVinoEngine:
     def __init__(self, network: nn.Module, shape_hw: tuple[int, int], plan: Plan) -> None:
         if not has_openvino():
             raise CracksegError("predict.engine: openvino needs OpenVINO: pip install 'crackseg[export]'")
-        import openvino
-
+        openvino = load_openvino()
         size = [-1, -1] if is_local(network) else [*shape_hw]
         example = torch.zeros(1, 3, *shape_hw, dtype=torch.uint8)
         with without_advice(), torch.inference_mode():
@@ -207,6 +207,21 @@ def build_engine(network: nn.Module, device: torch.device, plan: Plan, shape_hw:
 def has_openvino() -> bool:
     """Return True if OpenVINO is installed."""
     return importlib.util.find_spec("openvino") is not None
+
+
+def load_openvino() -> ModuleType:
+    """Import OpenVINO without the telemetry that it brings.
+
+    That reports each import and each conversion to its makers, by a process that takes two seconds of the processor
+    and, offline, waits for a timeout. Without the module OpenVINO takes a stand-in of its own, which does nothing.
+
+    Raises:
+        ImportError: OpenVINO is not installed.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    import openvino
+
+    return openvino
 
 
 def has_compiler() -> bool:

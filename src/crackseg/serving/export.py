@@ -27,7 +27,7 @@ from crackseg.data.images.files import IMAGE_EXTENSIONS, read_image
 from crackseg.errors import CracksegError
 from crackseg.files import hash_file, write_bytes
 from crackseg.inference.detector import SETTINGS_NAME, WEIGHTS_NAME, ModelSettings
-from crackseg.inference.engines import without_advice
+from crackseg.inference.engines import load_openvino, without_advice
 from crackseg.models import ARCHITECTURES
 from crackseg.models.network import MIN_SIDE_PX
 from crackseg.models.state_dicts import read_weights
@@ -227,7 +227,7 @@ def _require(file_format: str) -> None:
     libraries = ("onnx", "onnxscript", "onnxruntime" if file_format == "onnx" else "openvino")
     for library in libraries:
         try:
-            importlib.import_module(library)
+            load_openvino() if library == "openvino" else importlib.import_module(library)
         except ImportError as error:
             raise CracksegError(
                 f"--format {file_format} needs {library} ({error}): pip install 'crackseg[export]'"
@@ -254,8 +254,7 @@ def _write_onnx(network: ProbabilityNetwork, path: Path, metadata: dict[str, str
 
 
 def _convert_to_openvino(onnx_path: Path) -> list[Path]:
-    import openvino
-
+    openvino = load_openvino()
     model = openvino.convert_model(str(onnx_path))
     path = onnx_path.with_suffix(".xml")
     openvino.save_model(model, str(path), compress_to_fp16=False)
@@ -270,8 +269,7 @@ def _run_onnx(path: Path) -> _Run:
 
 
 def _run_openvino(path: Path) -> _Run:
-    import openvino
-
+    openvino = load_openvino()
     # Its default on recent processors is bfloat16, which the comparison must not include.
     compiled = openvino.compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return lambda batch: compiled(batch)[0]

@@ -88,6 +88,14 @@ def test_every_engine_gives_the_same_map() -> None:
         assert agrees(found[:1], expected, "float32")
 
 
+def test_openvino_reports_no_conversion_to_its_makers(monkeypatch: pytest.MonkeyPatch) -> None:
+    reports = []
+    monkeypatch.setattr("multiprocessing.Process.start", lambda process: reports.append(process))
+    monkeypatch.delenv("CI", raising=False)  # there it never does
+    build_engine(make_network(3).eval(), CPU, FAST, (64, 64))
+    assert not reports
+
+
 def test_a_way_that_fails_or_answers_otherwise_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     true_build = autotune.build_engine
 

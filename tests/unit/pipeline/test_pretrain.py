@@ -2,6 +2,7 @@
 
 import json
 import logging
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from mlflow import MlflowClient
 
 from crackseg.data.catalog import MANIFEST_COLUMNS
 from crackseg.data.images.files import encode_png, write_mask
+from crackseg.data.synthetic.patches import write_validation_scenes
 from crackseg.errors import CracksegError
 from crackseg.files import sole_writer, write_bytes
 from crackseg.models.state_dicts import read_weights
@@ -28,6 +30,9 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / name).write_bytes((source / name).read_bytes())
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setattr(module, "_VALIDATION_SCENES", 1)
+    monkeypatch.setattr(module, "_PROBE_PX", 64)
+    # Of a network that learnt nothing the map is noise, in which every pixel is a line to be followed.
+    monkeypatch.setattr(module, "write_validation_scenes", partial(write_validation_scenes, size_px=96))
     return tmp_path
 
 
