@@ -50,7 +50,7 @@ CASES: dict[str, dict[str, Any]] = {
 def train_case(name: str, pairs_dir: Path, checkpoint_dir: Path, processes: Processes = ALONE) -> Curve:
     """Train one of CASES; returns training and validation loss by epoch."""
     case = CASES[name]
-    recipe = make_recipe(train=case["train"])
+    recipe = make_recipe(train={"epochs": 2, **case["train"]})
     recipe = replace(
         recipe,
         loss=recipe.loss.model_copy(update={"name": case["loss"]}),

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
+from contextlib import chdir, redirect_stderr, redirect_stdout
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
 
+from crackseg.cli import main
 from crackseg.data.synthetic.sample import write_sample
+from tests.migrated_store import copy_migrated_store
 
 ROOT = Path(__file__).parents[2]
 TINY = {
@@ -64,6 +70,30 @@ class Project:
         assert result.returncode == 0, f"{' '.join(command)}: {result.returncode}\n{result.stderr}"
         return json.loads(result.stdout)
 
+    def call(self, *arguments: str, fails: bool = False) -> tuple[str, str]:
+        """Run a command of crackseg in this process, which has imported torch and MLflow already.
+
+        Returns:
+            What it printed to standard output and to standard error; remarks that are logged are not among it.
+        """
+        out, errors = io.StringIO(), io.StringIO()
+        with (
+            pytest.MonkeyPatch.context() as patch,
+            redirect_stdout(out),
+            redirect_stderr(errors),
+            chdir(self.folder),
+        ):
+            patch.setattr(sys, "argv", ["crackseg", *arguments])
+            for name in [name for name in os.environ if name.startswith(("MLFLOW_", "DVC_"))]:
+                patch.delenv(name)
+            code: object = 0
+            try:
+                main()
+            except SystemExit as end:
+                code = end.code
+        assert bool(code) == fails, f"{' '.join(arguments)}: {code}\n{out.getvalue()}{errors.getvalue()}"
+        return out.getvalue(), errors.getvalue()
+
     def set_params(self, changes: Mapping[str, Mapping[str, object]]) -> None:
         """Change keys of params.yaml."""
         yaml = YAML()
@@ -80,7 +110,15 @@ class Project:
 
 def make_project(folder: Path) -> Project:
     """Make a project with two datasets of a few scenes, committed, nothing run yet."""
-    folder.mkdir()
+    shutil.copytree(_first_project().name, folder, symlinks=True)
+    return Project(folder)
+
+
+@cache
+def _first_project() -> tempfile.TemporaryDirectory:
+    """Make the project that all others are copied from: git and DVC take two seconds."""
+    kept = tempfile.TemporaryDirectory(prefix="crackseg-test-")
+    folder = Path(kept.name)
     for name in ("dvc.yaml", "dvc.lock", "params.yaml", ".gitignore", "mlruns/README.md", "mlruns/.gitignore"):
         (folder / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, folder / name)
@@ -95,13 +133,14 @@ def make_project(folder: Path) -> Project:
     shutil.copy(ROOT / ".dvcignore", folder / ".dvcignore")
     project.run("dvc", "add", "-q", "data")
     project.commit("Begin")
-    return project
+    return kept
 
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A project after `dvc repro`, committed; tests leave it as they found it."""
     project = make_project(tmp_path_factory.mktemp("finished") / "project")
+    copy_migrated_store(project.folder / "mlruns" / "mlflow.db")
     (project.folder / "repro.log").write_text(project.run("dvc", "repro"), encoding="utf-8")
     shutil.move(project.folder / "repro.log", project.folder.parent / "repro.log")
     project.commit("First results")

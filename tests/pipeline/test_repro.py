@@ -127,10 +127,10 @@ def test_predict_uses_the_shipped_model_until_one_is_in_production_and_a_version
     said = finished.run("crackseg", "predict", photographs, "--out", str(tmp_path / "shipped"))
     assert "no version of crackseg is in production (`crackseg promote`): using scenes" in said
     tmp_path /= "version"
-    command = ("crackseg", "predict", photographs, "--out", str(tmp_path), "--model", "models:/crackseg@candidate")
-    finished.run(*command)
-    said = finished.run(*command, "--json", "--report-drift")
-    summary, _ = json.JSONDecoder().raw_decode(said, said.index("{"))  # warnings follow on stderr
+    command = ("predict", photographs, "--out", str(tmp_path), "--model", "models:/crackseg@candidate")
+    finished.call(*command)
+    said, _ = finished.call(*command, "--json", "--report-drift")
+    summary = json.loads(said)
     assert summary["model"] == "models:/crackseg/1"
     assert (summary["num_kept"], summary["failed"]) == (2, [])
     assert {d["drifted"] for d in summary["drift"]} == {None}
@@ -159,7 +159,7 @@ def test_nothing_changed_means_nothing_run(finished: Project) -> None:
 
 
 def test_a_paper_report_without_a_finished_cell_fails_with_a_reason(finished: Project) -> None:
-    said = finished.run("crackseg", "paper", "report", "--no-timing", fails=True)
+    _, said = finished.call("paper", "report", "--no-timing", fails=True)
     assert "error: no finished configuration: of" in said
     assert "crackseg paper queue --table3" in said
     assert "Traceback" not in said

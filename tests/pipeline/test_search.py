@@ -21,6 +21,7 @@ from crackseg.cli import cli
 from crackseg.errors import CracksegError
 from crackseg.experiments.search.storage import open_storage
 from crackseg.params import load_params
+from tests.migrated_store import copy_migrated_store
 from tests.pipeline.conftest import Project, make_project
 from tests.pipeline.postgres import PostgresServer, postgres_server
 
@@ -114,6 +115,7 @@ def wait_for(condition: object, seconds: float = 280) -> None:
 def searched(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A project with a study of six trials."""
     project = make_project(tmp_path_factory.mktemp("searched") / "project")
+    copy_migrated_store(project.folder / "mlruns" / "mlflow.db")
     (project.folder.parent / "first.log").write_text(search(project, "--study", "six", "--trials", "6", *SETTINGS))
     return project
 
@@ -143,7 +145,7 @@ def test_apply_writes_the_settings_and_leaves_the_rest_as_it_was(searched: Proje
     before = path.read_text(encoding="utf-8")
     trial = load_trials(database_of(searched), "six")[3]
     try:
-        said = search(searched, "apply", "--trial", "3")
+        said, _ = searched.call("search", "apply", "--trial", "3")
         params = load_params(path)
         after = path.read_text(encoding="utf-8")
     finally:
