@@ -16,7 +16,10 @@ from pathlib import Path
 from benchmarks.measure import ROOT, Effort, Row, run_family
 
 # A module each, run one after the other.
-_FAMILIES = ("scoring", "augment", "inference", "train", "tiled", "exported", "startup", "growth")
+_FAMILIES = (
+    "scoring", "augment", "inference", "train", "train_to", "tiled", "folder", "first_result", "exported", "startup",
+    "growth", "store",
+)  # fmt: skip
 _PACKAGES = (
     "torch", "torchvision", "openvino", "onnxruntime", "opencv-python-headless", "numpy", "scikit-learn",
     "albumentations", "mlflow", "dvc",

@@ -13,10 +13,11 @@ from benchmarks.inference import make_network
 from benchmarks.measure import Effort, Row, peak_memory_mb, run_apart
 from benchmarks.scenes import draw_pair
 from crackseg.devices import choose_device
-from crackseg.inference.predictor import Predictor, tile_windows
+from crackseg.inference.predictor import Predictor, fit_side, tile_windows
+from crackseg.models.unet import UNet
 from crackseg.params import PredictParams
 
-_TILE_PX, _OVERLAP_PX = 512, 64
+_TILE_PX, _OVERLAP_PX = 512, 64  # the sides fit the photograph, see crackseg.inference.predictor.fit_side
 _UNTILED_PX = 2048
 _MOST_GB = 2.0
 
@@ -28,12 +29,14 @@ def run(effort: Effort) -> list[Row]:
     whole = run_apart("tiled", _UNTILED_PX, _UNTILED_PX)
     small = found if side == _UNTILED_PX else run_apart("tiled", _UNTILED_PX, _TILE_PX)
     assert found["finite"], "a pixel of the map is no number"
-    count = len(tile_windows(side, _TILE_PX, _OVERLAP_PX)) ** 2
-    ideal_s = count * found["tile_s"]
+    fitted = fit_side(side, _TILE_PX, _OVERLAP_PX, UNet.size_multiple)
+    count = len(tile_windows(side, fitted, _OVERLAP_PX, UNet.size_multiple)) ** 2
     megapixels, tile_megapixels = side**2 / 1e6, _TILE_PX**2 / 1e6
-    work = count * tile_megapixels
+    work = count * fitted**2 / 1e6
+    ideal_s = found["tile_s"] / tile_megapixels * work
     note = (
-        f"{side:,}², {count} tiles of {_TILE_PX}² that overlap by {_OVERLAP_PX} px; ideal: nothing but these tiles"
+        f"{side:,}², {count} tiles of {fitted}² that overlap by {_OVERLAP_PX} px or more; ideal: their pixels at the "
+        f"speed of a single tile of {_TILE_PX}²"
     )
     pixels_note = "the same by the photograph's own megapixels: what overlaps is computed twice"
     whole_note = f"ours {found['peak_gb']:.2f} GB at {side:,}² (asked: < {_MOST_GB:g}); the row: {_UNTILED_PX:,}²"
@@ -42,7 +45,7 @@ def run(effort: Effort) -> list[Row]:
             "tiled",
             found["seconds"] / work,
             ideal_s / work,
-            f"{count} single tiles",
+            "single tiles",
             "s/megapixel",
             note,
             target=0.85,
@@ -54,13 +57,14 @@ def run(effort: Effort) -> list[Row]:
             "a single tile",
             "s/megapixel",
             pixels_note,
+            target=0.85,
         ),
         Row("tiled-memory", small["peak_gb"], whole["peak_gb"], f"untiled {_UNTILED_PX:,}²", "GB", whole_note),
     ]
 
 
 def _measure(side: int, tile_px: int) -> dict[str, float]:
-    params = PredictParams(tile_size_px=tile_px, overlap_px=_OVERLAP_PX, batch_size=1)
+    params = PredictParams(tile_size_px=tile_px, overlap_px=_OVERLAP_PX, batch_size=1, fit_tiles=True)
     predictor = Predictor(make_network("unet"), params, device=choose_device("auto"), precision=torch.float32)
     part, _ = draw_pair(0)
     photograph = np.tile(part, (side // 512, side // 512, 1))

@@ -63,8 +63,10 @@ def run(effort: Effort) -> list[Row]:
 
     network.train()
     peer.train()
-    on_cpu = (2, 2)  # a step takes tens of seconds on two cores
-    seconds = measure_in_turn([ours, plain], repeats=effort.pick(*(on_cpu if device.type == "cpu" else (50, 20))))
+    on_cpu = device.type == "cpu"  # where a step takes half a minute
+    seconds = measure_in_turn(
+        [ours, plain], repeats=1 if on_cpu else effort.pick(50, 20), warm_up=not (on_cpu and not effort.quick)
+    )
     # Dropout differs from step to step, and with it the loss.
     np.testing.assert_allclose(losses["ours"][0], losses["peer"][0], rtol=0.1)
     words = str(precision).removeprefix("torch.")

@@ -14,7 +14,8 @@ _FIGURES = ("ods", "ois", "ap")
 def list_versions(production: Production) -> list[dict[str, Any]]:
     """List all versions with their scores and aliases, oldest first, for tables and JSON."""
     state = production.read()
-    runs = {run.run_id: run for run in production.store.finished_runs()}
+    run_ids = dict.fromkeys(version.run_id for version in state.versions.values() if version.run_id)
+    runs = production.store.find_runs([*run_ids])
     listed = []
     for number, version in state.versions.items():
         tags = read_tags(version)
@@ -40,9 +41,9 @@ def list_versions(production: Production) -> list[dict[str, Any]]:
                 "architecture": tags.get("architecture", ""),
                 "git_commit": tags.get("git.commit", ""),
                 "run_id": version.run_id or "",
-                "run_name": run.name if run else "",
+                "run_name": (run.info.run_name or "") if run else "",
                 "registered": _format_time(version.creation_timestamp),
-                "registered_by": (run.tags.get("mlflow.user", "") if run else ""),
+                "registered_by": (run.data.tags.get("mlflow.user", "") if run else ""),
                 "in_production_since": last.time if last and state.in_production == number else None,
                 "promoted": last.time if last else None,
                 "promoted_by": last.user if last else None,

@@ -25,6 +25,7 @@ IMPORTED_TAG = "crackseg.imported_from"  # the id of a run or model in the store
 OUTBOX_TAG = "crackseg.tracking.outbox"  # the name of the outbox that a run was created from
 MODEL_TRAINING = {"mlflow.experimentKind": "custom_model_development"}
 """Tags of an experiment that MLflow shows as model training; its own default is work with language models."""
+_RUNS_AT_ONCE = 100
 _SETTINGS_TAG = "crackseg.settings"
 _NOT_DATASETS = ("train", "val", "mean", "best")  # other groups of metrics
 
@@ -129,6 +130,16 @@ def _find_by_tags(
     wanted = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
     found = client.search_runs([experiment_id], wanted, run_view_type=view, max_results=1)
     return found[0] if found else None
+
+
+def find_runs(client: MlflowClient, experiment_id: str, run_ids: Sequence[str]) -> dict[str, Run]:
+    """Find runs by their ids, some at a time; those that are not there are left out."""
+    found: dict[str, Run] = {}
+    for start in range(0, len(run_ids), _RUNS_AT_ONCE):
+        ids = ", ".join(f"'{run_id}'" for run_id in run_ids[start : start + _RUNS_AT_ONCE])
+        page = client.search_runs([experiment_id], f"attributes.run_id IN ({ids})", max_results=_RUNS_AT_ONCE)
+        found |= {run.info.run_id: run for run in page}
+    return found
 
 
 def list_finished(client: MlflowClient, experiment_id: str) -> list[FinishedRun]:

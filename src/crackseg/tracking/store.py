@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from crackseg.tracking.runs import (
     describe_code,
     find_child,
     find_or_create_experiment,
+    find_runs,
     find_user,
     has_settings,
     list_finished,
@@ -291,6 +292,10 @@ class Store:
     def finished_runs(self) -> list[FinishedRun]:
         """List all runs of our experiment that finished without error, the newest first."""
         return list_finished(self.client, self.experiment_id)
+
+    def find_runs(self, run_ids: Sequence[str]) -> dict[str, Run]:
+        """Find runs of our experiment by their ids; those that are not there are left out."""
+        return find_runs(self.client, self.experiment_id, run_ids)
 
     def find_version(self, name: str, alias: str = "", *, stage: str = "") -> str | None:
         """Return the number of the version that a registered model's alias points to, or of the newest in a stage.

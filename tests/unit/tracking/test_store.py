@@ -256,3 +256,14 @@ def test_results_under_other_settings_go_to_one_child_run(store: Store) -> None:
 def test_a_run_of_another_store_is_named(store: Store) -> None:
     with pytest.raises(CracksegError, match="run nowhere is not in the store"):
         store.get_run("nowhere")
+
+
+def test_runs_are_found_by_their_ids_some_at_a_time(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`crackseg models` asks for the runs of its versions only: all runs of a large store took it 8 s."""
+    monkeypatch.setattr("crackseg.tracking.runs._RUNS_AT_ONCE", 2)
+    ids = [store.create_run(f"run {number}") for number in range(5)]
+    found = store.find_runs([*ids[:3], "0" * 32])
+    assert {run_id: run.info.run_name for run_id, run in found.items()} == {
+        run_id: f"run {number}" for number, run_id in enumerate(ids[:3])
+    }
+    assert store.find_runs([]) == {}
