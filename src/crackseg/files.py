@@ -63,6 +63,12 @@ def write_bytes(path: Path, content: bytes | Iterable[bytes], *, durable: bool =
         raise
 
 
+def remove_unfinished(folder: Path) -> None:
+    """Remove what a killed process left of :func:`write_bytes`, also in subfolders; nothing else may write there."""
+    for path in folder.rglob(".*.tmp"):
+        path.unlink(missing_ok=True)
+
+
 def make_folder(path: Path, *, durable: bool = False) -> None:
     """Make a folder and those above it, unless they are there; ``durable`` as for :func:`write_bytes`."""
     missing = [folder for folder in (path, *path.parents) if not folder.exists()] if durable else []

@@ -16,7 +16,7 @@ from pathlib import Path
 from crackseg.data.image_files import Photograph
 from crackseg.data.images.files import read_image
 from crackseg.errors import CracksegError
-from crackseg.files import sole_writer
+from crackseg.files import remove_unfinished, sole_writer
 from crackseg.geometry.files import MeasureOptions, MeasureSummary, measure_files
 from crackseg.geometry.scale import Scale
 from crackseg.geometry.severity import OF_CONCRETE, Grading
@@ -92,6 +92,8 @@ def predict_files(
     busy = f"{out_dir}: another `crackseg predict` is writing here; wait for it"
     try:
         with sole_writer(out_dir / ".predictions.lock", busy):
+            for name in ("masks", "overlays", "maps"):
+                remove_unfinished(out_dir / name)
             kept = _take_up(table_path, photographs, threshold, model, wanted, analyzer.settings)
             with (
                 table_path.open("a", encoding="utf-8", errors="surrogateescape", newline="") as table,

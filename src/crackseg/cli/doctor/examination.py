@@ -76,10 +76,10 @@ def examine(root: Path | None, *, answer_s: float = ANSWER_S) -> Iterator[Findin
     yield settings
     if root is not None:
         yield check_data(root, params)
-        if any(letter in str(root) for letter in "#?"):
+        if not str(root).isascii() or any(letter in str(root) for letter in "#?"):
             yield Finding(
                 "folder", "warning", f"DVC finds no temporary copies below {root}: `dvc exp run --temp`, the queue and "
-                "`crackseg demo` fail", "rename the folder without # and ?",
+                "`crackseg demo` fail", "use a path of ASCII letters without # and ? for them; all else works here",
             )  # fmt: skip
     for beside in waiting:
         yield beside.wait()
