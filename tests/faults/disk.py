@@ -30,6 +30,7 @@ class Case:
         scenario: by name.
         room: bytes besides what is there.
         goes_on: the command may end well without the room (the tracking store waits).
+        runs_again: DVC keeps nothing of a stage that it cannot put into its cache, and runs it again: in a second run.
         kept: files that must be as before are those below the folder, except what the command replaces.
     """
 
@@ -38,13 +39,14 @@ class Case:
     room: int
     goes_on: bool = False
     kept: Callable[[str], bool] = lambda _: True
+    runs_again: bool = False
 
 
 CASES = (
     Case("data", "import", 12_000),
     Case("outputs", "train", 8_000, kept=lambda _: False),  # DVC removes a stage's outputs before it runs
     Case("mlruns", "train", 8_000, goes_on=True, kept=lambda name: name.startswith("artifacts/")),
-    Case(".dvc/cache", "train", 8_000),
+    Case(".dvc/cache", "train", 8_000, runs_again=True),
     Case("found", "predict", 60_000, kept=lambda _: False),
 )
 
@@ -117,6 +119,12 @@ def try_case(
         code, said = run()
         if code:
             wrong.append(f"with room it ended with {code}: {said[-800:]}")
-        elif difference := describe_difference(ask(scenario.outcome, project), expected):
-            wrong.append(f"the outcome differs: {difference}")
+        else:
+            outcome = ask(scenario.outcome, project)
+            if case.runs_again:
+                outcome, expected = (
+                    part[:1] + part[2:] for part in (outcome, expected)
+                )  # without the number of runs
+            if difference := describe_difference(outcome, expected):
+                wrong.append(f"the outcome differs: {difference}")
     return wrong
