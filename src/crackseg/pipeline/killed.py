@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import tempfile
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -47,14 +48,19 @@ def work_in_child(root: Path, stage: str) -> None:
     waiting = os.getpid()
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
+    stopping = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+    # One that comes now would end this process before it could pass it on, and the child with it, without its records.
+    unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, stopping)
     pid = os.fork()
     if pid == 0:
         os.setpgid(0, 0)  # a terminal's Ctrl-C reaches it once, from the one that waits
         end_with_parent(waiting, signal.SIGKILL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
         return
     with suppress(OSError):
         os.setpgid(pid, pid)
-    _pass_on(pid)
+    _pass_on(pid, stopping)
+    signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
     _, status = os.waitpid(pid, 0)
     code = os.waitstatus_to_exitcode(status)
     try:
@@ -72,7 +78,7 @@ def note_checkpoints(folder: Path) -> None:
             Path(note).write_text(str(folder), encoding="utf-8")
 
 
-def _pass_on(pid: int) -> None:
+def _pass_on(pid: int, stopping: Sequence[signal.Signals]) -> None:
     """Pass signals that stop or pause this process on to the child."""
 
     def forward(number: int, _frame: Any) -> None:
@@ -86,7 +92,7 @@ def _pass_on(pid: int) -> None:
         with suppress(ProcessLookupError):  # continues here when it is resumed
             os.killpg(pid, signal.SIGCONT)
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+    for number in stopping:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, forward)
     signal.signal(signal.SIGTSTP, pause)

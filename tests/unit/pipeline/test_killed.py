@@ -100,6 +100,35 @@ def test_sigterm_reaches_the_work(project: Path) -> None:
     assert process.returncode == 130
 
 
+def test_sigterm_reaches_the_work_also_before_the_waiting_begins(project: Path) -> None:
+    script = """
+import os, signal, sys, time
+from pathlib import Path
+from crackseg.pipeline.killed import work_in_child
+
+waiting, fork = os.getpid(), os.fork
+
+def fork_and_be_told():
+    if pid := fork():
+        os.kill(waiting, signal.SIGTERM)
+    return pid
+
+def write_records(*_):
+    print("the one that waits" if os.getpid() == waiting else "the work", flush=True)
+    sys.exit(130)
+
+os.fork = fork_and_be_told
+signal.signal(signal.SIGTERM, write_records)
+work_in_child(Path(sys.argv[1]), "train")
+time.sleep(600)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(project)],
+        capture_output=True, text=True, timeout=60, env=os.environ | {"TMPDIR": str(project)}, check=False,
+    )  # fmt: skip
+    assert (done.stdout, done.returncode) == ("the work\n", 130), done.stderr
+
+
 def test_ctrl_c_reaches_the_work_once_where_a_group_is_told(project: Path) -> None:
     """Told twice, a training would be interrupted while it writes its records."""
     work = "time.sleep(0.5) if told else [signal.pause(), time.sleep(0.5)]; print(len(told))"

@@ -5,6 +5,7 @@ import math
 import signal
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -124,17 +125,23 @@ def test_equal_seeds_give_equal_trials_also_after_a_break(bench: Bench) -> None:
     assert len({t.params["loss.gamma"] for t in whole}) == 14
 
 
-def test_when_the_time_is_over_the_trial_waits_with_its_settings(bench: Bench) -> None:
+def test_when_the_time_is_over_the_trial_waits_with_its_settings(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    clock = SimpleNamespace(time=lambda: now[0], monotonic=time.monotonic, sleep=time.sleep)
+    monkeypatch.setattr("crackseg.experiments.search.worker.time", clock)
+
     def training(
         _number: int, _params: Params, on_epoch: Callable[[int, dict[str, float]], None]
     ) -> dict[str, float]:
-        time.sleep(0.6)
+        now[0] = 1002.0
         on_epoch(0, {"val/ods": 0.5})
         return {"ods": 0.5}
 
     bench.training = training
     search = bench.open("time", 2)
-    stopped = bench.work(search, deadline=time.time() + 0.5)
+    stopped = bench.work(search, deadline=1001.0)
     assert [t.state.name for t in stopped] == ["WAITING", "WAITING"]
     assert bench.run_of(stopped[0]).info.status == "KILLED"
     went_on = bench.work(search)
