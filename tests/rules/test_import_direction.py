@@ -37,6 +37,12 @@ IMPORTERS = {
     "click": {"crackseg.cli"},
     "optuna": {"crackseg.experiments.search"},
     "openpyxl": {"crackseg.inspection.workbook"},
+    "rasterio": {
+        "crackseg.inspection.mosaic_files",
+        "crackseg.inspection.mosaic_lines",
+        "crackseg.inspection.mosaic_prediction",
+        "crackseg.inspection.mosaic_reading",
+    },
     "gradio": {"crackseg.serving.page"},
     "matplotlib": {
         "crackseg.plotting",

@@ -23,6 +23,7 @@ from crackseg.cli import (
     explain,
     inspection,
     measure,
+    mosaic,
     paper,
     predict,
     preset,
@@ -136,8 +137,8 @@ FAMILIES: Mapping[str, Sequence[click.Command]] = {
     ),
     "Registry": (registry.models, registry.promote, registry.rollback, registry.history, deploy.card),
     "Use a model": (
-        predict.predict, measure.measure, inspection.inspection_report, inspection.growth, app.app, deploy.serve,
-        deploy.batch, deploy.export,
+        predict.predict, measure.measure, inspection.inspection_report, inspection.growth, mosaic.mosaic, app.app,
+        deploy.serve, deploy.batch, deploy.export,
     ),
     "Data and scores": (
         data.data, annotations.annotation_forms, scoring.score, explain.explain_scores, explain.compare_postprocessing,

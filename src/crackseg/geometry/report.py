@@ -71,10 +71,10 @@ def describe(
     }
     cracks = [
         {"number": number}
-        | _values(crack, scale)
-        | _grade_values(grade)
+        | measured_values(crack, scale)
+        | grade_values(grade)
         | {"bounding_box_px": list(crack.box_px)}
-        | {"branches": [_values(branch, scale) for branch in crack.branches]}
+        | {"branches": [measured_values(branch, scale) for branch in crack.branches]}
         for number, (crack, grade) in enumerate(zip(m.cracks, grades, strict=True), start=1)
     ]
     if scale is not None:
@@ -99,7 +99,7 @@ def grade_cracks(measurement: Measurement, grading: Grading, scale: Scale | None
     return [grade_crack(crack, grading, scale) for crack in measurement.cracks]
 
 
-def _grade_values(grade: Grade) -> Report:
+def grade_values(grade: Grade) -> Report:
     low, high = grade.severity_range or (None, None)
     return {
         "kind": grade.kind,
@@ -141,7 +141,7 @@ def _histogram(measurement: Measurement, scale: Scale | None) -> list[Report]:
     ]
 
 
-def _values(thing: Crack | Branch, scale: Scale | None) -> Report:
+def measured_values(thing: Crack | Branch, scale: Scale | None) -> Report:
     values: Report = {
         "length_px": thing.length_px,
         "mean_width_px": thing.mean_width_px,
@@ -190,7 +190,7 @@ def list_polylines(
                 {
                     "type": "Feature",
                     "properties": {"file": file, "crack": number}
-                    | _values(branch, scale)
+                    | measured_values(branch, scale)
                     | {"kind": grade.kind, "severity": grade.severity},
                     "geometry": {"type": "LineString", "coordinates": np.round(points, 2).tolist()},
                 }

@@ -1,1 +1,1 @@
-"""Inspection of a structure: the report to hand over, and growth of cracks between two visits."""
+"""Inspection of a structure: the report to hand over, growth of cracks between two visits, orthomosaics."""

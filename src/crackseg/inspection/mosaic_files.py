@@ -1,0 +1,186 @@
+"""Write what was found in an orthomosaic: cloud-optimised GeoTIFFs, GeoJSON, GeoPackage, CSV."""
+
+from __future__ import annotations
+
+import json
+import struct
+import tempfile
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from skimage.measure import approximate_polygon
+
+from crackseg.errors import CracksegError
+from crackseg.files import format_csv, sole_writer, write_bytes
+from crackseg.geometry.scale import Scale
+from crackseg.geometry.severity import Grading
+from crackseg.inference.detector import CrackAnalyzer
+from crackseg.inspection.mosaic_lines import MosaicCrack, measure_mosaic
+from crackseg.inspection.mosaic_prediction import write_prediction
+from crackseg.inspection.mosaic_reading import Mosaic
+
+_LINE_TOLERANCE_PX = 0.3
+_LAYER = "cracks"
+_TEXTS = ("kind", "severity", "severity_range")
+_COLUMNS = (
+    "number", "score", "kind", "severity", "severity_range", "length_mm", "length_uncertainty_mm", "mean_width_mm",
+    "mean_width_uncertainty_mm", "max_width_mm", "max_width_uncertainty_mm", "area_mm2", "length_px", "mean_width_px",
+    "max_width_px", "area_px", "orientation_deg", "tortuosity", "num_cells", "cells_per_m2", "mm_per_px",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class MosaicSummary:
+    """Result of a mosaic: files, cracks, their length (mm, else px) and unit, part of the mosaic with data, remarks."""
+
+    files: tuple[Path, ...]
+    num_cracks: int
+    length: float
+    unit: str
+    data_fraction: float
+    remarks: tuple[str, ...]
+
+
+def inspect_mosaic(
+    mosaic: Mosaic,
+    analyzer: CrackAnalyzer,
+    out_dir: Path,
+    *,
+    threshold: float,
+    grading: Grading,
+    scale: Scale | None,
+    scale_error: float = 0.0,
+    min_length_px: float = 0.0,
+    maps: bool = False,
+) -> MosaicSummary:
+    """Find and measure the cracks of a mosaic, and write them into ``out_dir``.
+
+    ``NAME_mask.tif`` (0, 1 crack, 255 no data), ``NAME_map.tif`` with ``maps`` (255 is probability 1), ``NAME.gpkg``
+    and, with a CRS that leads to longitude and latitude, ``NAME.geojson``, a feature for each crack; ``NAME.csv``.
+
+    Args:
+        mosaic, analyzer: mosaic and model.
+        out_dir: made if needed.
+        threshold: crack is where the probability is at least this.
+        grading: rules for kinds and width classes.
+        scale: of a mosaic without ground, or None; for one with ground it must agree with it to 2 %.
+        scale_error: standard uncertainty of the ground sample distance, as a fraction of it.
+        min_length_px: shorter cracks are left out.
+        maps: write the probabilities, too.
+    Raises:
+        CracksegError: the scale contradicts the mosaic's, or out_dir is in use.
+    """
+    _check_scale(mosaic, scale)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    name = mosaic.path.stem
+    busy = f"{out_dir}: another command is writing here; wait for it"
+    with (
+        sole_writer(out_dir / ".mosaic.lock", busy),
+        tempfile.TemporaryDirectory(dir=out_dir, prefix=".part-") as part,
+    ):
+        mask_path, score_path = Path(part) / "mask.tif", Path(part) / "score.tif"
+        fraction = write_prediction(mosaic, analyzer, threshold, mask_path, score_path)
+        measured = measure_mosaic(
+            mosaic,
+            mask_path,
+            score_path,
+            grading,
+            scale=None if mosaic.has_ground else scale,
+            scale_error=scale_error,
+            min_length_px=min_length_px,
+            min_side_px=analyzer.settings.postprocess.min_length_px,
+        )
+        cracks = list(measured)
+        files = [out_dir / f"{name}_mask.tif"]
+        _write_cog(mask_path, files[0])
+        if maps:
+            files.append(out_dir / f"{name}_map.tif")
+            _write_cog(score_path, files[-1])
+        files.append(out_dir / f"{name}.csv")
+        lines = format_csv(_COLUMNS, ({k: crack.values.get(k) for k in _COLUMNS} for crack in cracks))
+        write_bytes(files[-1], (line.encode() for line in lines))
+        files.append(out_dir / f"{name}.gpkg")
+        _write_geopackage(files[-1], mosaic, cracks, Path(part))
+        geojson_path = out_dir / f"{name}.geojson"
+        if mosaic.has_places:
+            files.append(geojson_path)
+            write_bytes(geojson_path, _to_geojson(mosaic, cracks))
+        else:
+            geojson_path.unlink(missing_ok=True)
+    unit = "mm" if mosaic.has_ground or scale is not None else "px"
+    length = sum(crack.values[f"length_{unit}"] for crack in cracks)
+    return MosaicSummary(tuple(files), len(cracks), length, unit, fraction, tuple(mosaic.remarks))
+
+
+def _check_scale(mosaic: Mosaic, scale: Scale | None) -> None:
+    if scale is None or not mosaic.has_ground:
+        return
+    own = mosaic.mm_per_px(np.array([mosaic.width / 2, mosaic.height / 2]))
+    if abs(scale.mm_per_px / own - 1) > 0.02:
+        raise CracksegError(
+            f"the scale is {scale.mm_per_px:g} mm per pixel, but {mosaic.path} says {own:.4g} by its CRS; "
+            "leave out the scale, or correct the mosaic"
+        )
+
+
+def _write_cog(source: Path, path: Path) -> None:
+    """Write a cloud-optimised GeoTIFF next to its path and rename it."""
+    from rasterio.shutil import copy
+
+    ready = source.with_suffix(".cog.tif")
+    copy(source, ready, driver="COG", COMPRESS="DEFLATE", BIGTIFF="IF_SAFER", OVERVIEW_RESAMPLING="NEAREST")
+    ready.replace(path)
+
+
+def _simplify(line: np.ndarray) -> np.ndarray:
+    return approximate_polygon(line, _LINE_TOLERANCE_PX)
+
+
+def _to_geojson(mosaic: Mosaic, cracks: Sequence[MosaicCrack]) -> bytes:
+    features = [
+        {
+            "type": "Feature",
+            "properties": {name: crack.values.get(name) for name in _COLUMNS},
+            "geometry": {
+                "type": "MultiLineString",
+                "coordinates": [np.round(mosaic.to_wgs84(_simplify(line)), 9).tolist() for line in crack.lines],
+            },
+        }
+        for crack in cracks
+    ]
+    content = {"type": "FeatureCollection", "features": features}
+    return (json.dumps(content, allow_nan=False) + "\n").encode()
+
+
+def _write_geopackage(path: Path, mosaic: Mosaic, cracks: Sequence[MosaicCrack], part: Path) -> None:
+    from pyogrio.raw import write
+
+    ready = part / "cracks.gpkg"
+    geometry = np.array([_to_wkb([mosaic.to_crs(_simplify(line)) for line in c.lines]) for c in cracks], object)
+    fields: list[np.ndarray] = []
+    for name in _COLUMNS:
+        values = [crack.values.get(name) for crack in cracks]
+        if name in _TEXTS:
+            fields.append(np.array(values, object))
+        elif name in ("number", "num_cells", "area_px"):
+            fields.append(np.array(values, np.int64))
+        else:
+            fields.append(np.array([np.nan if value is None else value for value in values], np.float64))
+    crs: Any = None if mosaic.crs is None else mosaic.crs.to_wkt()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="'crs' was not provided")  # it is said in the remarks
+        write(
+            str(ready), geometry=geometry, field_data=fields, fields=np.array(_COLUMNS, object), layer=_LAYER,
+            driver="GPKG", geometry_type="MultiLineString", crs=crs,
+        )  # fmt: skip
+    ready.replace(path)
+
+
+def _to_wkb(lines: Sequence[np.ndarray]) -> bytes:
+    """Return a MultiLineString as well-known binary, little-endian."""
+    parts = [struct.pack("<BII", 1, 2, len(line)) + np.ascontiguousarray(line, "<f8").tobytes() for line in lines]
+    return struct.pack("<BII", 1, 5, len(lines)) + b"".join(parts)
