@@ -120,7 +120,9 @@ def conclude(store: Store, search: Search) -> str:
         # All keys: one that this best trial does not have may be left from an earlier best.
         recorder.set_tags({f"best.{key}": str(best.params.get(key, "–")) for key in _keys(search)})
         recorder.set_tags({"best.trial": str(best.number)})
-        recorder.log_metrics({f"best/{search.ods_key}": best.values[0]}, step=len(trials))
+        # The same trials give the same best one: a command that was killed after it had recorded it, records it once.
+        ended = sum(trial.state.is_finished() for trial in trials)
+        recorder.log_metrics({f"best/{search.ods_key}": best.values[0]}, step=ended, only_new=True)
         for path in [report / "search.md", *figures]:
             recorder.log_file(path, "search")
     _end(store, search, "FINISHED")
