@@ -211,6 +211,8 @@ def test_the_studys_run_shows_the_best_settings_and_none_of_an_earlier_best(benc
     assert (tags["best.loss.name"], tags["best.loss.gamma"]) == ("bce", "–")
     assert "best: trial" in said
     assert bench.store.get_run(search.run_id).info.status == "FINISHED"
+    conclude(bench.store, search)  # by the same command, after it was killed at its end
+    assert [m.step for m in bench.store.client.get_metric_history(search.run_id, "best/ods")] == [12]
 
 
 def test_trials_of_the_front_are_marked(bench: Bench) -> None:
