@@ -16,6 +16,7 @@ from crackseg.cli import cli
 from crackseg.data.images.files import write_png
 from crackseg.inspection.growth import Change, compare_views, make_view
 from crackseg.inspection.registration import NotRegistered, map_points, register, zoom_at
+from crackseg.registry.loading import LoadedModel, load_model
 from tests.unit.inspection.grown_scenes import visit_twice
 
 SEEN = np.ones((400, 400), bool)
@@ -123,8 +124,27 @@ def test_photographs_that_cannot_be_registered_are_refused_with_the_reason() -> 
         register(one, np.ascontiguousarray(one[:, ::-1]))
 
 
+class DarkLines:
+    """Stands for a trained network, so that the test does not depend on how strong the shipped one is."""
+
+    def predict_prob(self, image_HW3: np.ndarray) -> np.ndarray:
+        grey_HW = cv2.GaussianBlur(cv2.cvtColor(image_HW3, cv2.COLOR_RGB2GRAY).astype(np.float32), (0, 0), 1)
+        darker_HW = 1 - grey_HW / cv2.GaussianBlur(grey_HW, (0, 0), 12)
+        return (2 * darker_HW).clip(0, 1)
+
+
+@pytest.fixture
+def dark_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(uri: str, root: Path | None) -> LoadedModel:
+        model = load_model(uri, root)
+        model.analyzer.predictor = DarkLines()  # type: ignore[assignment]
+        return model
+
+    monkeypatch.setattr("crackseg.registry.loading.load_model", load)
+
+
 def run(*arguments: object) -> Result:
-    return CliRunner().invoke(cli, ["growth", *map(str, arguments), "--model", "scenes"])
+    return CliRunner().invoke(cli, ["growth", *map(str, arguments), "--model", "scenes", "--threshold", "0.4"])
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +160,7 @@ def visited(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
     return folder, visits.grown_px
 
 
+@pytest.mark.usefixtures("dark_lines")
 def test_two_folders_are_compared_by_name_and_what_cannot_be_is_said(
     visited: tuple[Path, float], tmp_path: Path
 ) -> None:
