@@ -14,8 +14,11 @@ from tests.migrated_store import copy_migrated_store
 
 # Two test processes with two OpenMP threads each on two cores wait for each other most of the time.
 os.environ["OMP_NUM_THREADS"] = "1"
-# A shell lets the commands that it starts in the background ignore Ctrl-C; what the tests start would inherit that.
+# A shell lets the commands that it starts in the background ignore Ctrl-C, and nohup SIGHUP; what the tests start would
+# inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 # Collecting the tests imports everything and frees nothing: a quarter of its time was spent looking for cycles. What is

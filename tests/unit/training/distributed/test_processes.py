@@ -10,7 +10,7 @@ import pytest
 
 from crackseg.data.dataset import EpochSampler
 from crackseg.errors import CracksegError
-from crackseg.training.checkpoint import BEST_NAME, LAST_NAME
+from crackseg.training.checkpoint import BEST_NAME, LAST_NAME, PREVIOUS_NAME
 from crackseg.training.distributed.processes import Processes, check_gpus
 from crackseg.training.loop import fit
 from tests import shared_training
@@ -58,7 +58,7 @@ def test_two_processes_score_as_one_to_the_bit(of_two: tuple[Path, list[dict]], 
 
 def test_only_the_first_process_writes(of_two: tuple[Path, list[dict]]) -> None:
     written = {p.relative_to(of_two[0]).as_posix() for p in of_two[0].rglob("*.pt")}
-    assert written == {f"0/{case}/{name}" for case in CASES for name in (BEST_NAME, LAST_NAME)}
+    assert written == {f"0/{case}/{name}" for case in CASES for name in (BEST_NAME, LAST_NAME, PREVIOUS_NAME)}
 
 
 @pytest.mark.parametrize(
