@@ -82,4 +82,5 @@ def make_small_project(folder: Path) -> None:
         report.run(folder)
         register.run(folder)
     del os.environ["DVC_EXP_NAME"]
-    run("crackseg", "promote", "--best")
+    # Tiny networks from random weights are worse than the shipped model, with which the gate compares them.
+    run("crackseg", "promote", "--best", "--force", "--reason", "an example for the pictures")

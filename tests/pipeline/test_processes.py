@@ -58,7 +58,7 @@ def test_a_process_that_dies_ends_all_and_the_same_command_goes_on(prepared: Pro
     assert run.info.run_id == run_id_of(prepared)
     assert (run.info.status, run.data.tags["processes"]) == ("FINISHED", "2")
     steps = [m.step for m in client.get_metric_history(run.info.run_id, "train/loss")]
-    assert steps == list(range(EPOCHS))
+    assert steps == list(range(1, EPOCHS + 1))
 
 
 def test_a_stopped_launcher_stops_its_processes(prepared: Project) -> None:

@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+import pytest
 from ruamel.yaml import YAML
 
+from crackseg.errors import CracksegError
 from crackseg.params import load_params
 from crackseg.params.writing import replace_values, write_settings
 
@@ -59,3 +61,20 @@ def test_keys_that_a_file_of_an_older_version_lacks_are_added_to_their_section(t
     after = load_params(path)
     assert (after.loss.crack_weight, after.loss.tolerance_px, after.model.width) == (7.0, 5, 8)
     assert "crack_weight: 7.0\n  tolerance_px: 5\n\noptimizer:" in path.read_text(encoding="utf-8")
+
+
+def test_a_list_with_a_line_for_each_item_becomes_one_line() -> None:
+    text = "data:\n  first: 1\n  names: # all of them\n  - a\n  - b\n  last: 2\n"
+    changed = replace_values(text, {"data.names": ["c"], "data.last": 3})
+    assert changed == "data:\n  first: 1\n  names: [c] # all of them\n  last: 3\n"
+    assert replace_values("data:\n  names:\n    - a\n", {"data.names": ["b", "c"]}) == "data:\n  names: [b, c]\n"
+
+
+def test_a_file_that_cannot_be_changed_stays_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    text = TEXT.replace("train_dataset: CrackTree260", "train_dataset: >-\n    CrackTree260")
+    assert ">-" in text
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(CracksegError, match="set these yourself: data.train_dataset: OTHER"):
+        write_settings(path, {"data.train_dataset": "OTHER"}, source="test")
+    assert path.read_text(encoding="utf-8") == text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,14 +33,25 @@ def write_settings(path: Path, changes: Mapping[str, Any], *, source: str) -> di
     after = flatten_params(change_params(before_params, changes, source=source))
     text = path.read_text(encoding="utf-8")
     changed = {key: (before[key], after[key]) for key in changes if before[key] != after[key]}
-    write_bytes(path, replace_values(text, {key: value for key, (_, value) in changed.items()}).encode())
-    if flatten_params(load_params(path)) != after:
-        write_bytes(path, text.encode())
+    new = replace_values(text, {key: value for key, (_, value) in changed.items()})
+    if not _says(new, after):
         raise CracksegError(
             f"{path} is written in a way that crackseg cannot change; set these yourself: "
             + ", ".join(f"{key}: {value}" for key, (_, value) in changed.items())
         )
+    write_bytes(path, new.encode())
     return changed
+
+
+def _says(text: str, settings: Mapping[str, Any]) -> bool:
+    """Return True if the text is a params.yaml with these settings."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "params.yaml")
+        path.write_text(text, encoding="utf-8")
+        try:
+            return flatten_params(load_params(path)) == settings
+        except CracksegError:
+            return False
 
 
 def replace_values(text: str, values: Mapping[str, Any]) -> str:
@@ -47,12 +59,14 @@ def replace_values(text: str, values: Mapping[str, Any]) -> str:
 
     Args:
         text: of the file.
-        values: by dotted key ``SECTION.NAME``; each stands on one line of the text. A key that its section lacks, in a
-            file of an older version, becomes the section's last line.
+        values: by dotted key ``SECTION.NAME``; each stands on one line of the text, or is a list with a line for each
+            item, which becomes one line. A key that its section lacks, in a file of an older version, becomes the
+            section's last line.
     """
     content = YAML(pure=True).load(text)
     lines = text.split("\n")
     missing: dict[int, list[str]] = {}  # by line before which they go
+    items: set[int] = set()  # lines of lists, which go
     for key, value in values.items():
         *sections, name = key.split(".")
         section = content
@@ -63,6 +77,12 @@ def replace_values(text: str, values: Mapping[str, Any]) -> str:
             missing.setdefault(last_line + 1, []).append(f"{' ' * last_column}{name}: {_as_yaml(value)}")
             continue
         line_number, column = section.lc.value(name)
+        key_line, key_column = section.lc.key(name)
+        if isinstance(section[name], list) and line_number != key_line:
+            items |= {section[name].lc.item(i)[0] for i in range(len(section[name]))}
+            line_number, column = key_line, key_column + len(name) + 1
+            lines[line_number] = f"{lines[line_number][:column]}  {lines[line_number][column:].lstrip()}"
+            column += 1
         line = lines[line_number]
         old, comment = _split_comment(line[column:])
         new = _as_yaml(value)
@@ -70,8 +90,8 @@ def replace_values(text: str, values: Mapping[str, Any]) -> str:
         space = comment[: len(comment) - len(comment.lstrip())]
         width = max(len(old) + len(space) - len(new), 1) if comment else 0
         lines[line_number] = line[:column] + new + " " * width + comment.lstrip()
-    for place in sorted(missing, reverse=True):
-        lines[place:place] = missing[place]
+    for place in sorted(items | missing.keys(), reverse=True):
+        lines[place : place + (place in items)] = missing.get(place, [])
     return "\n".join(lines)
 
 
