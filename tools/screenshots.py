@@ -57,8 +57,8 @@ def main(folder: Path) -> None:
             page.locator(wait_for).first.wait_for()
             page.wait_for_timeout(SETTLE_MS)
             write_picture(page.screenshot(clip=BESIDE_ASSISTANT), IMAGES / f"screenshot_{name}.png")
-    # The shipped model: what is in production here finds little.
-    with start_server(folder, "app", "--model", "scenes") as address, open_page() as page:
+    # Outside the project the page uses the shipped model; what is in production here finds little.
+    with tempfile.TemporaryDirectory() as elsewhere, start_server(Path(elsewhere), "app") as address, open_page() as page:
         page.goto(address)
         page.locator("#files input[type=file]").set_input_files(
             folder / "data" / "CrackTree260" / "images" / PHOTOGRAPH
@@ -95,12 +95,12 @@ def ask(url: str, content: dict[str, Any] | None = None) -> dict[str, Any]:
 
 
 @contextmanager
-def start_server(folder: Path, name: str, *options: str) -> Iterator[str]:
-    """Run `crackseg ui` or `crackseg app`, with options, in ``folder`` on a free port; gives its address."""
+def start_server(folder: Path, name: str) -> Iterator[str]:
+    """Run `crackseg ui` or `crackseg app` in ``folder`` on a free port; gives its address."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
-    command = ["crackseg", name, *options, "--port", str(port)]
+    command = ["crackseg", name, "--port", str(port)]
     # On a busy machine, MLflow's several workers are taken for dead while they start.
     environment = environment_of(folder) | {"MLFLOW_WORKERS": "1"}
     server = subprocess.Popen(command, cwd=folder, env=environment, start_new_session=True)

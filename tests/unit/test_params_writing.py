@@ -75,6 +75,6 @@ def test_a_file_that_cannot_be_changed_stays_as_it_was(tmp_path: Path) -> None:
     text = TEXT.replace("train_dataset: CrackTree260", "train_dataset: >-\n    CrackTree260")
     assert ">-" in text
     path.write_text(text, encoding="utf-8")
-    with pytest.raises(CracksegError, match="set these yourself: data.train_dataset: OTHER"):
+    with pytest.raises(CracksegError, match=r"set these yourself: data\.train_dataset: OTHER"):
         write_settings(path, {"data.train_dataset": "OTHER"}, source="test")
     assert path.read_text(encoding="utf-8") == text
