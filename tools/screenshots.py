@@ -22,14 +22,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "src")]
 
+from mlflow import MlflowClient  # noqa: E402
 from tools.small_project import environment_of, make_small_project  # noqa: E402
+
+from crackseg.tracking.ui_view import save_view  # noqa: E402
 
 IMAGES = ROOT / "docs" / "images"
 SIZE = {"width": 1400, "height": 760}
@@ -56,9 +58,17 @@ def main(folder: Path) -> None:
             page.goto(f"{address}/#{path}")
             page.locator(wait_for).first.wait_for()
             page.wait_for_timeout(SETTLE_MS)
+            if name == "compare":  # the chart with the lines of all runs stands below the bars
+                page.mouse.move(BESIDE_ASSISTANT["width"] - 200, BESIDE_ASSISTANT["height"] // 2)
+                page.mouse.wheel(0, 480)
+                page.wait_for_timeout(SETTLE_MS)
             write_picture(page.screenshot(clip=BESIDE_ASSISTANT), IMAGES / f"screenshot_{name}.png")
     # Outside the project the page uses the shipped model; what is in production here finds little.
-    with tempfile.TemporaryDirectory() as elsewhere, start_server(Path(elsewhere), "app") as address, open_page() as page:
+    with (
+        tempfile.TemporaryDirectory() as elsewhere,
+        start_server(Path(elsewhere), "app") as address,
+        open_page() as page,
+    ):
         page.goto(address)
         page.locator("#files input[type=file]").set_input_files(
             folder / "data" / "CrackTree260" / "images" / PHOTOGRAPH
@@ -74,16 +84,15 @@ def list_pages(address: str) -> Iterator[tuple[str, str, str]]:
     """Yield name, path and what to wait for, as a selector, of each page to photograph."""
     experiment = ask(f"{address}/api/2.0/mlflow/experiments/get-by-name?experiment_name=crackseg")["experiment"]
     number = experiment["experiment_id"]
-    found = ask(f"{address}/api/2.0/mlflow/runs/search", {"experiment_ids": [number]})["runs"]
-    runs = json.dumps([run["info"]["run_id"] for run in found])
+    client = MlflowClient(address)
+    metrics = {name for run in client.search_runs([number]) for name in run.data.metrics}
     alias = f"{address}/api/2.0/mlflow/registered-models/alias?name=crackseg&alias=production"
     production = ask(alias)["model_version"]["version"]
     yield "version", f"/models/crackseg/versions/{production}", "text=Intended use"
-    page = f"/experiments/{number}/runs?workflowType=machine_learning"
-    yield "runs", page, "text=/gamma-2/"
-    yield "charts", f"{page}&compareRunsMode=CHART", ".js-plotly-plot .main-svg"
-    compared = f"runs={quote(runs)}&experiments={quote(json.dumps([number]))}"
-    yield "compare", f"/compare-runs?{compared}", ".js-plotly-plot .main-svg"
+    yield "runs", save_view(client, number, metrics).removeprefix("/#"), "text=/gamma-2|γ2/"
+    compared = save_view(client, number, metrics, run_ids=()).removeprefix("/#")
+    yield "charts", compared, ".js-plotly-plot .main-svg"
+    yield "compare", compared, ".js-plotly-plot .main-svg"
 
 
 def ask(url: str, content: dict[str, Any] | None = None) -> dict[str, Any]:
