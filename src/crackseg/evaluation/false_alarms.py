@@ -76,7 +76,6 @@ def describe_false_alarms(values: Mapping[str, Any]) -> str:
     count, rate = round(values["num_crack_free"]), values.get("false_alarm_rate")
     if not count or rate is None:
         return "unknown, no crack-free photograph"
-    return (
-        f"on {round(rate * count)} of {count_of(count, 'crack-free photograph')}, "
-        f"{values['false_alarm_px_per_megapixel']:.1f} px per megapixel"
-    )
+    length = values["false_alarm_px_per_megapixel"]
+    amount = "under 0.1" if rate and length < 0.05 else f"{length:.1f}"  # a dot has no length
+    return f"on {round(rate * count)} of {count_of(count, 'crack-free photograph')}, {amount} px per megapixel"

@@ -96,3 +96,10 @@ def test_photographs_with_false_alarms_are_named(samples: list[CrackSample], tmp
     )
     assert table["false_crack_length_px"]["line"] == 10
     assert list(find_failures(table.reset_index())["stem"]) == ["crack", "line", "speck"]
+
+
+def test_a_dot_that_has_no_length_is_not_called_no_false_alarm() -> None:
+    dot = {"num_crack_free": 1.0, "false_alarm_rate": 1.0, "false_alarm_px_per_megapixel": 0.0}
+    assert describe_false_alarms(dot) == "on 1 of 1 crack-free photograph, under 0.1 px per megapixel"
+    none = dot | {"false_alarm_rate": 0.0}
+    assert describe_false_alarms(none) == "on 0 of 1 crack-free photograph, 0.0 px per megapixel"
