@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from crackseg.cli.measure import surface_option
 from crackseg.cli.project import Project, with_project
+from crackseg.cli.scale_options import surface_option
 from crackseg.params.width_classes import Surface
 
 

@@ -6,17 +6,14 @@ from pathlib import Path
 
 import click
 
+from crackseg.cli.model_option import model_option
 from crackseg.cli.output import warn
 
-_MODEL_HELP = (
-    "models:/NAME@ALIAS, models:/NAME/VERSION, scenes (shipped), or a version's folder. "
-    "[default: @production, or scenes]"
-)
 _MOST_LINES = 20  # about single photographs
 
 
 @click.command()
-@click.option("--model", "uri", help=_MODEL_HELP)
+@model_option
 @click.option("--port", default=5001, show_default=True, type=click.IntRange(1, 65535), help="Port on 127.0.0.1.")
 @click.option(
     "--max-megabytes", default=32.0, show_default=True, type=click.FloatRange(min=0, min_open=True),
@@ -54,7 +51,7 @@ def serve(uri: str | None, port: int, max_megabytes: float, max_megapixels: floa
 @click.command()
 @click.argument("source")
 @click.argument("target")
-@click.option("--model", "uri", help=_MODEL_HELP)
+@model_option
 @click.option("--workers", default=2, show_default=True, type=click.IntRange(1), help="Processes on this machine.")
 @click.option("--master", help="A Spark cluster instead, e.g. spark://HOST:7077.")
 @click.option(
@@ -109,7 +106,7 @@ def batch(source: str, target: str, uri: str | None, workers: int, master: str |
 
 @click.command()
 @click.option("--format", "file_format", required=True, type=click.Choice(["onnx", "openvino"]))
-@click.option("--model", "uri", help=_MODEL_HELP)
+@model_option
 @click.option("--out", "out_path", type=click.Path(dir_okay=False, path_type=Path), help="File (.onnx or .xml).")
 @click.option(
     "--images", "images_dir", type=click.Path(file_okay=False, path_type=Path),

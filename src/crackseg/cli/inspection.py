@@ -7,27 +7,20 @@ from pathlib import Path
 
 import click
 
-from crackseg.cli.measure import scale_error_option, surface_option
+from crackseg.cli.model_option import load_chosen_model, model_option, threshold_option
 from crackseg.cli.output import elapsed_s, warn
 from crackseg.cli.project import Project, with_project
+from crackseg.cli.scale_options import scale_options, surface_option
 from crackseg.params.width_classes import Surface
 
 
 @click.command("inspection-report")
 @click.argument("paths", nargs=-1, required=True)
 @click.option("--out", "out_dir", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder.")
-@click.option("--mm-per-px", type=float, help="Millimetres per pixel, for values in mm and width classes.")
-@click.option(
-    "--scale", "points", metavar="x1,y1,x2,y2,MM", help="The scale, from two points and their distance in mm."
-)
-@scale_error_option
+@scale_options()
 @surface_option
-@click.option(
-    "--model",
-    "uri",
-    help="models:/NAME@ALIAS, models:/NAME/VERSION, scenes (shipped), or a folder. [default: @production, or scenes]",
-)
-@click.option("--threshold", type=click.FloatRange(0, 1), help="Instead of the model's operating threshold.")
+@model_option
+@threshold_option
 @click.option("--title", default="Crack inspection", show_default=True, help="Title of the report.")
 @click.option(
     "--pictures",
@@ -78,16 +71,13 @@ def inspection_report(
     from crackseg.inspection.page import Circumstances
     from crackseg.inspection.report import write_report
     from crackseg.inspection.workbook import NEEDS, can_write_workbook
-    from crackseg.registry.loading import load_model
-    from crackseg.serving.deployment import find_production
 
     if xlsx and not can_write_workbook():
         raise CracksegError(NEEDS)  # before hours of predicting
     scale = choose_scale(mm_per_px, points, scale_error_pct)
     grading = make_grading(project.measure_params, surface)
     photographs = find_photographs(paths, out_dir)
-    uri = uri or find_production()
-    model = load_model(uri, project.root if uri.startswith("models:/") else None)
+    model = load_chosen_model(project, uri)
     settings = model.analyzer.settings
     summary, figures = predict_files(
         model.analyzer, photographs, out_dir, model=model.digest, threshold=threshold, overlays=False
@@ -139,21 +129,8 @@ def inspection_report(
 @click.argument("before", type=click.Path(path_type=Path))
 @click.argument("after", type=click.Path(path_type=Path))
 @click.option("--out", "out_dir", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder.")
-@click.option(
-    "--mm-per-px", type=float, help="Millimetres per pixel of the earlier photographs, for values in mm."
-)
-@click.option(
-    "--scale",
-    "points",
-    metavar="x1,y1,x2,y2,MM",
-    help="The scale, from two points of the earlier photograph and their distance in mm.",
-)
-@scale_error_option
-@click.option(
-    "--model",
-    "uri",
-    help="models:/NAME@ALIAS, models:/NAME/VERSION, scenes (shipped), or a folder. [default: @production, or scenes]",
-)
+@scale_options("earlier photographs")
+@model_option
 @click.option("--threshold", type=click.FloatRange(0, 1, min_open=True), help="Instead of the model's own.")
 @click.option(
     "--min-growth-px",
@@ -193,13 +170,10 @@ def growth(
     from crackseg.errors import join_some
     from crackseg.geometry.scale import choose_scale
     from crackseg.inspection.growth_pairs import SUMMARY, TABLE, GrowthOptions, compare_pairs, find_pairs
-    from crackseg.registry.loading import load_model
-    from crackseg.serving.deployment import find_production
 
     scale = choose_scale(mm_per_px, points, scale_error_pct)
     found = find_pairs(before, after, out_dir)
-    uri = uri or find_production()
-    model = load_model(uri, project.root if uri.startswith("models:/") else None)
+    model = load_chosen_model(project, uri)
     settings = model.analyzer.settings
     chosen = settings.operating_threshold if threshold is None else threshold
     options = GrowthOptions(model.digest, chosen, scale, min_growth_px)

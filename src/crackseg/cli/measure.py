@@ -10,29 +10,15 @@ import click
 from crackseg.cli.crack_value import crack_value_option
 from crackseg.cli.output import warn
 from crackseg.cli.project import Project, with_project
+from crackseg.cli.scale_options import scale_options, surface_option
 from crackseg.errors import CracksegError
-from crackseg.params.width_classes import SURFACES, Surface
-
-surface_option = click.option(
-    "--surface",
-    type=click.Choice(SURFACES),
-    help="Width classes and names of networks. [default: measure.surface of params.yaml, or concrete]",
-)
-scale_error_option = click.option(
-    "--scale-error-pct",
-    type=click.FloatRange(0, 100, max_open=True),
-    help="Standard uncertainty of the scale, in percent.",
-)
+from crackseg.params.width_classes import Surface
 
 
 @click.command()
 @click.argument("masks", nargs=-1, required=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
-@click.option("--mm-per-px", type=float, help="Millimetres per pixel, for values in mm.")
-@click.option(
-    "--scale", "points", metavar="x1,y1,x2,y2,MM", help="The scale, from two points and their distance in mm."
-)
-@scale_error_option
+@scale_options()
 @surface_option
 @click.option(
     "--out", "out_dir", type=click.Path(file_okay=False, path_type=Path), help="Folder for tables, pictures."

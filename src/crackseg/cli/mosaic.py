@@ -6,9 +6,10 @@ from pathlib import Path
 
 import click
 
-from crackseg.cli.measure import surface_option
+from crackseg.cli.model_option import load_chosen_model, model_option, threshold_option
 from crackseg.cli.output import warn
 from crackseg.cli.project import Project, with_project
+from crackseg.cli.scale_options import surface_option
 from crackseg.errors import CracksegError
 from crackseg.params.width_classes import Surface
 
@@ -35,12 +36,8 @@ def _parse_bands(context: click.Context, parameter: click.Parameter, text: str |
 @click.option(
     "--min-length-px", type=click.FloatRange(0), default=10.0, show_default=True, help="Leave out shorter cracks."
 )
-@click.option(
-    "--model",
-    "uri",
-    help="models:/NAME@ALIAS, models:/NAME/VERSION, scenes (shipped), or a folder. [default: @production, or scenes]",
-)
-@click.option("--threshold", type=click.FloatRange(0, 1), help="Instead of the model's operating threshold.")
+@model_option
+@threshold_option
 @click.option("--maps", is_flag=True, help="Write the probabilities, too.")
 @with_project
 def mosaic(
@@ -70,8 +67,6 @@ def mosaic(
     from crackseg.geometry.severity import make_grading
     from crackseg.inspection.mosaic_files import inspect_mosaic
     from crackseg.inspection.mosaic_reading import Mosaic
-    from crackseg.registry.loading import load_model
-    from crackseg.serving.deployment import find_production
 
     given = choose_scale(mm_per_px)
     scale = None if given is None else Scale(given.mm_per_px, scale_error_pct / 100)
@@ -79,8 +74,7 @@ def mosaic(
     raster = Mosaic(path, bands)
     if out_dir.resolve() == path.resolve().parent:
         raise CracksegError(f"--out {out_dir} is the folder of the mosaic itself; choose another")
-    uri = uri or find_production()
-    model = load_model(uri, project.root if uri.startswith("models:/") else None)
+    model = load_chosen_model(project, uri)
     settings = model.analyzer.settings
     summary = inspect_mosaic(
         raster,

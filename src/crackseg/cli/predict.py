@@ -7,9 +7,10 @@ from pathlib import Path
 
 import click
 
-from crackseg.cli.measure import scale_error_option, surface_option
+from crackseg.cli.model_option import load_chosen_model, model_option, threshold_option
 from crackseg.cli.output import elapsed_s, warn
 from crackseg.cli.project import Project, with_project
+from crackseg.cli.scale_options import scale_error_option, surface_option
 from crackseg.errors import CracksegError
 from crackseg.params.width_classes import Surface
 
@@ -17,12 +18,8 @@ from crackseg.params.width_classes import Surface
 @click.command()
 @click.argument("paths", nargs=-1, required=True)
 @click.option("--out", "out_dir", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder.")
-@click.option(
-    "--model",
-    "uri",
-    help="models:/NAME@ALIAS, models:/NAME/VERSION, scenes (shipped), or a folder. [default: @production, or scenes]",
-)
-@click.option("--threshold", type=click.FloatRange(0, 1), help="Instead of the model's operating threshold.")
+@model_option
+@threshold_option
 @click.option(
     "--overlays/--no-overlays", default=True, show_default=True, help="Draw the cracks on the photographs."
 )
@@ -71,8 +68,6 @@ def predict(
     from crackseg.geometry.severity import make_grading
     from crackseg.inference.drift import compare, count_reference, describe_drift, warn_of_drift, warn_of_reference
     from crackseg.inference.files import describe_summary, measure_masks, predict_files
-    from crackseg.registry.loading import load_model
-    from crackseg.serving.deployment import find_production
 
     scale = choose_scale(mm_per_px, error_pct=scale_error_pct)
     if scale is not None and not measure:
@@ -81,9 +76,8 @@ def predict(
         raise CracksegError(f"--surface {surface} decides the width classes: {NO_CLASS}")
     grading = make_grading(project.measure_params, surface) if measure else None
     photographs = find_photographs(paths, out_dir)
-    uri = uri or find_production()
-    root = project.root if report_drift or uri.startswith("models:/") else None
-    model = load_model(uri, root)
+    root = project.root if report_drift else None  # before the work: drift is recorded in a project
+    model = load_chosen_model(project, uri)
     summary, figures = predict_files(
         model.analyzer,
         photographs,
