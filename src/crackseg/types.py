@@ -1,4 +1,4 @@
-"""Records that several folders use: a sample, a model's output, a prediction.
+"""Records and names that several folders use: a sample, a model's output, a prediction, a surface.
 
 Shape legend: B batch, H rows, W columns, 1/3 channels.
 """
@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:  # numpy and torch are slow to import and only named here
     import numpy as np
     import torch
+
+Surface = Literal["concrete", "pavement"]
+SURFACES: tuple[Surface, ...] = ("concrete", "pavement")
 
 PLAN_NAME = "computed_by.json"  # in a folder of predicted maps: engine, precision, threads
 

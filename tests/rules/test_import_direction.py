@@ -89,7 +89,7 @@ def test_every_place_in_the_order_is_taken() -> None:
 # Modules by the process that imports them one after another, and the libraries that none of a process may import.
 LIGHT = {
     "without torch": {
-        "crackseg.cli": ("torch", "mlflow", "pandas", "numpy", "dvc"),
+        "crackseg.cli": ("torch", "mlflow", "pandas", "numpy", "dvc", "pydantic", "ruamel"),
         "crackseg.pipeline.prepare": ("torch", "mlflow", "matplotlib"),
         "crackseg.pipeline.evaluate": ("torch", "matplotlib"),
         "crackseg.pipeline.report": ("torch",),

@@ -6,7 +6,7 @@ import click
 
 from crackseg.cli.project import Project, with_project
 from crackseg.cli.scale_options import surface_option
-from crackseg.params.width_classes import Surface
+from crackseg.types import Surface
 
 
 @click.command()

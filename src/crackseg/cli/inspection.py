@@ -11,7 +11,7 @@ from crackseg.cli.model_option import load_chosen_model, model_option, threshold
 from crackseg.cli.output import elapsed_s, warn
 from crackseg.cli.project import Project, with_project
 from crackseg.cli.scale_options import scale_options, surface_option
-from crackseg.params.width_classes import Surface
+from crackseg.types import Surface
 
 
 @click.command("inspection-report")

@@ -12,7 +12,7 @@ from crackseg.cli.output import warn
 from crackseg.cli.project import Project, with_project
 from crackseg.cli.scale_options import scale_options, surface_option
 from crackseg.errors import CracksegError
-from crackseg.params.width_classes import Surface
+from crackseg.types import Surface
 
 
 @click.command()

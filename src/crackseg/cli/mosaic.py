@@ -11,7 +11,7 @@ from crackseg.cli.output import warn
 from crackseg.cli.project import Project, with_project
 from crackseg.cli.scale_options import surface_option
 from crackseg.errors import CracksegError
-from crackseg.params.width_classes import Surface
+from crackseg.types import Surface
 
 
 def _parse_bands(context: click.Context, parameter: click.Parameter, text: str | None) -> tuple[int, ...] | None:

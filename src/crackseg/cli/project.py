@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from crackseg.params import MeasureParams, load_params
 from crackseg.project import Layout, NoProject, find_root
 
 if TYPE_CHECKING:
+    from crackseg.params import MeasureParams
     from crackseg.tracking.store import Store
 
 
@@ -34,6 +34,9 @@ class Project:
         Raises:
             CracksegError: params.yaml is not valid.
         """
+        # With its libraries it takes longer to import than the whole command line.
+        from crackseg.params import MeasureParams, load_params
+
         try:
             return load_params(Layout(self.root).params).measure
         except NoProject:

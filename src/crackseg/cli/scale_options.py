@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from crackseg.params.width_classes import SURFACES
+from crackseg.types import SURFACES
 
 surface_option = click.option(
     "--surface",

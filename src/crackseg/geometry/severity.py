@@ -12,7 +12,8 @@ from crackseg.geometry.cells import Cells, Kind, find_cells, find_kind
 from crackseg.geometry.components import Branch, Crack
 from crackseg.geometry.scale import Scale
 from crackseg.params.sections import MeasureParams
-from crackseg.params.width_classes import WIDTH_CLASSES, Surface, WidthClass
+from crackseg.params.width_classes import WIDTH_CLASSES, WidthClass
+from crackseg.types import Surface
 
 _PIXEL_PX = 0.5  # standard uncertainty of a width, and of each end of a length
 # Blocks are 0.3 m x 0.3 m or more (ASTM D6433); smaller cells are those of alligator cracking.

@@ -23,7 +23,8 @@ from crackseg.params.effects import (
     WEIGHTS,
     Affects,
 )
-from crackseg.params.width_classes import Surface, WidthClass, check_width_classes
+from crackseg.params.width_classes import WidthClass, check_width_classes
+from crackseg.types import Surface
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 LARGEST_SCENE_PATCH_PX = 512  # side of a drawn scene (crackseg.data.synthetic.patches)

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Surface = Literal["concrete", "pavement"]
-SURFACES: tuple[Surface, ...] = ("concrete", "pavement")
+from crackseg.types import Surface
+
 MOST_CLASSES = 6  # as many as a picture can show in colours that everyone can tell apart
 
 
