@@ -142,14 +142,20 @@ def find_runs(client: MlflowClient, experiment_id: str, run_ids: Sequence[str]) 
     return found
 
 
-def list_finished(client: MlflowClient, experiment_id: str) -> list[FinishedRun]:
-    """List all runs of an experiment that finished without error, the newest first."""
+def list_finished(client: MlflowClient, experiment_id: str, *, of_stages: bool = False) -> list[FinishedRun]:
+    """List all runs of an experiment that finished without error, the newest first.
+
+    Args:
+        client: of the store.
+        experiment_id: the experiment.
+        of_stages: only those of the pipeline's stages, which record the version of the data; reading the trials of
+            studies and searches takes longer than all else.
+    """
+    wanted = "attributes.status = 'FINISHED'" + (" AND tags.`data.md5` LIKE '%'" if of_stages else "")
     runs: list[FinishedRun] = []
     token: str | None = None
     while True:
-        page = client.search_runs(
-            [experiment_id], "attributes.status = 'FINISHED'", max_results=1000, page_token=token
-        )
+        page = client.search_runs([experiment_id], wanted, max_results=1000, page_token=token)
         runs += [
             FinishedRun(
                 r.info.run_id, r.info.run_name or "", complete_settings(r.data.params), r.data.tags, r.data.metrics

@@ -289,9 +289,9 @@ class Store:
     def _is_waiting(self, run_id: str) -> bool:
         return (self.outbox_dir / run_id / "records.jsonl").exists()
 
-    def finished_runs(self) -> list[FinishedRun]:
-        """List all runs of our experiment that finished without error, the newest first."""
-        return list_finished(self.client, self.experiment_id)
+    def finished_runs(self, *, of_stages: bool = False) -> list[FinishedRun]:
+        """List all runs of our experiment that finished without error, the newest first; see :func:`list_finished`."""
+        return list_finished(self.client, self.experiment_id, of_stages=of_stages)
 
     def find_runs(self, run_ids: Sequence[str]) -> dict[str, Run]:
         """Find runs of our experiment by their ids; those that are not there are left out."""

@@ -70,10 +70,9 @@ def gather_results(
     Args:
         store: where the runs are.
         configurations: those of Table 3.
-        runs: finished runs, the newest first.
+        runs: finished runs of stages, the newest first.
     """
-    # Trials of studies and searches score validation images and do not record data.dvc.
-    scored = [run for run in runs if "data.md5" in run.tags and any(f"{d}/ods" in run.metrics for d in DATASETS)]
+    scored = [run for run in runs if any(f"{dataset}/ods" in run.metrics for dataset in DATASETS)]
     return [_gather_one(store, configuration, scored) for configuration in configurations]
 
 

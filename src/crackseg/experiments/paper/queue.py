@@ -81,7 +81,7 @@ def make_plan(
     data_md5 = read_pointer(root)
     if not data_md5:
         raise CracksegError(f"no data.dvc in {root}; `crackseg data import` makes one")
-    runs = store.finished_runs()
+    runs = store.finished_runs(of_stages=True)
     finished = find_finished(runs, planned, data_md5)
     with open_dvc(root) as repo:
         entries = [*repo.experiments.celery_queue.iter_active(), *repo.experiments.celery_queue.iter_queued()]

@@ -60,14 +60,14 @@ def write_paper_report(root: Path, store: Store, *, architectures: Sequence[str]
     Raises:
         CracksegError: no configuration of Table 3 is finished; nothing is written then.
     """
-    runs = store.finished_runs()
+    runs = store.finished_runs(of_stages=True)
     results = gather_results(store, TABLE3, runs)
     best = choose_best(results)
     if best is None:
         raise CracksegError(
-            f"no finished configuration: of {len(runs)} finished runs in {store.uri} none is of a configuration of "
-            f"Table 3 with scores on {', '.join(DATASETS)}; queue them with `crackseg paper queue --table3` and train "
-            "them with `dvc queue start`, or point MLFLOW_TRACKING_URI at the store that has them"
+            f"no finished configuration: of {len(runs)} finished runs of the pipeline in {store.uri} none is of a "
+            f"configuration of Table 3 with scores on {', '.join(DATASETS)}; queue them with `crackseg paper queue "
+            "--table3` and train them with `dvc queue start`, or point MLFLOW_TRACKING_URI at the store that has them"
         )
     table = compare_with_paper(results)
     device = choose_device("auto")

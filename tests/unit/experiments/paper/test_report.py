@@ -100,11 +100,14 @@ def finish(store: Store, tmp_path: Path) -> Finish:
 
 
 def gather(store: Store) -> dict[str, ConfigurationResult]:
-    return {result.configuration.name: result for result in gather_results(store, TABLE3, store.finished_runs())}
+    return {
+        result.configuration.name: result
+        for result in gather_results(store, TABLE3, store.finished_runs(of_stages=True))
+    }
 
 
 def compare(store: Store) -> pd.DataFrame:
-    return compare_with_paper(gather_results(store, TABLE3, store.finished_runs()))
+    return compare_with_paper(gather_results(store, TABLE3, store.finished_runs(of_stages=True)))
 
 
 def row_of(table: pd.DataFrame, dataset: str, name: str) -> pd.Series:
@@ -198,6 +201,13 @@ def test_a_trial_of_the_machinery_never_hides_the_papers_recipe(store: Store, fi
 def test_scores_of_something_else_are_said_to_be(store: Store, finish: Finish, override: dict) -> None:
     finish(RANDOM_G2, overrides=override)
     assert next(iter(override)) in row_of(compare(store), "CRKWH100", RANDOM_G2)["departures"]
+
+
+def test_trials_of_a_search_are_neither_in_the_tables_nor_read(store: Store, finish: Finish) -> None:
+    run_id = finish(RANDOM_G2)
+    store.client.delete_tag(run_id, "data.md5")  # trials do not record the version of the data
+    assert store.finished_runs(of_stages=True) == []
+    assert len(store.finished_runs()) == 1
 
 
 def test_the_sample_is_never_taken_for_the_published_datasets(store: Store, finish: Finish) -> None:
@@ -339,9 +349,11 @@ def test_a_report_without_a_finished_cell_says_so_and_writes_nothing(
 ) -> None:
     run_id = store.create_run("something else")
     with store.record(run_id) as recorder:
+        recorder.set_tags({"data.md5": "imported.dir"})
         recorder.end("FINISHED")
     with pytest.raises(
-        CracksegError, match=r"no finished configuration: of 1 finished runs .*crackseg paper queue --table3"
+        CracksegError,
+        match=r"no finished configuration: of 1 finished runs of the pipeline .*crackseg paper queue --table3",
     ):
         report.write_paper_report(root, store, architectures=(), repeats=1)
     assert not (root / "outputs").exists()
