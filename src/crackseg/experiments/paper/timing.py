@@ -48,11 +48,6 @@ class InferenceTiming:
         """Median over the repeats, NaN if there are none."""
         return median(self.seconds) if self.seconds else math.nan
 
-    @property
-    def images_per_s(self) -> float:
-        """Images per second at the median."""
-        return 1 / self.median_s
-
 
 def choose_architectures(names: str | None) -> tuple[str, ...]:
     """Read names with commas between; None means all.
