@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from crackseg.cli.project import Project, with_project
+from crackseg.errors import CracksegError
 
 
 @click.command()
@@ -23,10 +24,17 @@ from crackseg.cli.project import Project, with_project
     type=click.IntRange(1, 50),
     help="Drawn of each dataset.",
 )
+@click.option("--markdown", "as_comment", is_flag=True, help="Print Markdown for a pull request on GitHub.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 @with_project
 def compare(
-    project: Project, runs: tuple[str, ...], out_dir: Path | None, log: bool, num_images: int, as_json: bool
+    project: Project,
+    runs: tuple[str, ...],
+    out_dir: Path | None,
+    log: bool,
+    num_images: int,
+    as_comment: bool,
+    as_json: bool,
 ) -> None:
     """Compare RUNs with the first: settings that differ, scores with paired intervals, curves, images.
 
@@ -37,15 +45,21 @@ def compare(
     crackseg compare @production @candidate
     crackseg compare 3 gamma-4 --out gamma
     crackseg compare demo lr-0.001 lr-0.01 --log --json
+    crackseg compare @production @candidate --markdown | gh pr comment --body-file -
     """
     import json
 
     from crackseg.experiments.compare.run import compare_runs
 
+    if as_comment and as_json:
+        raise CracksegError("give either --markdown or --json: each is all that is printed")
     done = compare_runs(project.root, runs, out_dir=out_dir, log=log, num_images=num_images)
     if as_json:
         content = done.content | {"files": [str(path) for path in done.files], "logged_run": done.logged_run}
         click.echo(json.dumps(content, indent=2))
+        return
+    if as_comment:
+        click.echo(done.comment, nl=False)
         return
     for line in done.text.splitlines():
         if not line.startswith("!["):

@@ -1,7 +1,8 @@
-"""Write a comparison as Markdown, also readable in a terminal, and as JSON."""
+"""Write a comparison as Markdown, also readable in a terminal, as a comment on GitHub, and as JSON."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -40,27 +41,12 @@ def format_comparison(
     labels = [run.label for run in runs]
     listed = _format_table(["run", "run id"], [[run.label, run.run_id] for run in runs])
     parts = [f"# {' · '.join(labels)}", listed]
-    parts.append("## What differs")
-    # Keys of another version are unknown, and tags are no settings.
-    idle = differing.keys() & ANSWERS.keys() - keys_behind(RESULTS)
-    rows_of = {key: [key, *(_cut(value) for value in values)] for key, values in differing.items()}
-    if counting := [row for key, row in rows_of.items() if key not in idle]:
-        parts.append(_format_table(["setting", *labels], counting))
-    else:
-        parts.append("No recorded setting that scores depend on." if idle else "No recorded setting.")
-    if idle:
-        parts.append("Also, without effect on scores except for rounding:")
-        parts.append(_format_table(["setting", *labels], [row for key, row in rows_of.items() if key in idle]))
-    parts.append("## Scores")
-    scores = [
-        [row.metric, *(_cell(v, d) for v, d in zip(row.values, row.differences, strict=True))] for row in rows
+    parts += ["## What differs", *_format_settings(labels, differing)]
+    parts += [
+        "## Scores",
+        _format_scores(labels, rows),
+        _explain_intervals(labels[0]) + _describe_false_alarms(runs),
     ]
-    parts.append(_format_table(["metric", *labels], scores))
-    parts.append(
-        f"In brackets: the difference to {labels[0]} with its 95 % interval, from a paired bootstrap over the images. "
-        "▲ and ▼: the interval lies above or below 0. Each interval stands for itself: of twenty, one is expected to "
-        "miss 0 by chance. It says nothing of how much another seed would change." + _describe_false_alarms(runs)
-    )
     if images:
         parts.append("## Images where the runs differ most")
     for dataset, table in images.items():
@@ -77,6 +63,69 @@ def format_comparison(
         parts += ["## Remarks", "\n".join(f"- {remark}" for remark in remarks)]
     parts += [f"![{name.removesuffix('.png')}]({name})" for name in figures]
     return "\n\n".join(parts) + "\n"
+
+
+def format_comment(
+    runs: Sequence[ComparedRun],
+    differing: Mapping[str, tuple[str, ...]],
+    rows: Sequence[ScoreRow],
+    remarks: Sequence[str],
+) -> str:
+    """Write the comparison as a comment on a pull request: the main scores, and the rest to unfold.
+
+    Args:
+        runs, differing, rows, remarks: as for :func:`format_comparison`.
+    """
+    labels = [f"`{run.label}`" for run in runs]  # as code, @production notifies no one
+    main = [row for row in rows if re.fullmatch(r"mean/.*|[^/]+/ods", row.metric)]
+    others = [row for row in rows if row not in main]
+    parts = [f"### {' and '.join(labels[1:])} compared with {labels[0]}", _format_scores(labels, main)]
+    if remarks:
+        parts.append("\n".join("- " + re.sub(r"(?<![`\w])@[\w-]+", r"`\g<0>`", remark) for remark in remarks))
+    unfolded = {
+        "Settings that differ": _format_settings(labels, differing),
+        "All other scores": [_format_scores(labels, others)] if others else [],
+        "How to read this": [
+            _explain_intervals(labels[0]) + _describe_false_alarms(runs),
+            "Runs: "
+            + ", ".join(f"{label} is `{run.run_id}`" for label, run in zip(labels, runs, strict=True))
+            + ".",
+        ],
+    }
+    for title, content in unfolded.items():
+        if content:
+            parts += [f"<details><summary>{title}</summary>", *content, "</details>"]
+    return "\n\n".join(parts) + "\n"
+
+
+def _format_settings(labels: Sequence[str], differing: Mapping[str, tuple[str, ...]]) -> list[str]:
+    """Write the settings that differ: first those that scores depend on, then the others."""
+    # Keys of another version are unknown, and tags are no settings.
+    idle = differing.keys() & ANSWERS.keys() - keys_behind(RESULTS)
+    rows_of = {key: [key, *(_cut(value) for value in values)] for key, values in differing.items()}
+    if counting := [row for key, row in rows_of.items() if key not in idle]:
+        parts = [_format_table(["setting", *labels], counting)]
+    else:
+        parts = ["No recorded setting that scores depend on." if idle else "No recorded setting."]
+    if idle:
+        parts.append("Also, without effect on scores except for rounding:")
+        parts.append(_format_table(["setting", *labels], [row for key, row in rows_of.items() if key in idle]))
+    return parts
+
+
+def _format_scores(labels: Sequence[str], rows: Sequence[ScoreRow]) -> str:
+    scores = [
+        [row.metric, *(_cell(v, d) for v, d in zip(row.values, row.differences, strict=True))] for row in rows
+    ]
+    return _format_table(["metric", *labels], scores)
+
+
+def _explain_intervals(reference: str) -> str:
+    return (
+        f"In brackets: the difference to {reference} with its 95 % interval, from a paired bootstrap over the images. "
+        "▲ and ▼: the interval lies above or below 0. Each interval stands for itself: of twenty, one is expected to "
+        "miss 0 by chance. It says nothing of how much another seed would change."
+    )
 
 
 def _describe_false_alarms(runs: Sequence[ComparedRun]) -> str:

@@ -25,7 +25,7 @@ from crackseg.experiments.compare.differences import (
     rank_images,
 )
 from crackseg.experiments.compare.figures import ImageRow, draw_curves, draw_images
-from crackseg.experiments.compare.markdown import format_comparison, to_json
+from crackseg.experiments.compare.markdown import format_comment, format_comparison, to_json
 from crackseg.experiments.compare.resolve_runs import ComparedRun, find_runs
 from crackseg.experiments.compare.run_artifacts import RunArtifacts, gather, restore_samples
 from crackseg.files import write_bytes
@@ -47,12 +47,14 @@ class Comparison:
 
     Attributes:
         text: Markdown.
+        comment: Markdown for a pull request, with the main scores first.
         content: the same for JSON.
         files: written files.
         logged_run: id of the run that has them, if it was requested.
     """
 
     text: str
+    comment: str
     content: dict[str, Any]
     files: tuple[Path, ...]
     logged_run: str | None
@@ -98,19 +100,21 @@ def compare_runs(
         differing = find_differing(runs)
         if out_dir is None and not log:
             text = format_comparison(runs, differing, rows, ranked, remarks)
-            return Comparison(text, to_json(runs, differing, rows, ranked, remarks), (), None)
+            comment = format_comment(runs, differing, rows, remarks)
+            return Comparison(text, comment, to_json(runs, differing, rows, ranked, remarks), (), None)
         target = out_dir or scratch / "out"
         figures = _draw_all_curves(runs, artifacts, datasets, target)
         for name, table in ranked.items():
             if path := _draw_images(runs, artifacts, name, table.head(num_images), target, scratch, remarks):
                 figures.append(path)
         text = format_comparison(runs, differing, rows, ranked, remarks, [path.name for path in figures])
+        comment = format_comment(runs, differing, rows, remarks)  # after the figures, which add remarks
         content = to_json(runs, differing, rows, ranked, remarks)
         write_bytes(target / _PAGE, text.encode())
         write_bytes(target / _JSON, (json.dumps(content, indent=2) + "\n").encode())
         files = (target / _PAGE, target / _JSON, *figures)
         logged = _log_comparison(store, runs, files) if log else None
-    return Comparison(text, content, files if out_dir else (), logged)
+    return Comparison(text, comment, content, files if out_dir else (), logged)
 
 
 def _find_cache(root: Path) -> HashFileDB | None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from crackseg.cli import cli
 from crackseg.data.images.files import read_image
 from crackseg.errors import CracksegError
 from crackseg.evaluation.scoring import score_split
-from crackseg.experiments.compare.markdown import format_comparison
+from crackseg.experiments.compare.markdown import format_comment, format_comparison
 from crackseg.experiments.compare.resolve_runs import ComparedRun
 from crackseg.experiments.compare.run import Comparison, compare_runs
 from crackseg.registry.version_tags import note_results_run
@@ -270,3 +273,35 @@ def test_the_store_of_another_machine_needs_no_dvc(bench: Bench, request: pytest
     away = dvc.rename(bench.store.root / "dvc")
     request.addfinalizer(lambda: away.rename(dvc))
     assert _row(bench.compare("good", "bad"), "A/ods")["differences"][1] is not None
+
+
+def test_a_comment_shows_the_main_scores_and_mentions_no_one(bench: Bench, request: pytest.FixtureRequest) -> None:
+    """GitHub renders it: the main table is above all that unfolds, and `@production` would notify a user."""
+    comment = bench.compare("good", "bad").comment
+    shown, *unfolded = comment.split("<details>")
+    metrics = [line.split("|")[1].strip() for line in shown.splitlines() if "▼" in line]
+    assert metrics[:2] == ["A/ods", "B/ods"]
+    assert "mean/ods" in metrics
+    assert "A/strict/ods" not in shown
+    settings, others, _explanation = unfolded
+    assert "loss.gamma" in settings
+    assert "A/strict/ods" in others
+    # A table inside an HTML block is rendered only after an empty line.
+    assert all("</summary>\n\n" in part and part.rstrip().endswith("\n\n</details>") for part in unfolded)
+    assert "@" not in re.sub(
+        r"`[^`]*`",
+        "",
+        format_comment([_alias("@production"), _alias("@candidate")], {}, [], ["@candidate: no maps"]),
+    )
+
+
+def _alias(name: str) -> ComparedRun:
+    return ComparedRun(label=name, run_id="1" * 32, params={}, tags={}, metrics={}, images={})
+
+
+def test_only_one_form_is_printed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(bench.store.root)
+    done = CliRunner().invoke(cli, ["compare", "good", "bad", "--markdown"])
+    assert done.stdout.startswith("### `bad` compared with `good`\n\n| metric")
+    refused = CliRunner().invoke(cli, ["compare", "good", "bad", "--markdown", "--json"])
+    assert "either --markdown or --json" in str(refused.exception)
