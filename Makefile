@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo study faults bench bench-quick test test-fast test-slow wheel lint lint-deps lock format hooks docs screenshots
+.PHONY: help setup demo study faults bench bench-quick test test-fast test-slow wheel lint lint-deps lock schema format hooks docs screenshots
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -65,6 +65,9 @@ lint-deps: $(VENV)/.installed-audit ## known vulnerabilities of the locked packa
 
 lock: setup ## pin every package again, at its newest version that fits (constraints.txt, requirements/)
 	$(BIN)/python tools/lock.py
+
+schema: setup ## write params.schema.json, which editors complete and check params.yaml with
+	$(BIN)/python tools/params_schema.py
 
 format: setup ## format the code with ruff
 	$(BIN)/ruff check --fix .

@@ -43,7 +43,7 @@ def settings_page(root: Path) -> str:
 
 
 def _keys_table(model: type[BaseModel], section: str, committed: dict[str, Any] | None) -> str:
-    described = dict(_docstrings_of_fields(model))
+    described = dict(docstrings_of_fields(model))
     schema = model.model_json_schema()["properties"]
     rows = ["| key | takes | committed | |", "|---|---|---|---|"]
     for name in model.model_fields:
@@ -65,7 +65,7 @@ def _committed(section: str, name: str, value: Any) -> str:
     return f"`{json.dumps(value) if value in (None, '') or isinstance(value, bool) else value}`"
 
 
-def _docstrings_of_fields(model: type[BaseModel]) -> Iterator[tuple[str, str]]:
+def docstrings_of_fields(model: type[BaseModel]) -> Iterator[tuple[str, str]]:
     """Yield each field with the string below it."""
     (definition,) = ast.parse(inspect.getsource(model)).body
     assert isinstance(definition, ast.ClassDef)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, WithJsonSchema
 
 _PACKAGE = Path(__file__).parents[1]
 
@@ -52,5 +52,7 @@ def _one_of(names: tuple[str, ...]) -> AfterValidator:
 ARCHITECTURE_NAMES = read_names("crackseg.models.registry", "ARCHITECTURES")
 LOSS_NAMES = read_names("crackseg.training.losses", "LOSSES")
 
-ArchitectureName = Annotated[str, _one_of(ARCHITECTURE_NAMES)]
-LossName = Annotated[str, _one_of(LOSS_NAMES)]
+ArchitectureName = Annotated[
+    str, _one_of(ARCHITECTURE_NAMES), WithJsonSchema({"type": "string", "enum": list(ARCHITECTURE_NAMES)})
+]
+LossName = Annotated[str, _one_of(LOSS_NAMES), WithJsonSchema({"type": "string", "enum": list(LOSS_NAMES)})]
