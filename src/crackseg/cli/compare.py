@@ -45,7 +45,7 @@ def compare(
     crackseg compare @production @candidate
     crackseg compare 3 gamma-4 --out gamma
     crackseg compare demo lr-0.001 lr-0.01 --log --json
-    crackseg compare @production @candidate --markdown | gh pr comment --body-file -
+    crackseg compare @production @candidate --markdown > comment.md
     """
     import json
 
