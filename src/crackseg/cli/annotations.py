@@ -19,18 +19,30 @@ def annotation_forms() -> None:
 @annotation_forms.command("export")
 @click.argument("predicted_dir", type=click.Path(file_okay=False, path_type=Path))
 @click.option(
-    "--format", "form", type=click.Choice(["coco", "labelme", "cvat"]), required=True, help="Of the tool."
+    "--format",
+    "form",
+    type=click.Choice(["coco", "labelme", "cvat", "labelstudio"]),
+    required=True,
+    help="Of the tool.",
+)
+@click.option(
+    "--shapes",
+    type=click.Choice(["polygons", "lines", "masks"]),
+    default="polygons",
+    show_default=True,
+    help="Outlines, centre lines with their width (not labelstudio), or brush masks (labelstudio).",
 )
 @click.option(
     "--out", "out_dir", required=True, type=click.Path(file_okay=False, path_type=Path), help="New folder."
 )
-def annotations_export(predicted_dir: Path, form: str, out_dir: Path) -> None:
-    """Write the cracks in PREDICTED_DIR, made by `crackseg predict --out`, as polygons, with copies of the photographs.
+def annotations_export(predicted_dir: Path, form: str, shapes: str, out_dir: Path) -> None:
+    """Write the cracks in PREDICTED_DIR, made by `crackseg predict --out`, as shapes, with copies of the photographs.
 
     \b
     crackseg annotations export found --format labelme --out to-correct
+    crackseg annotations export found --format cvat --shapes lines --out lines-to-correct
     """
     from crackseg.inference.annotation_export import export_annotations
 
-    num_images, num_cracks = export_annotations(predicted_dir, out_dir, form)
-    click.echo(f"{num_images} photographs with {num_cracks} polygons in {out_dir}")
+    num_images, num_shapes = export_annotations(predicted_dir, out_dir, form, shapes)
+    click.echo(f"{num_images} photographs with {num_shapes} {shapes} in {out_dir}")

@@ -170,7 +170,8 @@ class _Photographs:
 
     def find(self, image: AnnotatedImage) -> FoundFile | str:
         """Return the photograph of an annotated image, or why there is not one."""
-        wanted = PurePosixPath(image.name.replace("\\", "/"))
+        names = [PurePosixPath(name.replace("\\", "/")) for name in (image.name, image.other_name) if name]
+        wanted = next((name for name in names if fold(name.name) in self._by_name), PurePosixPath(*names[:1]))
         found = self._by_name.get(fold(wanted.name), [])
         if len(found) > 1:  # of several with this name, the one next to the file, or in the folders that are named
             beside = [f for f in found if f.path.parent == (image.path.parent / wanted).parent]
@@ -231,6 +232,7 @@ def _choose_ground_truth(
     masks = {fold(pair.stem): pair for pair in masked.pairs}
     empty, unused = [], []
     kinds: Counter[str] = Counter()
+    widthless: Counter[str] = Counter()
     undrawable: dict[tuple[str, str], list[str]] = defaultdict(list)
     for key, (file, image) in taken.items():
         shapes = [shape for shape in image.shapes if shape.label in labels]
@@ -240,6 +242,8 @@ def _choose_ground_truth(
             if shape not in drawable and not (shape.kind == "tag" and drawable):
                 undrawable[shape.kind, shape.label].append(f"{file.shown} ({image.path.name}, {shape.place})")
         kinds.update(shape.kind for shape in drawable)
+        no_width = [s for s in drawable if s.kind == "polyline" and not s.width_px and not len(s.widths_px)]
+        widthless.update({file.shown: len(no_width)})
         if not shapes and key in masks:
             continue
         if not shapes:
@@ -251,6 +255,9 @@ def _choose_ground_truth(
             dataset.claims[file.stem] = [SplitClaim(split, "annotation files", where)]
         dataset.pairs.append(RawPair(file.stem, file.path, image.path, None, None, (image.size, drawable)))
     _report_shapes(dataset, kinds, undrawable, annotations.files)
+    if widthless := +widthless:
+        text = f"{count_of(widthless.total(), 'polyline')} without a width: as wide as --line-width-px says"
+        dataset.account.recognise("shapes", text, widthless)
     if empty:
         dataset.account.recognise("shapes", "nothing is drawn on these images: taken as without cracks", empty)
     if unused:

@@ -66,7 +66,8 @@ def draw_shapes(shapes: list[Shape], size: tuple[int, int], line_width_px: float
 def _draw_shape(mask: np.ndarray, shape: Shape, line_width_px: float) -> int:
     """Switch on the pixels of a shape and return their number, whether they were on before or not."""
     if shape.kind == "polyline":
-        return _draw_polyline(mask, shape.points - 0.5, max(1.0, shape.width_px or line_width_px))
+        widths_px = shape.widths_px if len(shape.widths_px) else shape.width_px or line_width_px
+        return _draw_polyline(mask, shape.points - 0.5, np.broadcast_to(widths_px, len(shape.points)))
     if shape.kind == "mask":
         return _paste_mask(mask, shape)
     own = _fill(shape.points, mask.shape)
@@ -145,18 +146,23 @@ def find_outlines(mask: np.ndarray) -> Iterator[np.ndarray]:
         yield outline[:, ::-1] + (left - 0.5, top - 0.5)
 
 
-def _draw_polyline(mask: np.ndarray, points: np.ndarray, width_px: float) -> int:
-    """Switch on all pixels whose middle lies within half a width of the line; return their number."""
+def _draw_polyline(mask: np.ndarray, points: np.ndarray, widths_px: np.ndarray) -> int:
+    """Switch on all pixels whose middle lies within half a width of the line; return their number.
+
+    Between two points, the width changes linearly. At least 1 px is drawn.
+    """
     drawn = 0
     height, width = mask.shape
-    reach = width_px / 2
-    for start, end in itertools.pairwise(points):
+    reaches = np.maximum(1.0, widths_px) / 2
+    for (start, end), (first, last) in zip(itertools.pairwise(points), itertools.pairwise(reaches), strict=True):
+        reach = max(first, last)
         low = np.floor(np.minimum(start, end) - reach).astype(int).clip(0, (width, height))
         high = (np.ceil(np.maximum(start, end) + reach).astype(int) + 1).clip(0, (width, height))
         y, x = np.mgrid[low[1] : high[1], low[0] : high[0]]
         step = end - start
         share = (((x - start[0]) * step[0] + (y - start[1]) * step[1]) / max(float(step @ step), 1e-12)).clip(0, 1)
-        near = np.hypot(x - start[0] - share * step[0], y - start[1] - share * step[1]) <= reach
+        distance = np.hypot(x - start[0] - share * step[0], y - start[1] - share * step[1])
+        near = distance <= first + share * (last - first)
         mask[low[1] : high[1], low[0] : high[0]] |= near.astype(np.uint8)
         drawn += int(near.sum())
     return drawn

@@ -1,9 +1,8 @@
-"""Annotations of three tools become masks, and what is exported comes back as it was."""
+"""Annotations of four tools become masks, and what is exported comes back as it was."""
 
 from __future__ import annotations
 
 import base64
-import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from crackseg.data.importing.importer import ImportSummary, import_datasets
 from crackseg.data.importing.shapes import draw_shapes, find_outlines
 from crackseg.errors import CracksegError
 from crackseg.files import write_bytes
-from crackseg.inference.annotation_export import FORMATS, export_annotations
+from crackseg.inference.annotation_export import export_annotations
 from crackseg.inference.table import COLUMNS, write_table
 
 SQUARE = [[10, 5], [20, 5], [20, 9], [10, 9]]  # columns 10 to 19, rows 5 to 8
@@ -114,6 +113,32 @@ def test_lines_have_the_width_that_the_file_or_the_user_says(tmp_path: Path) -> 
     assert imported(tmp_path)[:, 30].sum() == 3
 
 
+def test_lines_without_a_width_are_counted(tmp_path: Path) -> None:
+    line = {"label": "crack", "points": [[10, 20.5], [50, 20.5]], "shape_type": "linestrip"}
+    lines = run(tmp_path, "7.json", labelme(shapes=[line, line | {"width_px": 3}])).account.to_lines()
+    assert any("1 polyline without a width: as wide as --line-width-px says" in text for text in lines)
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"width_px": -3}, r"shape 1 is damaged \(a width of -3; expected a number of pixels over 0"),
+        ({"width_px": "thin"}, "a width of 'thin'"),
+        ({"width_profile": [[10, 20.5]]}, "not made of x, y and width"),
+        ({"width_profile": [[10, 20.5, 0]]}, "a width of 0"),
+    ],
+)
+def test_a_width_that_is_none_is_named(tmp_path: Path, said: dict[str, Any], message: str) -> None:
+    line = {"label": "crack", "points": [[10, 20.5], [50, 20.5]], "shape_type": "linestrip"}
+    with pytest.raises(CracksegError, match=message):
+        run(tmp_path, "7.json", labelme(shapes=[line | said]))
+
+
+def test_a_rotated_shape_of_cvat_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CracksegError, match=r"polygon number 1 is damaged \(rotated by 45"):
+        run(tmp_path, "a.xml", cvat('<polygon label="crack" points="10,5;20,5;20,9" rotation="45"/>'))
+
+
 def test_image_with_nothing_drawn_has_no_crack(tmp_path: Path) -> None:
     assert run(tmp_path, "7.json", labelme(shapes=[])).num_crack_free == 1
 
@@ -145,7 +170,7 @@ def test_names_that_say_crack() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"name": "package", "version": 1}, "not COCO JSON, LabelMe JSON or CVAT"),
+        ({"name": "package", "version": 1}, "not COCO JSON, LabelMe JSON, Label Studio's JSON or CVAT"),
         ("no json", r"7\.json: is no JSON"),
         (labelme(shapes=[{"label": "crack", "points": [[0.1, 0.2], [0.5, 0.2], [0.5, 0.6]]}]), "as fractions"),
         (labelme(shapes=[{"label": "crack", "points": [[900, 5], [950, 5], [950, 9]]}]), r"shape 1"),
@@ -183,35 +208,6 @@ def test_other_json_beside_masks_does_no_harm(tmp_path: Path) -> None:
 def test_outlines_drawn_again_are_the_mask(mask: np.ndarray) -> None:
     shapes = [Shape("crack", "polygon", outline.round(2)) for outline in find_outlines(mask)]
     np.testing.assert_array_equal(draw_shapes(shapes, (mask.shape[1], mask.shape[0]), 1).mask, mask)
-
-
-@pytest.mark.parametrize("form", FORMATS)
-def test_exported_predictions_come_back_as_they_were(tmp_path: Path, form: str) -> None:
-    rng = np.random.default_rng(0)
-    masks = {}
-    rows = []
-    for i, name in enumerate(("a/1", "b/1")):
-        photograph(tmp_path / "photos" / f"{name}.png", i)
-        mask = np.zeros((40, 60), np.uint8)
-        for column in range(5, 55):
-            mask[10 + i + rng.integers(0, 2) : 13 + rng.integers(0, 3), column] = 1
-        mask[20:32, 20:40] = 1
-        mask[23:29, 24:36] = 0  # a crack that closes a ring
-        masks[name.replace("/", "_")] = mask
-        write_mask(tmp_path / "found" / "masks" / f"{name}.png", mask)
-        row = dict.fromkeys(COLUMNS, "")
-        rows.append(row | {"image": str(tmp_path / "photos" / f"{name}.png"), "mask": f"masks/{name}.png"})
-    with (tmp_path / "found" / "predictions.csv").open("w", newline="") as table:
-        writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-
-    assert export_annotations(tmp_path / "found", tmp_path / "out", form) == (2, 4)
-    import_datasets(tmp_path / "out", tmp_path / "data", name="BRIDGE", split_counts=(1, 0, 1))
-    for stem, mask in masks.items():
-        np.testing.assert_array_equal(read_mask(tmp_path / "data" / "BRIDGE" / "masks" / f"{stem}.png"), mask)
-    with pytest.raises(CracksegError, match="not empty"):
-        export_annotations(tmp_path / "found", tmp_path / "out", form)
 
 
 def test_a_photograph_with_a_damaged_block_of_exif_is_exported_unchanged(tmp_path: Path) -> None:

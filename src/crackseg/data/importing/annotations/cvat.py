@@ -7,7 +7,15 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from crackseg.data.importing.annotations.drawn import AnnotatedImage, AnnotationFile, Shape, as_points, as_size
+from crackseg.data.importing.annotations.drawn import (
+    AnnotatedImage,
+    AnnotationFile,
+    Shape,
+    as_points,
+    as_size,
+    as_width,
+    as_widths,
+)
 from crackseg.errors import CracksegError
 
 _UNMARKED = frozenset({"attribute", "points"})
@@ -56,10 +64,23 @@ def _read_shape(element: ElementTree.Element, place: str) -> Shape:
         return Shape(label, "mask", runs=runs, box=(left, top, width, height), place=place)
     if element.tag in ("polygon", "polyline"):
         points = as_points(list(_split_points(element.attrib["points"])))
-        widths = [a.text for a in element.iter("attribute") if a.get("name") in ("width", "width_px")]
-        width_px = float(widths[0]) if widths and widths[0] else None
-        return Shape(label, element.tag, points, width_px=width_px, place=place)
+        _check_upright(element)
+        if element.tag == "polyline":
+            said = {a.get("name"): a.text for a in element.iter("attribute") if a.text and a.text.strip()}
+            if one_width := said.get("width") or said.get("width_px"):
+                return Shape(label, element.tag, points, width_px=as_width(one_width), place=place)
+            if profile := said.get("width_profile"):
+                rows = [row.split(",") for row in profile.split(";")]
+                return Shape(label, element.tag, points, widths_px=as_widths(points, rows), place=place)
+        return Shape(label, element.tag, points, place=place)
     return Shape(label, element.tag, place=place)
+
+
+def _check_upright(element: ElementTree.Element) -> None:
+    if float(element.get("rotation") or 0) % 360:
+        raise ValueError(
+            f"rotated by {element.get('rotation')} degrees; expected points as they lie on the photograph"
+        )
 
 
 def _split_points(text: str) -> Iterator[list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ class Shape:
         points: float (N, 2), x and y, of a polygon or polyline.
         holes: float (N, 2) each, polygons that are cut out of a polygon.
         width_px: of a polyline, where the file says it.
+        widths_px: float (N,), of a polyline whose width varies: at each of its points; else empty.
         runs: of a mask, lengths of runs of pixels that are off, on, off, …
         box: of a mask, left, top, width, height.
         by_column: whether the runs go down the columns (COCO) or along the rows (CVAT, LabelMe).
@@ -34,6 +36,7 @@ class Shape:
     points: np.ndarray = field(default_factory=lambda: np.empty((0, 2)))
     holes: tuple[np.ndarray, ...] = ()
     width_px: float | None = None
+    widths_px: np.ndarray = field(default_factory=lambda: np.empty(0))
     runs: tuple[int, ...] = ()
     box: tuple[int, int, int, int] = (0, 0, 0, 0)
     by_column: bool = False
@@ -45,6 +48,7 @@ class Shape:
             (self.label, self.kind, self.width_px, self.runs, self.box, self.by_column)
             == (other.label, other.kind, other.width_px, other.runs, other.box, other.by_column)
             and np.array_equal(self.points, other.points)
+            and np.array_equal(self.widths_px, other.widths_px)
             and len(self.holes) == len(other.holes)
             and all(np.array_equal(a, b) for a, b in zip(self.holes, other.holes, strict=True))
         )
@@ -56,6 +60,7 @@ class AnnotatedImage:
 
     Attributes:
         name: the image's file name, perhaps with folders.
+        other_name: another one that it may have, too; empty where there is none.
         path: the annotation file.
         size: width and height as the file says them, or None.
         shapes: may be empty: an image without cracks.
@@ -69,6 +74,7 @@ class AnnotatedImage:
     shapes: tuple[Shape, ...]
     embedded: bool = False
     subset: str = ""
+    other_name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +116,51 @@ def as_points(values: Any) -> np.ndarray:
     if not np.isfinite(flat).all():
         raise ValueError("a coordinate that is not a finite number")
     return flat.reshape(-1, 2)
+
+
+def as_runs(pixels: np.ndarray) -> tuple[int, ...]:
+    """Convert pixels, bool (N,), to lengths of runs that are off, on, off, …"""
+    changes = np.flatnonzero(pixels[1:] != pixels[:-1]) + 1
+    runs = np.diff(np.concatenate([[0], changes, [len(pixels)]]))
+    return (*((0,) if pixels[0] else ()), *(int(run) for run in runs))
+
+
+def as_width(value: Any) -> float:
+    """Convert the width of a line to pixels.
+
+    Raises:
+        ValueError: it is no positive number.
+    """
+    try:
+        width_px = float(value)
+    except (TypeError, ValueError):
+        width_px = math.nan
+    if not 0 < width_px < math.inf:
+        raise ValueError(f"a width of {value!r}; expected a number of pixels over 0")
+    return width_px
+
+
+def as_widths(points: np.ndarray, profile: Any) -> np.ndarray:
+    """Find the width at each point of a line from its profile.
+
+    The profile says at which places the line has which width, so that a point may be moved, added or deleted: it has
+    the width of the nearest place.
+
+    Args:
+        points: float (N, 2), x and y.
+        profile: rows of x, y and width in pixels.
+    Returns:
+        float (N,), pixels.
+    Raises:
+        ValueError: a row is not three numbers, or a width is not over 0.
+    """
+    rows = list(profile)
+    if not rows or any(len(row) != 3 for row in rows):
+        raise ValueError("a width profile that is not made of x, y and width")
+    places = as_points([row[:2] for row in rows])
+    widths = np.array([as_width(row[2]) for row in rows])
+    nearest = ((points[:, None] - places[None]) ** 2).sum(axis=2).argmin(axis=1)
+    return np.asarray(widths[nearest])
 
 
 def as_size(width: Any, height: Any) -> tuple[int, int] | None:

@@ -11,11 +11,12 @@ from typing import Any
 from crackseg.data.importing.annotations.coco import is_coco, read_coco
 from crackseg.data.importing.annotations.cvat import read_cvat
 from crackseg.data.importing.annotations.drawn import AnnotationFile
+from crackseg.data.importing.annotations.label_studio import is_label_studio, read_label_studio
 from crackseg.data.importing.annotations.labelme import is_labelme, read_labelme
 from crackseg.data.importing.annotations.other_tools import name_json, name_xml
 from crackseg.errors import CracksegError
 
-FORMATS = "COCO JSON, LabelMe JSON or CVAT's XML for images"
+FORMATS = "COCO JSON, LabelMe JSON, Label Studio's JSON or CVAT's XML for images"
 _DAMAGES = (KeyError, TypeError, ValueError, IndexError, AttributeError)
 # Tried where a file is not Unicode. Read is only what they agree on: plain ASCII names and labels.
 _OLD_ENCODINGS = ("gb18030", "cp1252", "latin-1")
@@ -73,6 +74,8 @@ def _interpret_json(path: Path, data: Any) -> AnnotationFile | None:
         return read_coco(path, data)
     if is_labelme(data):
         return read_labelme(path, data)
+    if is_label_studio(data):
+        return read_label_studio(path, data)
     other = name_json(data)
     if other:
         raise CracksegError(f"{path}: {other}")

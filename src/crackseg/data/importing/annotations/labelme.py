@@ -10,7 +10,16 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from crackseg.data.importing.annotations.drawn import AnnotatedImage, AnnotationFile, Shape, as_points, as_size
+from crackseg.data.importing.annotations.drawn import (
+    AnnotatedImage,
+    AnnotationFile,
+    Shape,
+    as_points,
+    as_runs,
+    as_size,
+    as_width,
+    as_widths,
+)
 from crackseg.errors import CracksegError
 
 _KINDS = {"polygon": "polygon", "linestrip": "polyline", "line": "polyline", "mask": "mask"}
@@ -55,8 +64,11 @@ def _read_shape(shape: dict[str, Any], place: str) -> Shape:
     points = as_points(shape["points"])
     if kind == "mask":
         return _read_mask(shape, label, points, place)
-    width_px = shape.get("width_px")
-    return Shape(label, kind, points, width_px=None if width_px is None else float(width_px), place=place)
+    if kind == "polyline" and shape.get("width_px") is not None:
+        return Shape(label, kind, points, width_px=as_width(shape["width_px"]), place=place)
+    if kind == "polyline" and shape.get("width_profile") is not None:
+        return Shape(label, kind, points, widths_px=as_widths(points, shape["width_profile"]), place=place)
+    return Shape(label, kind, points, place=place)
 
 
 def _read_mask(shape: dict[str, Any], label: str, points: np.ndarray, place: str) -> Shape:
@@ -73,9 +85,4 @@ def _read_mask(shape: dict[str, Any], label: str, points: np.ndarray, place: str
         raise ValueError(
             f"its mask has {width} x {height} pixels, but its box goes from {left}, {top} to {right}, {bottom}"
         )
-    changes = np.flatnonzero(pixels[1:] != pixels[:-1]) + 1
-    runs = np.diff(np.concatenate([[0], changes, [len(pixels)]]))
-    first = (0,) if pixels[0] else ()
-    return Shape(
-        label, "mask", runs=(*first, *(int(r) for r in runs)), box=(left, top, width, height), place=place
-    )
+    return Shape(label, "mask", runs=as_runs(pixels), box=(left, top, width, height), place=place)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import xml.etree.ElementTree as ElementTree
 from typing import Any
 
-_REMEDY = "export as COCO JSON, LabelMe JSON or 'CVAT for images'"
+_REMEDY = "export as COCO JSON, LabelMe JSON, Label Studio's JSON or 'CVAT for images'"
 
 
 def name_json(data: Any) -> str | None:
@@ -32,8 +32,6 @@ def _name_list(items: list[Any]) -> str | None:
     keys = first.keys()
     if {"image_id", "category_id"} <= keys:
         return "COCO's form for detections (annotations without images)"
-    if "data" in keys and keys & {"annotations", "completions", "predictions"}:
-        return "Label Studio's JSON"
     if keys & {"annotation_id", "lead_time"} and "image" in keys:
         return "Label Studio's JSON-MIN"
     if {"Labeled Data", "Label"} <= keys or {"data_row", "projects"} <= keys:
@@ -67,8 +65,6 @@ def _name_dict(data: dict[str, Any]) -> str | None:
         return "COCO's form for panoptic segmentation"
     if "imgHeight" in keys and "objects" in keys:
         return "Cityscapes' JSON"
-    if "data" in keys and keys & {"annotations", "completions", "result"}:
-        return "Label Studio's JSON"
     return None
 
 
