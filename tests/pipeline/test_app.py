@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,17 +13,21 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from playwright.sync_api import BrowserContext, Download, Page, expect
+from playwright.sync_api import BrowserContext, Download, Locator, Page, ViewportSize, expect
 
 from crackseg.data.images.files import decode_image, encode_png, read_image
 from crackseg.inference.detector import CrackAnalyzer
 from crackseg.registry.production import Production
+from crackseg.serving.page.findings import FORMS
 from tests.odd_pictures import BROKEN, HEIGHT, READABLE, WIDTH
 from tests.pipeline.app_server import browse, make_registered, open_page, serve
 from tests.pipeline.conftest import Project
 from tests.tiny_training import list_samples
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+DESKTOP: ViewportSize = {"width": 1280, "height": 900}
+PHONE: ViewportSize = {"width": 390, "height": 844}
+GROWN_PX = 120
 Registered = tuple[Project, Production, CrackAnalyzer]
 
 
@@ -83,6 +89,30 @@ def read_picture(page: Page, place: str) -> np.ndarray:
     source = page.locator(f"{place} img").get_attribute("src") or ""
     content = base64.b64decode(source.partition("base64,")[2])
     return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+
+
+def check_nothing_is_cut_off(page: Page) -> None:
+    """Check that nothing reaches beyond the screen, except within tables, which scroll within themselves."""
+    width = page.evaluate("innerWidth")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    beyond = """width => [...document.querySelectorAll('body *')].filter(one => {
+        const box = one.getBoundingClientRect();
+        return box.width && box.right > width + 1 && !one.closest('.scroll, .half');
+    }).map(one => one.outerHTML.slice(0, 100))"""
+    assert page.evaluate(beyond, width) == []
+
+
+def draw_visits() -> dict[str, np.ndarray]:
+    """Two visits to a wall with a dark line that has grown by ``GROWN_PX``, and another wall; uint8 (320, 320, 3)."""
+    rng = np.random.default_rng(3)
+    grey = [150 + 40 * cv2.GaussianBlur(rng.standard_normal((320, 320)), (0, 0), 1.5) for _ in range(2)]
+    drawn = {}
+    for name, wall, end in (("before", 0, 130), ("after", 0, 130 + GROWN_PX), ("elsewhere", 1, 130)):
+        image = grey[wall].copy()
+        cv2.line(image, (50, 120), (end, 120), 40, 3)
+        image = np.roll(image, 4, axis=1) if name == "after" else image  # the camera stood a little to the left
+        drawn[name] = np.repeat(image.clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)
+    return drawn
 
 
 def test_drop_look_move_and_download(page: Page, photograph: Path, registered: Registered) -> None:
@@ -218,10 +248,107 @@ def test_nothing_is_wider_than_a_phone(page: Page, photograph: Path) -> None:
     wait_until_measured(page)
     for tab in ("Probability", "Cracks"):
         page.get_by_role("tab", name=tab).click()
-        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        check_nothing_is_cut_off(page)
     box = page.locator("#base img").bounding_box()
     assert box
     assert box["width"] > 280  # the picture has the width of the screen
+
+
+def click_at(page: Page, x: float, y: float) -> None:
+    """Click a place of the photograph, in fractions of its width and height."""
+    box = page.locator("#base img").bounding_box()
+    assert box
+    side = min(box["width"], box["height"])  # the test's photographs are square, and centred
+    left, top = box["x"] + (box["width"] - side) / 2, box["y"] + (box["height"] - side) / 2
+    page.mouse.click(left + x * side, top + y * side)
+
+
+def field(page: Page, name: str) -> Locator:
+    return page.locator(f"#{name} textarea, #{name} input")
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE])
+def test_two_clicked_points_and_their_distance_give_classes_in_colour(
+    page: Page, photograph: Path, size: ViewportSize
+) -> None:
+    page.set_viewport_size(size)
+    drop(page, photograph)
+    wait_until_measured(page)
+    expect(page.locator("#summary .legend")).to_contain_text("No width classes")
+    page.locator("#base img").scroll_into_view_if_needed()
+    click_at(page, 0.25, 0.5)
+    expect(page.locator("#points-say")).to_contain_text("Click the second one")
+    click_at(page, 0.75, 0.5)
+    expect(page.locator("#points-say")).to_contain_text("px apart. Type their distance")
+    expect(page.locator("#points path.line")).to_have_count(2)
+    field(page, "distance").fill("48")  # half of 64 pixels: 1.5 mm per pixel
+    expect(field(page, "mm-per-px")).not_to_have_value("")
+    assert float(field(page, "mm-per-px").input_value()) == pytest.approx(1.5, rel=0.05)
+    assert (
+        1 < float(field(page, "error-pct").input_value()) < 5
+    )  # of the least, half a pixel for each point, 2.2 %
+    expect(page.locator("#summary")).to_contain_text("mm per pixel ±")
+    expect(page.locator("#summary .legend i")).to_have_count(4)
+    wait_until_measured(page)
+    picture = read_picture(page, "#cracks")
+    shown = {tuple(colour) for colour in picture[picture[..., 3] > 0][:, 2::-1]}
+    legend = [swatch.get_attribute("style") for swatch in page.locator("#table td i").all()]
+    assert {f"background: rgb{tuple(map(int, colour))}" for colour in shown} == set(legend)
+    assert pd.read_csv(download(page, "csv").path()).severity.notna().all()
+    check_nothing_is_cut_off(page)
+
+    field(page, "mm-per-px").fill("2")  # another scale is not that of the points
+    expect(field(page, "error-pct")).to_have_value("")
+    expect(page.locator("#points path")).to_have_count(0)
+    expect(page.locator("#summary")).to_contain_text("2 mm per pixel.")
+
+
+def test_all_forms_of_all_photographs_come_in_one_file(page: Page, registered: Registered) -> None:
+    samples = list_samples(registered[0].folder / "model" / "samples")[0][:2]
+    drop(page, *(sample.image_path for sample in samples))
+    wait_until_measured(page)
+    lines = json.loads(Path(download(page, "lines").path()).read_text())
+    assert {feature["geometry"]["type"] for feature in lines["features"]} == {"LineString"}
+    page.locator("#pack").click()
+    expect(page.locator("#download-all")).to_contain_text("Download 2 photographs")
+    with zipfile.ZipFile(download(page, "all").path()) as archive:
+        names = archive.namelist()
+    assert len(names) == 2 * len(FORMS)
+    for sample in samples:
+        assert f"{sample.stem}_mask.png" in names
+    set_threshold(page, 0.8)
+    expect(page.locator("#download-all")).to_be_hidden()  # it is of another threshold
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE])
+def test_growth_of_two_uploads_is_shown_and_two_places_are_refused(
+    page: Page, size: ViewportSize, tmp_path: Path
+) -> None:
+    page.set_viewport_size(size)
+    visits = draw_visits()
+    page.get_by_role("tab", name="Growth").click()
+    expect(page.locator("#growth-compare")).to_be_disabled()
+    for when in ("before", "after"):
+        content = {"name": "pier3.png", "mimeType": "image/png", "buffer": encode_png(visits[when])}
+        page.locator(f"#growth-{when} input[type=file]").set_input_files(content)  # type: ignore[arg-type]
+    field(page, "growth-mm-per-px").fill("0,5")
+    page.locator("#growth-compare").click()
+    expect(page.locator("#growth-picture img").first).to_be_visible()
+    expect(page.locator("#growth-says")).to_contain_text("mm new")
+    expect(page.locator("#growth-table tbody tr").first).to_contain_text("longer")
+    check_nothing_is_cut_off(page)
+    with page.expect_download() as waiting:
+        page.locator("#growth-download-csv").click()
+    table = pd.read_csv(waiting.value.path())
+    assert table.before.tolist() == ["pier3.png"] * len(table)
+    assert table.longer_by_mm.max() == pytest.approx(0.5 * GROWN_PX, rel=0.3)
+
+    page.locator("#growth-after").get_by_role("button", name=re.compile("clear|remove", re.IGNORECASE)).click()
+    other = {"name": "elsewhere.png", "mimeType": "image/png", "buffer": encode_png(visits["elsewhere"])}
+    page.locator("#growth-after input[type=file]").set_input_files(other)  # type: ignore[arg-type]
+    page.locator("#growth-compare:enabled").click()
+    expect(page.locator("#growth-says .notice.error")).to_be_visible()
+    expect(page.locator("#growth-picture img").first).to_be_hidden()
 
 
 def test_no_production_model_is_said(

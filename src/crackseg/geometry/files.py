@@ -273,10 +273,10 @@ def _measure_into(
             )
     name, scale = str(mask.path), options.scale
     write_bytes(picture_path, draw_measurement(measurement, background, scale, grading=options.grading))
-    write_bytes(lines_path, _to_json(list_polylines(measurement, name, scale, grading=options.grading)))
+    write_bytes(lines_path, to_json(list_polylines(measurement, name, scale, grading=options.grading)))
     report = describe(measurement, name, scale, grading=options.grading, warning=warning)
     # Written last: it marks the other files as complete.
-    write_bytes(report_path, _to_json(report | {"made_from": made_from}))
+    write_bytes(report_path, to_json(report | {"made_from": made_from}))
     return True
 
 
@@ -326,5 +326,6 @@ def _reports(out_dir: Path) -> Iterator[Report]:
         yield json.loads(path.read_bytes())
 
 
-def _to_json(content: object) -> bytes:
+def to_json(content: object) -> bytes:
+    """Format as indented JSON; NaN is refused, since JSON has none."""
     return (json.dumps(content, indent=1, allow_nan=False) + "\n").encode()

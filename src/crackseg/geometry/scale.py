@@ -48,14 +48,28 @@ def scale_of_points(text: str) -> Scale:
             f"--scale {text}: expected five numbers x1,y1,x2,y2,MM: two points in pixels and their distance in mm, "
             "e.g. 120,80,620,80,500"
         ) from error
-    distance_px = math.hypot(x2 - x1, y2 - y1)
+    try:
+        return scale_between(math.hypot(x2 - x1, y2 - y1), distance_mm)
+    except CracksegError as error:
+        raise CracksegError(f"--scale {text}: {error}") from error
+
+
+def scale_between(
+    distance_px: float, distance_mm: float, errors_px: tuple[float, float] = (_POINT_PX, _POINT_PX)
+) -> Scale:
+    """Compute the scale from two points.
+
+    Args:
+        distance_px, distance_mm: between the points.
+        errors_px: standard uncertainty of each point along the line between them.
+    Raises:
+        CracksegError: the points coincide, or the distance is 0, negative or no number.
+    """
     if not (math.isfinite(distance_px) and distance_px > 0):
-        raise CracksegError(
-            f"--scale {text}: the two points are {distance_px:g} pixels apart; give two different ones"
-        )
+        raise CracksegError(f"the two points are {distance_px:g} pixels apart; give two different ones")
     if not (math.isfinite(distance_mm) and distance_mm > 0):
-        raise CracksegError(f"--scale {text}: the distance is {distance_mm:g} mm; expected more than 0")
-    return Scale(check_mm_per_px(distance_mm / distance_px), math.sqrt(2) * _POINT_PX / distance_px)
+        raise CracksegError(f"the distance is {distance_mm:g} mm; expected more than 0")
+    return Scale(check_mm_per_px(distance_mm / distance_px), math.hypot(*errors_px) / distance_px)
 
 
 def choose_scale(

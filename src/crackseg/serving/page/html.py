@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Sequence
 from pathlib import Path
 
 from crackseg.inference.drift import warn_of_unusual
 from crackseg.serving.page.inspection import Inspection
 from crackseg.serving.page.pictures import as_data_uri
+from crackseg.serving.page.scale_points import Point
 
 STYLE_PATH = Path(__file__).with_name("page.css")
 HEADER = "<h1>Crack inspection</h1><p>Photographs stay on this machine.</p>"
+EMPTY_GROWTH = "<p class='empty'>Drop two photographs of one place, and press Compare.</p>"
 EMPTY = "<p class='empty'>Drop a photograph to see its cracks.</p>"
 # In per cent; a CSS variable, so that it stays when the pictures are replaced.
 SET_OPACITY = "(percent) => { document.documentElement.style.setProperty('--crack-opacity', percent / 100); }"
@@ -32,7 +35,7 @@ def write_no_production() -> str:
     """Write a notice that no version is in production, and what to do."""
     return write_notice(
         "No version is in production: the model that crackseg ships is chosen, which was trained on drawn scenes "
-        "alone. Choose another below, or put one into production with `crackseg promote` and load this page again.",
+        "alone. Choose another above, or put one into production with `crackseg promote` and load this page again.",
         kind="warning",
     )
 
@@ -52,6 +55,29 @@ def show_photograph(inspection: Inspection) -> str:
 def show_cracks(content: bytes) -> str:
     """Show the cracks, the content of a PNG file, on the photograph."""
     return f"<img alt='cracks found' src='{as_data_uri(content)}'>"
+
+
+def show_points(inspection: Inspection, points: Sequence[Point]) -> str:
+    """Show the points that were clicked; the SVG covers the photograph and has its pixels as coordinates."""
+    width, height = inspection.size_px
+    dots = "".join(
+        f"<path class='{kind}' d='M{point.x:.2f} {point.y:.2f}h0'/>" for point in points for kind in ("rim", "dot")
+    )
+    line = ""
+    if len(points) == 2:
+        one, other = points
+        d = f"M{one.x:.2f} {one.y:.2f}L{other.x:.2f} {other.y:.2f}"
+        line = f"<path class='rim line' d='{d}'/><path class='dot line' d='{d}'/>"
+    return f"<svg viewBox='0 0 {width} {height}' role='img' aria-label='points of the scale'>{line}{dots}</svg>"
+
+
+def show_growth(picture: bytes) -> str:
+    """Show the picture of a comparison, the content of a JPEG file; narrow screens show its halves one by one.
+
+    Both photographs stand beside each other in it, each with half of the width.
+    """
+    image = f"<img alt='both photographs, with what has changed' src='{as_data_uri(picture)}'>"
+    return f"<div class='half'>{image}</div><div class='half later'>{image}</div>"
 
 
 def show_heat(inspection: Inspection) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from crackseg.data.images.files import decode_photograph
+from crackseg.data.images.files import decode_photograph, write_probability_map
 from crackseg.errors import CracksegError
 from crackseg.geometry.postprocessing import postprocess_map
 from crackseg.inference.detector import CrackAnalyzer, measure_confidence
@@ -48,6 +48,17 @@ class Inspection:
     warning: str = ""
     remark: str = ""
 
+    @property
+    def size_px(self) -> tuple[int, int]:
+        """Return width and height of the photograph."""
+        height, width = np.load(self.map_path, mmap_mode="r").shape
+        return width, height
+
+    @property
+    def probability_path(self) -> Path:
+        """Return the file of the probabilities before post-processing, as ``crackseg predict --maps`` writes it."""
+        return self.map_path.with_suffix(".png")
+
     def exact_threshold(self, slider_value: float) -> float:
         """Return the threshold that a value of the slider means.
 
@@ -68,7 +79,7 @@ def inspect_photograph(analyzer: CrackAnalyzer, image_path: Path, map_path: Path
     Args:
         analyzer: the model.
         image_path: any file.
-        map_path: where the map goes.
+        map_path: where the map goes, and next to it the probabilities as PNG.
     Raises:
         CracksegError: the file is no photograph that can be read, or the model refuses it.
     """
@@ -88,6 +99,7 @@ def inspect_photograph(analyzer: CrackAnalyzer, image_path: Path, map_path: Path
     settings = analyzer.settings
     kept_HW = postprocess_map(crack_prob_HW, **settings.postprocess.model_dump())
     np.save(map_path, kept_HW)
+    write_probability_map(map_path.with_suffix(".png"), crack_prob_HW)
     values["crack_fraction"] = float((kept_HW >= settings.operating_threshold).mean())
     values["confidence"] = measure_confidence(crack_prob_HW)
     return Inspection(

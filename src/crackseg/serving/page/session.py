@@ -14,6 +14,7 @@ from crackseg.inference.drift import MIN_IMAGES, compare, count_reference, descr
 from crackseg.models.shipped import SHIPPED_NAME
 from crackseg.serving.page.inspection import Inspection, inspect_photograph
 from crackseg.serving.page.model_cache import ModelCache
+from crackseg.serving.page.scale_points import Point
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,8 @@ class Session:
         shown: name of the photograph that is displayed; "" while there is none.
         problems: what was wrong with files, or with the version; a sentence each.
         warnings: that the model must not be used, or has too few training photographs to compare with; a sentence each.
+        points: at most two, clicked on the displayed photograph for its scale.
+        scale_text: millimetres per pixel that two points gave, as they stand in their field; "" if they gave none.
         drift: warning that the photographs together are unlike the training ones; "" if not, or if there are too few.
     """
 
@@ -46,6 +49,9 @@ class Session:
         self.warnings: list[str] = []
         self.drift = ""
         self.folder = Path(tempfile.mkdtemp(dir=folder))
+        self.points: tuple[Point, ...] = ()
+        self.scale_text = ""
+        self._folders: dict[str, Path] = {}
         self._cache = cache
         self._digest = ""  # of the model that `_seen` is from
         self._seen: dict[str, Inspection | CracksegError] = {}  # by path
@@ -111,6 +117,13 @@ class Session:
     def is_outdated(self, measurement: Measurement) -> bool:
         """Return whether a later measurement has begun."""
         return measurement != self._measurements[-1]
+
+    def renew_folder(self, purpose: str) -> Path:
+        """Make an empty folder, and delete the former one of the same purpose."""
+        if former := self._folders.get(purpose):
+            shutil.rmtree(former, ignore_errors=True)
+        self._folders[purpose] = Path(tempfile.mkdtemp(dir=self.folder))
+        return self._folders[purpose]
 
     def close(self) -> None:
         """Delete all files of this session."""

@@ -1,5 +1,7 @@
 """The table of cracks and the downloads: of the threshold that was asked for, in the unit that was asked for."""
 
+import json
+import zipfile
 from pathlib import Path
 
 import cv2
@@ -7,9 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from crackseg.data.images.files import decode_image, write_png
-from crackseg.errors import CracksegError
-from crackseg.serving.page.findings import Findings, measure_findings, parse_scale
+from crackseg.data.images.files import decode_image, read_probability_map, write_png, write_probability_map
+from crackseg.geometry.scale import Scale
+from crackseg.serving.page.findings import FORMS, Findings, measure_findings, pack_all
 from crackseg.serving.page.inspection import Inspection
 
 OWN = 0.4
@@ -22,6 +24,7 @@ def inspection(tmp_path: Path) -> Inspection:
     crack_prob[50:54, 20:220] = 0.9
     crack_prob[200:260, 300:302] = 0.5
     np.save(tmp_path / "map.npy", crack_prob)
+    write_probability_map(tmp_path / "map.png", crack_prob)
     write_png(tmp_path / "deck.png", np.full((300, 400, 3), 150, np.uint8))
     return Inspection(
         name="deck.png", image_path=tmp_path / "deck.png", map_path=tmp_path / "map.npy", operating_threshold=OWN,
@@ -29,17 +32,16 @@ def inspection(tmp_path: Path) -> Inspection:
     )  # fmt: skip
 
 
-def measure(inspection: Inspection, threshold: float = OWN, mm_per_px: float | None = None) -> Findings:
-    return measure_findings(inspection, threshold, mm_per_px, inspection.map_path.parent / "files")
+def measure(inspection: Inspection, threshold: float = OWN, scale: Scale | None = None) -> Findings:
+    return measure_findings(inspection, threshold, scale, inspection.map_path.parent / "files")
 
 
 def test_the_threshold_decides_what_is_found(inspection: Inspection) -> None:
     for threshold, count in ((OWN, 2), (0.6, 1), (0.95, 0)):
         findings = measure(inspection, threshold)
-        mask_path, table_path, _ = findings.files
-        mask = cv2.imread(str(mask_path), cv2.IMREAD_UNCHANGED)
+        mask = cv2.imread(str(findings.files["mask"]), cv2.IMREAD_UNCHANGED)
         assert np.array_equal(mask, inspection.find_cracks(threshold) * np.uint8(255))
-        assert len(pd.read_csv(table_path)) == count
+        assert len(pd.read_csv(findings.files["csv"])) == count
         assert f"{count} crack" in findings.summary
         assert f"{threshold:g}" in findings.summary
         assert findings.table.count("<tr>") == (count + 1 if count else 0)
@@ -47,34 +49,26 @@ def test_the_threshold_decides_what_is_found(inspection: Inspection) -> None:
 
 
 def test_lengths_and_widths_are_those_of_what_was_drawn(inspection: Inspection) -> None:
-    table = pd.read_csv(measure(inspection).files[1])
+    table = pd.read_csv(measure(inspection).files["csv"])
     assert table.length_px.tolist() == pytest.approx([200, 60], rel=0.03)
     assert table.mean_width_px.tolist() == pytest.approx([4, 2], abs=0.5)
     assert table.max_width_px.tolist() == pytest.approx([4, 2], abs=1)
 
 
 def test_a_scale_gives_millimetres(inspection: Inspection) -> None:
-    findings = measure(inspection, mm_per_px=0.25)
-    table = pd.read_csv(findings.files[1])
+    findings = measure(inspection, scale=Scale(0.25, 0.02))
+    table = pd.read_csv(findings.files["csv"])
     assert table.length_mm.tolist() == pytest.approx([50, 15], rel=0.03)
     assert "mm" in findings.table
-    assert "mm" in findings.summary
+    assert "0.25 mm per pixel ± 2 %" in findings.summary
+    assert "14.8 ± 0.3" in findings.table
+    assert "fine (0.2 to 0.3 mm)" in findings.summary  # the legend
+    assert "No width classes" in measure(inspection).summary
     assert "mm" not in measure(inspection).table
 
 
-@pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "1e999", "half", "0,5 mm"])
-def test_a_scale_that_is_none_is_refused(text: str) -> None:
-    with pytest.raises(CracksegError, match=r"the scale is .*expected millimetres per pixel, over 0"):
-        parse_scale(text)
-
-
-@pytest.mark.parametrize(("text", "scale"), [("", None), (" ", None), ("0.5", 0.5), (" 0,25 ", 0.25), ("2", 2)])
-def test_a_scale_has_a_point_or_a_comma(text: str, scale: float | None) -> None:
-    assert parse_scale(text) == scale
-
-
 def test_the_annotated_picture_shows_the_cracks_large_enough_to_read(inspection: Inspection) -> None:
-    picture = decode_image(measure(inspection).files[2].read_bytes()).astype(int)
+    picture = decode_image(measure(inspection).files["picture"].read_bytes()).astype(int)
     width = picture.shape[1]
     height = round(width * 300 / 400)  # of the photograph; a line of words stands below it
     assert width >= 1000
@@ -84,7 +78,27 @@ def test_the_annotated_picture_shows_the_cracks_large_enough_to_read(inspection:
     assert not colourful[round(height * 150 / 300), round(width * 120 / 400)]  # beside it
 
 
-def test_files_bear_the_photographs_name(inspection: Inspection) -> None:
-    names = [path.name for path in measure(inspection).files]
-    assert all(name.startswith("deck_") for name in names)
-    assert len(set(names)) == 3
+def test_every_form_is_written_under_the_photographs_name(inspection: Inspection) -> None:
+    files = measure(inspection, scale=Scale(0.25)).files
+    assert set(files) == {name for name, _ in FORMS}
+    assert all(path.name.startswith("deck_") and path.is_file() for path in files.values())
+    assert len({path.name for path in files.values()}) == len(FORMS)
+    lines = json.loads(files["lines"].read_text())["features"]
+    assert [feature["properties"]["length_mm"] for feature in lines] == pytest.approx([50, 15], rel=0.03)
+    assert len(json.loads(files["json"].read_text())["cracks"]) == 2
+    assert np.abs(read_probability_map(files["map"]) - np.load(inspection.map_path)).max() < 1e-4
+    red = decode_image(files["overlay"].read_bytes())[52, 120].astype(int)
+    assert red[0] > red[1] + 60
+
+
+def test_the_archive_has_all_forms_of_all_photographs_also_of_two_with_one_name(
+    inspection: Inspection, tmp_path: Path
+) -> None:
+    *steps, path = pack_all({"deck.png": inspection, "deck.png (2)": inspection}, OWN, None, tmp_path / "pack")
+    assert steps == [None, None]
+    assert path
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        assert archive.testzip() is None
+    assert len(set(names)) == 2 * len(FORMS)
+    assert {"deck_mask.png", "deck_mask (2).png"} <= set(names)
