@@ -24,13 +24,14 @@ _MOST_EXTRA_S = 3.0
 _SCORES = ("ods", "ois", "ap", "symmetric_ods", "strict_ods", "centerline_iou")  # of each test dataset
 _COMMANDS = {
     "store-models": ("models",),
+    "store-compare": ("compare", "run-0", "run-1", "--out", "compared"),
     "store-paper": ("paper", "report", "--no-timing"),
     "store-search": ("search", "show"),
 }
 
 
 def run(effort: Effort) -> list[Row]:
-    """Rows ``store-models``, ``store-paper`` and ``store-search``."""
+    """Rows ``store-models``, ``store-compare``, ``store-paper`` and ``store-search``."""
     return compare(_COUNTS, repeats=effort.pick(3, 1))
 
 
@@ -91,6 +92,10 @@ def make_store(root: Path, num_runs: int, num_versions: int) -> None:
             new_id = f"{number:032x}"
             for table in ("runs", "params", "metrics", "latest_metrics", "tags"):
                 _copy(database, table, "run_uuid", run_id, new_id, name=f"run-{number}")
+            database.execute(
+                "UPDATE tags SET value = ? WHERE key = 'mlflow.runName' AND run_uuid = ?",
+                (f"run-{number}", new_id),
+            )
             if number % 4:  # a trial of a study or a search
                 database.execute("DELETE FROM tags WHERE key = 'data.md5' AND run_uuid = ?", (new_id,))
         for number in range(2, num_versions + 1):

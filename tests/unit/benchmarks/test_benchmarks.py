@@ -42,4 +42,4 @@ def test_peers_that_do_not_get_there_are_named_so() -> None:
 @pytest.mark.slow
 def test_commands_run_on_stores_of_any_size() -> None:
     rows = compare_stores(((2, 1), (4, 3)), repeats=1)
-    assert {row.name for row in rows} == {"store-models", "store-paper", "store-search"}
+    assert {row.name for row in rows} == {"store-models", "store-compare", "store-paper", "store-search"}
