@@ -57,8 +57,8 @@ def fix_same_padding(encoder: nn.Module) -> None:
         if not isinstance(conv, Conv2dSame):
             continue
         fixed = SamePaddedConv2d(
-            conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride,  # type: ignore[arg-type]
-            dilation=conv.dilation, groups=conv.groups, bias=conv.bias is not None,  # type: ignore[arg-type]
+            conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride,
+            dilation=conv.dilation, groups=conv.groups, bias=conv.bias is not None,
             device="meta",  # draws no random numbers
         )  # fmt: skip
         fixed.weight, fixed.bias = conv.weight, conv.bias
