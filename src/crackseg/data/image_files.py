@@ -16,7 +16,8 @@ from crackseg.data.importing.folder_walk import walk_folder
 from crackseg.errors import CracksegError, count_of, join_some
 
 _log = logging.getLogger("crackseg")
-_MADE = ("masks", "overlays", "annotated", "predictions.csv")  # in a folder of results
+MOSAICS = "mosaics"
+_MADE = ("masks", "overlays", "annotated", MOSAICS, "predictions.csv")  # in a folder of results
 
 
 @dataclass(frozen=True, slots=True)

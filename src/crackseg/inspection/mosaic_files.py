@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 import struct
-import tempfile
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,14 @@ from skimage.measure import approximate_polygon
 
 from crackseg.errors import CracksegError
 from crackseg.files import format_csv, sole_writer, write_bytes
+from crackseg.geometry.files import to_json
 from crackseg.geometry.scale import Scale
 from crackseg.geometry.severity import Grading
 from crackseg.inference.detector import CrackAnalyzer
 from crackseg.inspection.mosaic_lines import MosaicCrack, measure_mosaic
-from crackseg.inspection.mosaic_prediction import write_prediction
+from crackseg.inspection.mosaic_prediction import check_rows_suffice, count_rows, predict_into, write_rows
 from crackseg.inspection.mosaic_reading import Mosaic
+from crackseg.inspection.mosaic_rows import KeptRows
 
 _LINE_TOLERANCE_PX = 0.3
 _LAYER = "cracks"
@@ -35,14 +37,27 @@ _COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class MosaicSummary:
-    """Result of a mosaic: files, cracks, their length (mm, else px) and unit, part of the mosaic with data, remarks."""
+    """Result of a mosaic.
 
-    files: tuple[Path, ...]
+    Attributes:
+        name: of its files.
+        files: paths.
+        num_cracks: found.
+        length: of all cracks, in ``unit``.
+        unit: ``mm``, or ``px`` without a scale.
+        data_fraction: part of the mosaic that has data, 0 to 1.
+        remarks: how it was read, where that had to be decided.
+        kept: whether it is the result of an earlier run.
+    """
+
+    name: str
+    files: tuple[str, ...]
     num_cracks: int
     length: float
     unit: str
     data_fraction: float
     remarks: tuple[str, ...]
+    kept: bool = False
 
 
 def inspect_mosaic(
@@ -50,6 +65,8 @@ def inspect_mosaic(
     analyzer: CrackAnalyzer,
     out_dir: Path,
     *,
+    name: str,
+    model: str,
     threshold: float,
     grading: Grading,
     scale: Scale | None,
@@ -60,11 +77,15 @@ def inspect_mosaic(
     """Find and measure the cracks of a mosaic, and write them into ``out_dir``.
 
     ``NAME_mask.tif`` (0, 1 crack, 255 no data), ``NAME_map.tif`` with ``maps`` (255 is probability 1), ``NAME.gpkg``
-    and, with a CRS that leads to longitude and latitude, ``NAME.geojson``, a feature for each crack; ``NAME.csv``.
+    and, with a CRS that leads to longitude and latitude, ``NAME.geojson``, a feature for each crack; ``NAME.csv``;
+    ``NAME.json``, the summary. A result of the same mosaic, model and options that is there already is kept.
 
     Args:
         mosaic, analyzer: mosaic and model.
-        out_dir: made if needed.
+        out_dir: made if needed. Rows of tiles are kept in it until all is written, so that a run that was stopped
+            resumes.
+        name: of the files.
+        model: identifier of the weights and settings.
         threshold: crack is where the probability is at least this.
         grading: rules for kinds and width classes.
         scale: of a mosaic without ground, or None; for one with ground it must agree with it to 2 %.
@@ -72,18 +93,25 @@ def inspect_mosaic(
         min_length_px: shorter cracks are left out.
         maps: write the probabilities, too.
     Raises:
-        CracksegError: the scale contradicts the mosaic's, or out_dir is in use.
+        CracksegError: the scale contradicts the mosaic's, the model cannot be used in rows, or out_dir is in use.
     """
+    check_rows_suffice(analyzer)
     _check_scale(mosaic, scale)
     out_dir.mkdir(parents=True, exist_ok=True)
-    name = mosaic.path.stem
+    part, summary_path = out_dir / f".{name}.part", out_dir / f"{name}.json"
+    rows_from = _identify(mosaic, analyzer, model, threshold)
+    made_from = rows_from | {
+        "grading": grading.identify(), "scale": None if scale is None else scale.mm_per_px, "maps": maps,
+        "scale_error": scale_error, "min_length_px": min_length_px,
+    }  # fmt: skip
     busy = f"{out_dir}: another command is writing here; wait for it"
-    with (
-        sole_writer(out_dir / ".mosaic.lock", busy),
-        tempfile.TemporaryDirectory(dir=out_dir, prefix=".part-") as part,
-    ):
-        mask_path, score_path = Path(part) / "mask.tif", Path(part) / "score.tif"
-        fraction = write_prediction(mosaic, analyzer, threshold, mask_path, score_path)
+    with sole_writer(out_dir / ".mosaic.lock", busy):
+        if kept := _take_up(summary_path, made_from):
+            return kept
+        summary_path.unlink(missing_ok=True)
+        rows = _predict(mosaic, analyzer, KeptRows(part / "rows", rows_from), threshold)
+        mask_path, score_path = part / "mask.tif", part / "score.tif"
+        fraction = write_rows(rows, mosaic, mask_path, score_path)
         measured = measure_mosaic(
             mosaic,
             mask_path,
@@ -104,16 +132,60 @@ def inspect_mosaic(
         lines = format_csv(_COLUMNS, ({k: crack.values.get(k) for k in _COLUMNS} for crack in cracks))
         write_bytes(files[-1], (line.encode() for line in lines))
         files.append(out_dir / f"{name}.gpkg")
-        _write_geopackage(files[-1], mosaic, cracks, Path(part))
-        geojson_path = out_dir / f"{name}.geojson"
+        _write_geopackage(files[-1], mosaic, cracks, part)
         if mosaic.has_places:
-            files.append(geojson_path)
-            write_bytes(geojson_path, _to_geojson(mosaic, cracks))
-        else:
-            geojson_path.unlink(missing_ok=True)
-    unit = "mm" if mosaic.has_ground or scale is not None else "px"
-    length = sum(crack.values[f"length_{unit}"] for crack in cracks)
-    return MosaicSummary(tuple(files), len(cracks), length, unit, fraction, tuple(mosaic.remarks))
+            files.append(out_dir / f"{name}.geojson")
+            write_bytes(files[-1], _to_geojson(mosaic, cracks))
+        for former in (out_dir / f"{name}_map.tif", out_dir / f"{name}.geojson"):
+            if former not in files:  # it would be of another run
+                former.unlink(missing_ok=True)
+        unit = "mm" if mosaic.has_ground or scale is not None else "px"
+        length = sum(crack.values[f"length_{unit}"] for crack in cracks)
+        summary = MosaicSummary(
+            name, tuple(map(str, files)), len(cracks), length, unit, fraction, tuple(mosaic.remarks)
+        )
+        # Written last: it marks the other files as complete.
+        write_bytes(summary_path, to_json(asdict(summary) | {"made_from": made_from}))
+        shutil.rmtree(part)
+    return summary
+
+
+def _identify(mosaic: Mosaic, analyzer: CrackAnalyzer, model: str, threshold: float) -> dict[str, Any]:
+    """Identify what the rows of a mosaic are made from, as JSON has it."""
+    status, predict = mosaic.path.stat(), analyzer.settings.predict
+    return {
+        "mosaic": [str(mosaic.path.resolve()), status.st_size, status.st_mtime_ns],
+        "bands": mosaic.bands,
+        "model": model,
+        "threshold": threshold,
+        "tiles": [predict.tile_size_px, predict.overlap_px],
+    }
+
+
+def _take_up(summary_path: Path, made_from: dict[str, Any]) -> MosaicSummary | None:
+    """Return the result of an earlier run with the same mosaic, model and options, if its files are there."""
+    try:
+        known = json.loads(summary_path.read_bytes())
+        if known.pop("made_from") != made_from or not all(Path(path).is_file() for path in known["files"]):
+            return None
+        texts = {name: tuple(known.pop(name)) for name in ("files", "remarks")}
+        return MosaicSummary(**known | texts | {"kept": True})
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _predict(mosaic: Mosaic, analyzer: CrackAnalyzer, rows: KeptRows, threshold: float) -> KeptRows:
+    """Predict the rows of tiles that an earlier run did not finish; return all."""
+    total = count_rows(mosaic, analyzer)
+    if rows.num_kept:
+        mosaic.remarks.append(f"{rows.num_kept} of {total} rows of tiles kept from the run that was stopped")
+    try:
+        predict_into(rows, mosaic, analyzer, threshold)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"stopped after {len(rows)} of {total} rows of tiles; the same command continues from there"
+        ) from None
+    return rows
 
 
 def _check_scale(mosaic: Mosaic, scale: Scale | None) -> None:
@@ -160,6 +232,7 @@ def _write_geopackage(path: Path, mosaic: Mosaic, cracks: Sequence[MosaicCrack],
     from pyogrio.raw import write
 
     ready = part / "cracks.gpkg"
+    ready.unlink(missing_ok=True)
     geometry = np.array([_to_wkb([mosaic.to_crs(_simplify(line)) for line in c.lines]) for c in cracks], object)
     fields: list[np.ndarray] = []
     for name in _COLUMNS:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +13,25 @@ import numpy as np
 
 from crackseg.errors import CracksegError
 
-NEEDS = "orthomosaics need rasterio, pyogrio and pyproj: pip install 'crackseg[geo]'"
+NEEDS = "places on earth need rasterio, pyogrio and pyproj: pip install 'crackseg[geo]'"
 _LOOK_PX = 1024  # longer side of the reduced mosaic that colours and values are judged by
 _BITS = (8, 10, 11, 12, 14, 16)
 
 
+def can_read_mosaics() -> bool:
+    """Return True if the libraries of the extra [geo] are installed."""
+    return all(find_spec(name) for name in ("rasterio", "pyogrio", "pyproj"))
+
+
 class Mosaic:
-    """An open orthomosaic.
+    """An open orthomosaic; a ``with`` closes its file.
 
     Args:
         path: GeoTIFF or any raster that GDAL reads.
         bands: numbers of the bands for red, green and blue, or of one grey band; None: as the file says.
     Attributes:
         width, height: pixels.
+        bands: numbers of the bands that are read.
         crs: rasterio's CRS, or None.
         transform: affine, from pixel corners (column, row) to the CRS.
         remarks: how it was read, where that had to be decided.
@@ -52,26 +59,22 @@ class Mosaic:
         self.width, self.height = self._dataset.width, self._dataset.height
         self.crs, self.transform = self._dataset.crs, self._dataset.transform
         self.remarks: list[str] = []
-        self._bands = self._choose_bands(bands)
+        self.bands = self._choose_bands(bands)
         self._look()
         self._geod = pyproj.Geod(ellps="WGS84")
         self._to_wgs84 = self._find_way_to_wgs84(pyproj)
 
-    def close(self) -> None:
-        """Close the file."""
+    def __enter__(self) -> Mosaic:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._dataset.close()
 
     def read_rows(self, top: int, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Read rows: uint8 (count, W, 3), the mosaic's usual colour where it has no data, and bool (count, W)."""
-        from rasterio.errors import RasterioError
         from rasterio.windows import Window
 
-        window = Window(0, top, self.width, count)
-        try:
-            values = self._dataset.read(self._bands, window=window)
-            valid_HW = np.logical_and.reduce(self._dataset.read_masks(self._bands, window=window) > 0)
-        except RasterioError as error:
-            raise CracksegError(f"{self.path}: rows {top} to {top + count} cannot be read ({error})") from error
+        values, valid_HW = self._read(f"rows {top} to {top + count}", window=Window(0, top, self.width, count))
         valid_HW &= np.isfinite(values).all(axis=0) if values.dtype.kind == "f" else True
         if self._full_scale != 255 or values.dtype != np.uint8:
             scaled = np.nan_to_num(values.astype(np.float32)) * np.float32(255 / self._full_scale)
@@ -147,12 +150,25 @@ class Mosaic:
             "them: --bands 3,2,1"
         )
 
+    def _read(self, what: str, **place: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Read values (bands, h, w), and bool (h, w) where there are any."""
+        from rasterio.errors import RasterioError
+
+        try:
+            values = self._dataset.read(self.bands, **place)
+            masks = self._dataset.read_masks(self.bands, **place)
+        except RasterioError as error:
+            reason = " ".join(str(error.__cause__ or error).split())
+            raise CracksegError(
+                f"{self.path}: {what} cannot be read, so the file is damaged or cut short ({reason})"
+            ) from error
+        return values, np.logical_and.reduce(masks > 0)
+
     def _look(self) -> None:
         """Judge the range of the values and the usual colour by a reduced mosaic."""
         factor = max(1.0, max(self.width, self.height) / _LOOK_PX)
-        shape = (len(self._bands), max(1, round(self.height / factor)), max(1, round(self.width / factor)))
-        values = self._dataset.read(self._bands, out_shape=shape)
-        valid = np.logical_and.reduce(self._dataset.read_masks(self._bands, out_shape=shape) > 0)
+        shape = (len(self.bands), max(1, round(self.height / factor)), max(1, round(self.width / factor)))
+        values, valid = self._read("the whole, reduced,", out_shape=shape)
         known = values[:, valid].astype(np.float64)
         known = known[:, np.isfinite(known).all(axis=0)]
         if not known.size:
