@@ -14,7 +14,7 @@ from crackseg.cli.output import warn
 from crackseg.cli.project import Project, with_project
 from crackseg.cli.scale_options import scale_error_option, surface_option
 from crackseg.errors import CracksegError, count_of
-from crackseg.params.width_classes import Surface
+from crackseg.types import Surface
 
 if TYPE_CHECKING:
     from crackseg.data.image_files import Photograph
