@@ -9,6 +9,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from crackseg.cli.doctor.experiment_queue import check_queue
 from tests.pipeline.conftest import Project
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -53,10 +54,12 @@ def test_first_runs_of_a_project_may_start_together(fresh: Project) -> None:
 def test_the_queue_with_two_workers(fresh: Project) -> None:
     for gamma in (1, 4):
         fresh.run("dvc", "exp", "run", "--queue", "-n", f"gamma{gamma}", "-S", f"loss.gamma={gamma}")
+    assert check_queue(fresh.folder, timeout_s=60).message == "2 queued, no worker running"
     # Not by `run`: the workers inherit its pipe, and it would wait for them.
     start = ("dvc", "queue", "start", "-j", "2")
     silent = subprocess.DEVNULL
     subprocess.run(start, cwd=fresh.folder, env=fresh.environment, check=True, stdout=silent, stderr=silent)
+    assert check_queue(fresh.folder, timeout_s=60).message.endswith("workers: 2")
     deadline = time.monotonic() + 600
     status = ""
     while time.monotonic() < deadline:

@@ -17,7 +17,7 @@ _COLOURS = {"ok": "green", "warning": "yellow", "failed": "red"}
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 @with_project
 def doctor(project: Project, as_json: bool) -> None:
-    """Check Python, torch, GPU, OpenCV, packages, disk, settings, data, store and DVC remote; say what to do.
+    """Check Python, torch, GPU, OpenCV, packages, disk, settings, data, store, remote and queue; say what to do.
 
     Ends with 1 if something would stop `dvc repro`. It waits 10 s for a server or remote that does not answer.
 

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from crackseg.cli.doctor.experiment_queue import check_queue
 from crackseg.cli.doctor.findings import Finding
 from crackseg.cli.doctor.machine import (
     check_disk,
@@ -64,7 +65,10 @@ def examine(root: Path | None, *, answer_s: float = ANSWER_S) -> Iterator[Findin
         def remote() -> Finding:
             return check_remote(root, timeout_s=answer_s)
 
-        waiting = [_InThread(store), _InThread(remote)]
+        def queue() -> Finding:
+            return check_queue(root, timeout_s=6 * answer_s)
+
+        waiting = [_InThread(store), _InThread(remote), _InThread(queue)]
     yield check_python()
     yield from check_packages(params)
     yield check_torch()
