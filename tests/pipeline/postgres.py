@@ -45,9 +45,23 @@ class PostgresServer:
 
     def create_database(self, name: str) -> str:
         """Make an empty database; returns its URL."""
-        options = ["-h", "127.0.0.1", "-p", str(self.port), "-U", "crackseg"]
-        subprocess.run([self._bin_dir / "createdb", *options, name], check=True, timeout=60)
+        self._run_client("createdb", name)
         return self.url(database=name)
+
+    def create_owned_database(self, name: str, password: str) -> None:
+        """Make an empty database, and a user of the same name who owns it and must give this password."""
+        rules = self._data_dir / "pg_hba.conf"
+        rule = f"host all {name} 127.0.0.1/32 scram-sha-256\n"
+        if rule not in rules.read_text():
+            rules.write_text(rule + rules.read_text())
+            self._run("pg_ctl", "-D", str(self._data_dir), "reload")
+            self._run_client("psql", "-d", "postgres", "-qc", f"CREATE ROLE {name} LOGIN PASSWORD '{password}'")
+        self._run_client("dropdb", "--if-exists", "--force", name)
+        self._run_client("createdb", "-O", name, name)
+
+    def _run_client(self, program: str, *arguments: str) -> None:
+        options = ["-h", "127.0.0.1", "-p", str(self.port), "-U", "crackseg"]
+        subprocess.run([self._bin_dir / program, *options, *arguments], check=True, timeout=60)
 
     def start(self) -> None:
         """Start, and wait until it answers."""

@@ -1,90 +1,23 @@
-"""A team's store: mlflow server with PostgreSQL and proxied artifacts, and a local store moved there."""
+"""A team's store by the commands of compose.yaml: what members do there, and a local store moved there."""
 
 import json
-import os
-import signal
-import socket
-import subprocess
+import shutil
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.error import URLError
-from urllib.parse import quote
-from urllib.request import urlopen
 
 import pytest
 from mlflow import MlflowClient
 
 from tests.pipeline.conftest import Project, make_project
 from tests.pipeline.postgres import PostgresServer, postgres_server
+from tests.pipeline.team_server import TeamServer, team_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 REPORT_FIGURES = 3  # at least: PR curves of two datasets and both in one
 
 postgres = pytest.fixture(postgres_server, scope="module")
-
-
-class TeamServer:
-    """A real ``mlflow server``, reached by HTTP only."""
-
-    def __init__(self, folder: Path, database_url: str) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        self.uri, self._folder = f"http://127.0.0.1:{port}", folder
-        self._command = [
-            sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
-            "--backend-store-uri", database_url, "--artifacts-destination", str(folder / "artifacts"),
-        ]  # fmt: skip
-
-    def start(self) -> None:
-        with (self._folder / "server.log").open("a") as log:
-            self._process = subprocess.Popen(
-                self._command, cwd=self._folder, stdout=log, stderr=log, start_new_session=True
-            )
-        deadline = time.monotonic() + 180
-        while not self._answers():
-            assert self._process.poll() is None, (self._folder / "server.log").read_text()
-            assert time.monotonic() < deadline, "waited in vain for the server"
-            time.sleep(0.2)
-
-    def stop(self) -> None:
-        os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-
-    def get(self, path: str) -> bytes:
-        with urlopen(self.uri + path, timeout=60) as response:
-            content: bytes = response.read()
-            return content
-
-    def _answers(self) -> bool:
-        try:
-            return self.get("/health") == b"OK"
-        except (URLError, OSError):
-            return False
-
-    def list_files(self, run_id: str, folder: str = "") -> Iterator[str]:
-        """Paths of a run's artifacts, as MLflow's web page asks for them."""
-        answer = json.loads(self.get(f"/api/2.0/mlflow/artifacts/list?run_id={run_id}&path={quote(folder)}"))
-        for item in answer.get("files", []):
-            if item.get("is_dir"):
-                yield from self.list_files(run_id, item["path"])
-            else:
-                yield item["path"]
-
-    def fetch_file(self, run_id: str, path: str) -> bytes:
-        return self.get(f"/get-artifact?run_id={run_id}&path={quote(path)}")
-
-
-@pytest.fixture
-def server(postgres: PostgresServer, tmp_path: Path) -> Iterator[TeamServer]:
-    team = TeamServer(tmp_path, postgres.create_database(f"mlflow_{tmp_path.name.lower()[-12:]}"))
-    team.start()
-    try:
-        yield team
-    finally:
-        team.stop()
+server = pytest.fixture(team_server)
 
 
 def load_and_predict(project: Project, uri: str) -> str:
@@ -113,7 +46,7 @@ def test_pipeline_and_registry_work_on_the_teams_store(
     server: TeamServer, postgres: PostgresServer, tmp_path: Path
 ) -> None:
     project = make_project(tmp_path / "project")
-    project.environment["MLFLOW_TRACKING_URI"] = server.uri
+    project.environment |= server.member
     project.run("dvc", "repro", timeout_s=600)
     project.commit("First results")
     run_id = run_id_of(project)
@@ -140,6 +73,12 @@ def test_pipeline_and_registry_work_on_the_teams_store(
     project.run("crackseg", "predict", photos, "--out", "found")
     assert (project.folder / "found" / "predictions.csv").stat().st_size > 0
 
+    project.environment["MLFLOW_TRACKING_PASSWORD"] = "another"
+    message = project.run("crackseg", "models", fails=True)
+    assert "401" in message
+    assert "Traceback" not in message
+    project.environment |= server.member
+
     postgres.stop()  # the server answers, its database does not
     message = project.run("crackseg", "store", "deliver", fails=True)
     assert "does not answer" in message
@@ -154,7 +93,7 @@ def test_local_store_moves_to_the_teams_store(finished: Project, server: TeamSer
     finished.run("crackseg", "store", "export", str(tmp_path / "export"))
     project = Project(tmp_path / "elsewhere")  # another machine's clone, with nothing in it
     finished.run("git", "clone", "-q", ".", str(project.folder))
-    project.environment["MLFLOW_TRACKING_URI"] = server.uri
+    project.environment |= server.member
     first = project.run("crackseg", "store", "import", str(tmp_path / "export"))
     again = project.run("crackseg", "store", "import", str(tmp_path / "export"))
     client = MlflowClient(server.uri)
@@ -193,3 +132,17 @@ def list_local_files(client: MlflowClient, run_id: str, folder: str | None = Non
             yield from list_local_files(client, run_id, item.path)
         else:
             yield item.path
+
+
+def test_data_goes_to_the_teams_s3_store_and_comes_back(server: TeamServer, tmp_path: Path) -> None:
+    pytest.importorskip("dvc_s3", reason="dvc-s3 is not here: make setup")
+    project = make_project(tmp_path / "project")
+    project.environment |= server.s3_member
+    project.run("dvc", "remote", "add", "-d", "team", "s3://dvc/crackseg")
+    project.run("dvc", "remote", "modify", "team", "endpointurl", server.s3_uri)
+    files = {path: path.read_bytes() for path in (project.folder / "data").rglob("*") if path.is_file()}
+    project.run("dvc", "push")
+    shutil.rmtree(project.folder / "data")
+    shutil.rmtree(project.folder / ".dvc" / "cache")
+    project.run("dvc", "pull")
+    assert {path: path.read_bytes() for path in files} == files
