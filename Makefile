@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo study faults bench bench-quick test test-fast test-slow wheel lint lint-deps lock schema format hooks docs screenshots
+.PHONY: help setup demo study faults bench bench-quick test test-fast test-slow wheel lint lint-deps lock schema format hooks docs screenshots inspection-pictures
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -82,3 +82,6 @@ docs: setup ## the documentation site, into site/
 
 screenshots: setup ## make the pictures of docs/images again, with small models; needs Chromium
 	$(BIN)/python tools/screenshots.py
+
+inspection-pictures: setup ## make the pictures of the page and of docs/inspecting.md again, with the shipped model
+	$(BIN)/python tools/inspection_pictures.py

@@ -1,7 +1,8 @@
 """Make the screenshots in docs/images again: `make screenshots`.
 
-Trains a few very small models in a clone of the repository (see small_project.py), starts `crackseg ui` and
-`crackseg app` there, and photographs their pages with an installed Chromium. Takes some minutes on an idle machine.
+Trains a few very small models in a clone of the repository (see small_project.py), starts `crackseg ui` there, and
+photographs its pages with an installed Chromium. Takes some minutes on an idle machine. The pictures of
+`crackseg app` and of docs/inspecting.md come from inspection_pictures.py.
 With a folder as its argument, it works there and leaves it, so that a second time nothing is trained:
 
     .venv/bin/python tools/screenshots.py ~/small-project
@@ -36,7 +37,6 @@ from crackseg.tracking.ui_view import save_view  # noqa: E402
 IMAGES = ROOT / "docs" / "images"
 SIZE = {"width": 1400, "height": 760}
 SETTLE_MS = 4000  # MLflow asks for news all the time, so the network is never idle
-PHOTOGRAPH = "6209.jpg"  # a test image of the sample
 BESIDE_ASSISTANT = {
     "x": 0,
     "y": 0,
@@ -63,19 +63,6 @@ def main(folder: Path) -> None:
                 page.mouse.wheel(0, 480)
                 page.wait_for_timeout(SETTLE_MS)
             write_picture(page.screenshot(clip=BESIDE_ASSISTANT), IMAGES / f"screenshot_{name}.png")
-    # Outside the project the page uses the shipped model; what is in production here finds little.
-    with (
-        tempfile.TemporaryDirectory() as elsewhere,
-        start_server(Path(elsewhere), "app") as address,
-        open_page() as page,
-    ):
-        page.goto(address)
-        page.locator("#files input[type=file]").set_input_files(
-            folder / "data" / "CrackTree260" / "images" / PHOTOGRAPH
-        )
-        page.locator("#download-mask:enabled").wait_for()
-        page.wait_for_timeout(SETTLE_MS)
-        write_picture(page.screenshot(), IMAGES / "screenshot_app.png")
     report = folder / "outputs" / "report" / "pr_all.png"
     write_picture(report.read_bytes(), IMAGES / "report_pr.png")
 
@@ -148,7 +135,9 @@ def write_picture(png: bytes, path: Path) -> None:
     image = Image.open(io.BytesIO(png)).convert("RGB")
     while True:
         content = io.BytesIO()
-        image.quantize(256, dither=Image.Dither.NONE).save(content, "PNG", optimize=True)
+        image.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
+            content, "PNG", optimize=True
+        )
         if len(content.getvalue()) < MOST_BYTES:
             break
         image = image.resize((image.width * 9 // 10, image.height * 9 // 10), Image.Resampling.LANCZOS)
