@@ -13,7 +13,7 @@ from tests.pipeline.conftest import Project, make_project
 from tests.pipeline.postgres import PostgresServer, postgres_server
 from tests.pipeline.team_server import TeamServer, team_server
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 REPORT_FIGURES = 3  # at least: PR curves of two datasets and both in one
 
 postgres = pytest.fixture(postgres_server, scope="module")
@@ -47,7 +47,7 @@ def test_pipeline_and_registry_work_on_the_teams_store(
 ) -> None:
     project = make_project(tmp_path / "project")
     project.environment |= server.member
-    project.run("dvc", "repro", timeout_s=600)
+    project.run("dvc", "repro", timeout_s=1500)
     project.commit("First results")
     run_id = run_id_of(project)
     client = MlflowClient(server.uri)
@@ -62,7 +62,7 @@ def test_pipeline_and_registry_work_on_the_teams_store(
     photos = str(project.folder / "data" / "CRKWH100" / "images")
     project.run("crackseg", "promote", "1", "--force", "--reason", "the first")
     project.set_params({"train": {"seed": 2}})
-    project.run("dvc", "repro", timeout_s=600)
+    project.run("dvc", "repro", timeout_s=1500)
     project.commit("Another seed")
     project.run("crackseg", "promote", "2", "--force", "--reason", "a try")
     assert str(client.get_model_version_by_alias("crackseg", "production").version) == "2"
@@ -141,8 +141,8 @@ def test_data_goes_to_the_teams_s3_store_and_comes_back(server: TeamServer, tmp_
     project.run("dvc", "remote", "add", "-d", "team", "s3://dvc/crackseg")
     project.run("dvc", "remote", "modify", "team", "endpointurl", server.s3_uri)
     files = {path: path.read_bytes() for path in (project.folder / "data").rglob("*") if path.is_file()}
-    project.run("dvc", "push")
+    project.run("dvc", "push", "data.dvc")
     shutil.rmtree(project.folder / "data")
     shutil.rmtree(project.folder / ".dvc" / "cache")
-    project.run("dvc", "pull")
+    project.run("dvc", "pull", "data.dvc")
     assert {path: path.read_bytes() for path in files} == files

@@ -19,7 +19,7 @@ from crackseg.registry.production import Production
 from crackseg.tracking.store import Store
 from tests.docs.pages import read_blocks
 from tests.pipeline.postgres import postgres_server
-from tests.pipeline.team_server import PASSWORD, TeamServer, team_server
+from tests.pipeline.team_server import TeamServer, team_server
 from tests.registry_store import NAME, promote
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -80,21 +80,20 @@ class Receiver:
 def test_a_promotion_and_a_rollback_call_the_receiver(server: TeamServer, tmp_path: Path) -> None:
     receiver = Receiver(tmp_path)
     try:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
-            patch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
-            MlflowClient(server.uri).create_webhook(
-                name="promotions", url=receiver.uri, events=["model_version_alias.created"], secret=SECRET
-            )
         for name in ("params.yaml", "dvc.yaml"):
             (tmp_path / name).touch()
-        client = MlflowClient(server.uri)
-        client.create_registered_model(NAME)
-        run = client.create_run("0").info
         (tmp_path / "MLmodel").write_text("flavors: {}\n", encoding="utf-8")
-        client.log_artifact(run.run_id, str(tmp_path / "MLmodel"), "model")
-        for _ in range(2):
-            client.create_model_version(NAME, f"{run.artifact_uri}/model", run_id=run.run_id)
+        with pytest.MonkeyPatch.context() as patch:  # the administrator, who also owns the model
+            patch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
+            client = MlflowClient(server.uri)
+            client.create_webhook(
+                name="promotions", url=receiver.uri, events=["model_version_alias.created"], secret=SECRET
+            )
+            client.create_registered_model(NAME)
+            run = client.create_run("0").info
+            client.log_artifact(run.run_id, str(tmp_path / "MLmodel"), "model")
+            for _ in range(2):
+                client.create_model_version(NAME, f"{run.artifact_uri}/model", run_id=run.run_id)
         production = Production(Store(tmp_path), NAME)
         promote(production, "1")
         promote(production, "2")

@@ -5,13 +5,15 @@ with the code that it was registered with, not with the installed code.
 """
 
 import argparse
+import asyncio
 import io
 import json
 import logging
 import os
 import string
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, cast
 
@@ -25,6 +27,9 @@ _NOTES: ContextVar[dict[str, list[str]]] = ContextVar("notes")  # for the header
 _JOINED = {"warning": " ", "remark": "; "}
 _BASE64 = frozenset(string.ascii_letters + string.digits + "+/=" + string.whitespace)
 _DRAIN_FACTOR = 64  # how much of a request that is too large is read and dropped, in limits
+_HELD_FACTOR = 4  # bodies in memory together, in limits; each takes about ten times its size until it is answered
+_WAIT_S = 30.0  # for memory, before a client is told to come again
+_READ_S = 120.0  # for the whole body: a client that stalls must not keep others waiting
 
 
 def main() -> None:
@@ -74,13 +79,30 @@ def build_app(model: Any, *, name: str, max_bytes: int, max_pixels: int, warning
     from starlette.requests import ClientDisconnect
 
     app = scoring_server.init(cast(PyFuncModel, LimitedModel(model, max_pixels)))
+    memory = _Memory(_HELD_FACTOR * max_bytes)
 
     @app.middleware("http")
+    async def hold(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+        try:
+            async with memory.reserve(min(_announced_bytes(request, max_bytes), max_bytes)):
+                return await answer(request, call_next)
+        except _Busy:
+            with suppress(TimeoutError, ClientDisconnect):
+                await asyncio.wait_for(_drop_body(request), _READ_S)
+            message = (
+                f"too many requests at once: none of their memory became free within {_WAIT_S:g} s; send it again"
+            )
+            return _refuse(503, "TEMPORARILY_UNAVAILABLE", message, {"retry-after": "10"})
+
     async def answer(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
         try:
-            body = await _read_body(request, max_bytes)
+            body = await asyncio.wait_for(_read_body(request, max_bytes), _READ_S)
+            if body is not None and await request.is_disconnected():
+                raise ClientDisconnect
         except ClientDisconnect:
             return Response(status_code=400)  # no one reads it
+        except TimeoutError:
+            return _refuse(408, "REQUEST_TIMEOUT", f"the request did not arrive whole within {_READ_S:g} s")
         notes = {"warning": [warning] if warning else []}
         if body is None:
             response = _refuse(
@@ -102,7 +124,7 @@ def build_app(model: Any, *, name: str, max_bytes: int, max_pixels: int, warning
                 message = f"the request cannot be understood: {type(error).__name__}: {str(error)[:300]}"
                 logging.getLogger("crackseg").warning(message, exc_info=error)
                 response = _refuse(400, "BAD_REQUEST", message)
-            if response.status_code == 400 and (fault := _find_fault_of_text(body)):
+            if response.status_code == 400 and (fault := await asyncio.to_thread(_find_fault_of_text, body)):
                 response = _refuse(400, "INVALID_PARAMETER_VALUE", fault)
         response.headers["x-crackseg-model"] = name.encode().decode("latin-1")  # UTF-8 in a header
         for kind, sentences in notes.items():
@@ -113,9 +135,53 @@ def build_app(model: Any, *, name: str, max_bytes: int, max_pixels: int, warning
     return app
 
 
+class _Busy(Exception):
+    """No memory became free in time."""
+
+
+class _Memory:
+    """Bytes of bodies that may be held at a time, over all requests.
+
+    Args:
+        num_bytes: free at first.
+    """
+
+    def __init__(self, num_bytes: int) -> None:
+        self._free = num_bytes
+        self._changed = asyncio.Condition()
+
+    @asynccontextmanager
+    async def reserve(self, num_bytes: int) -> AsyncIterator[None]:
+        """Wait for memory, and hold it; :class:`_Busy` if there is none in time."""
+        async with self._changed:
+            try:
+                await asyncio.wait_for(self._changed.wait_for(lambda: self._free >= num_bytes), _WAIT_S)
+            except TimeoutError as error:
+                raise _Busy from error
+            self._free -= num_bytes
+        try:
+            yield
+        finally:
+            self._free += num_bytes
+            async with self._changed:
+                self._changed.notify_all()
+
+
+def _announced_bytes(request: "Request", otherwise: int) -> int:
+    """Return the size that the header announces; ``otherwise`` for a request in chunks, which announces none."""
+    chunked = "chunked" in request.headers.get("transfer-encoding", "").lower()
+    return otherwise if chunked else int(request.headers.get("content-length", 0))
+
+
+async def _drop_body(request: "Request") -> None:
+    """Read a body without holding it: many clients see a refusal only after they have sent all."""
+    async for _ in request.stream():
+        pass
+
+
 async def _read_body(request: "Request", max_bytes: int) -> bytes | None:
     """Read a request's body; None if it is over the limit, and then nothing of it is held."""
-    announced = int(request.headers.get("content-length", 0))
+    announced = _announced_bytes(request, 0)
     if announced > max_bytes and request.headers.get("expect", "").lower() == "100-continue":
         return None  # the client waits for permission to send its body
     body = bytearray()
@@ -145,10 +211,12 @@ async def _without_trace(response: Any) -> "Response":
         return Response(body, response.status_code, media_type=response.headers.get("content-type"))
 
 
-def _refuse(status: int, code: str, message: str) -> "Response":
+def _refuse(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> "Response":
     from fastapi.responses import JSONResponse
 
-    return JSONResponse({"error_code": code, "message": message}, status, {"connection": "close"})
+    return JSONResponse(
+        {"error_code": code, "message": message}, status, {"connection": "close", **(headers or {})}
+    )
 
 
 class LimitedModel:
@@ -267,7 +335,7 @@ def _find_fault_of_text(body: bytes) -> str:
                 f"row {number} of column image: {shown!r} is not base64 (it contains {odd[0]!r}); {expected}, without "
                 "a prefix such as data:image/jpeg;base64,"
             )
-        if sum(not c.isspace() for c in text) % 4:
+        if len("".join(text.split())) % 4:
             return f"row {number} of column image: {shown!r} is base64 that was cut short; {expected}"
     return ""
 
