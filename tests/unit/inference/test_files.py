@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from filelock import FileLock
 from PIL import Image
 
 from crackseg.cli import cli
@@ -414,3 +415,17 @@ def test_photographs_in_several_threads_have_the_results_of_one_after_the_other(
     assert failed[0] == failed[1]
     assert len(failed[0]) == 1
     assert list(rows_of(outs[0])) == [str(photo.path) for photo in find_photographs([str(photos)], outs[0])]
+
+
+def test_a_second_prediction_into_the_same_folder_is_refused_and_harms_nothing(
+    analyzer: CrackAnalyzer, photos: Path, tmp_path: Path
+) -> None:
+    """Two writers of one table would each lose the other's rows."""
+    out = tmp_path / "out"
+    run(analyzer, photos, out)
+    before = (out / "predictions.csv").read_bytes()
+    with FileLock(out / ".predictions.lock"), pytest.raises(CracksegError, match="another `crackseg predict`"):
+        run(analyzer, photos, out, threshold=0.9)
+    assert (out / "predictions.csv").read_bytes() == before
+    run(analyzer, photos, out, threshold=0.9)
+    assert (out / "predictions.csv").read_bytes() != before

@@ -115,7 +115,7 @@ def open_staging_area(data_dir: Path) -> Iterator[tuple[StagingArea, list[str]]]
     staging = StagingArea(data_dir)
     try:
         staging.data_dir.parent.mkdir(parents=True, exist_ok=True)
-        with _lock(staging):
+        with sole_import(staging.folder.with_name(staging.folder.name + ".lock"), staging.data_dir):
             finished = staging.recover()
             try:
                 yield staging, finished
@@ -140,19 +140,23 @@ def finish_interrupted_import(data_dir: Path) -> list[str]:
 
 
 @contextmanager
-def _lock(staging: StagingArea) -> Iterator[None]:
-    path = staging.folder.with_name(staging.folder.name + ".lock")
-    lock = FileLock(path)
+def sole_import(lock_path: Path, data_dir: Path) -> Iterator[None]:
+    """Hold a lock of imports into ``data_dir``, and say so if another one must end first.
+
+    Raises:
+        CracksegError: another import holds the lock for ten minutes.
+    """
+    lock = FileLock(lock_path)
     try:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            print(f"another import into {staging.data_dir} is running: waiting for it", file=sys.stderr)
+            print(f"another import into {data_dir} is running: waiting for it", file=sys.stderr)
             lock.acquire(timeout=_LOCK_TIMEOUT_S)
     except Timeout as error:
         raise CracksegError(
-            f"another import into {staging.data_dir} has been running for {_LOCK_TIMEOUT_S // 60} minutes "
-            f"(it holds {path}); try again when it has ended"
+            f"another import into {data_dir} has been running for {_LOCK_TIMEOUT_S // 60} minutes "
+            f"(it holds {lock_path}); try again when it has ended"
         ) from error
     try:
         yield

@@ -13,7 +13,7 @@ from typing import Any
 
 from crackseg.data.guard import check_data_is_committed, check_git, read_pointer
 from crackseg.data.importing.importer import ImportSummary, import_datasets
-from crackseg.data.importing.staging import finish_interrupted_import
+from crackseg.data.importing.staging import finish_interrupted_import, sole_import
 from crackseg.data.versioning import fetch_data, version_data
 from crackseg.errors import CracksegError
 from crackseg.files import hash_file, write_bytes
@@ -21,6 +21,7 @@ from crackseg.files import hash_file, write_bytes
 _log = logging.getLogger("crackseg")
 # Datasets that were put in place and not yet versioned, each with the md5 of its manifest.
 _UNVERSIONED = Path(".dvc", "tmp", "crackseg-unversioned.json")
+_LOCK = _UNVERSIONED.with_name("crackseg-import.lock")
 
 
 def import_versioned(root: Path, source: Path, **options: Any) -> list[ImportSummary]:
@@ -36,6 +37,13 @@ def import_versioned(root: Path, source: Path, **options: Any) -> list[ImportSum
     """
     data_dir = root / "data"
     _check_project(root)
+    (root / _LOCK).parent.mkdir(parents=True, exist_ok=True)
+    # Until the new version is recorded: between the swap and the record, another import would see changed data.
+    with sole_import(root / _LOCK, data_dir):
+        return _import_alone(root, source, data_dir, options)
+
+
+def _import_alone(root: Path, source: Path, data_dir: Path, options: dict[str, Any]) -> list[ImportSummary]:
     fetch_data(root)
     _note_unversioned(root, finish_interrupted_import(data_dir))
     waiting = _list_unversioned(root)

@@ -3,6 +3,8 @@
 import shutil
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -169,3 +171,30 @@ def test_a_project_that_takes_no_import_is_named_before_anything_is_written(root
     with pytest.raises(CracksegError, match=said):
         add(root, "SECOND")
     assert sorted(root.rglob("*")) == before
+
+
+def test_an_import_waits_until_another_has_recorded_its_version(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Between the swap and the record of one import, another would see data that git does not know."""
+    record, swapped, waits = versioned_import.version_data, threading.Event(), threading.Event()
+
+    def wait_and_record(folder: Path) -> None:
+        swapped.set()
+        waits.wait(60)
+        record(folder)
+
+    monkeypatch.setattr(versioned_import, "version_data", wait_and_record)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(add, root, "SECOND")
+        assert swapped.wait(60)
+        second = pool.submit(add, root, "THIRD")
+        said = ""
+        while "another import" not in said and not second.done():
+            said += capfd.readouterr().err
+        waits.set()
+        first.result(60)
+        second.result(60)
+    assert "is running: waiting for it" in said
+    check_data_is_committed(root, root)
+    assert {path.name for path in (root / "data").iterdir()} >= {"FIRST", "SECOND", "THIRD"}
