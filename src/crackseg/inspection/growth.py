@@ -1,9 +1,8 @@
 """Compare the cracks of two photographs in one frame along their lines: new, longer, wider, gone.
 
 What a model finds changes a little with the place of the camera, the light and the sharpness. So each photograph is
-predicted twice, once resampled. A crack is there where the mean of both is over the threshold and both give a sign of
-it; it is absent only where neither gives a sign, even at a much lower threshold; between the two nothing is said to
-have changed.
+predicted twice, once resampled, and crackseg.inspection.joint_lines tells along the lines of both where each shows the
+crack and where there is a sign of it; between the two nothing is said to have changed.
 
 Shape legend: H rows, W columns of the frame: the pixels of the earlier photograph.
 """
@@ -38,13 +37,15 @@ class View:
 
     Attributes:
         measurement: of the mask.
-        mask_HW: bool, where the predictions find a crack together.
-        faint_HW: bool, where one of them gives a sign of a crack: ``FAINT`` of the threshold.
+        mask_HW: bool, where there is a crack.
+        faint_HW: bool, where there is a sign of a crack.
+        found: what the network finds in this photograph alone; widths are measured on it.
     """
 
     measurement: Measurement
     mask_HW: np.ndarray
     faint_HW: np.ndarray
+    found: Measurement
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +118,8 @@ def make_view(crack_probs: Sequence[np.ndarray], threshold: float, seen_HW: np.n
     together_HW = np.mean(crack_probs, axis=0) >= threshold
     mask_HW = together_HW & (np.minimum.reduce(crack_probs) >= FAINT * threshold) & seen_HW
     faint_HW = (np.maximum.reduce(crack_probs) >= FAINT * threshold) & seen_HW
-    return View(measure_mask(mask_HW), mask_HW, faint_HW)
+    measurement = measure_mask(mask_HW)
+    return View(measurement, mask_HW, faint_HW, measurement)
 
 
 def compare_views(
@@ -152,7 +154,7 @@ def compare_views(
         change.length_before_px, change.length_after_px = (sum(p.seen_px for p in placed) for placed in (old, new))
         change.lost = _find_runs(old, tolerance_px, error_px, min_growth_px)
         change.grown = _find_runs(new, tolerance_px, error_px, min_growth_px)
-        _compare_widths(change, old, new, tolerance_px, width_error_px)
+        _compare_widths(change, new, before.found, after.found, tolerance_px, width_error_px)
         if change.length_before_px or change.length_after_px:
             changes.append(change)
     changes.sort(key=lambda c: (-c.grown_px, -c.lost_px, -max(c.length_before_px, c.length_after_px)))
@@ -284,17 +286,31 @@ def _fill_gaps(near: np.ndarray) -> np.ndarray:
 
 
 def _compare_widths(
-    change: Change, old: list[_Placed], new: list[_Placed], tolerance_px: float, width_error_px: float
+    change: Change,
+    new: list[_Placed],
+    before: Measurement,
+    after: Measurement,
+    tolerance_px: float,
+    width_error_px: float,
 ) -> None:
-    if not old or not new:
+    """Compare the widths that both photographs have near the crack's line, each from its own mask."""
+    places = [p.points[p.in_view] for p in new if p.in_view.any()]
+    (ours, our_widths), (theirs, their_widths) = _list_widths(before), _list_widths(after)
+    if not places or not len(ours) or not len(theirs):
         return
-    tree, _, widths = _index(old)
-    differences = []
-    for p in new:
-        distance, nearest = tree.query(p.points)
-        known = p.in_view & (distance <= tolerance_px) & np.isfinite(p.widths) & np.isfinite(widths[nearest])
-        differences.append((p.widths - widths[nearest])[known])
-    difference = np.concatenate(differences)
+    on_line = cKDTree(np.concatenate(places)).query(theirs)[0] <= tolerance_px
+    distance, nearest = cKDTree(ours).query(theirs[on_line])
+    known = distance <= tolerance_px
+    difference = their_widths[on_line][known] - our_widths[nearest[known]]
     if len(difference) >= _MIN_SHARED:
         change.wider_by_px = float(np.mean(difference))
         change.wider_error_px = width_error_px
+
+
+def _list_widths(measurement: Measurement) -> tuple[np.ndarray, np.ndarray]:
+    """List the points of all lines whose width is known, float (N, 2), and the widths, float (N,)."""
+    lines = [branch.line for crack in measurement.cracks for branch in crack.branches]
+    points = np.concatenate([np.empty((0, 2)), *(line.points for line in lines)])
+    widths = np.concatenate([np.empty(0), *(line.widths for line in lines)])
+    known = np.isfinite(widths)
+    return points[known], widths[known]

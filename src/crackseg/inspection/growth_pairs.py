@@ -15,11 +15,11 @@ from crackseg.data.image_files import find_photographs
 from crackseg.data.images.files import read_image
 from crackseg.errors import CracksegError, join_some
 from crackseg.files import format_csv, sole_writer, write_bytes
-from crackseg.geometry.postprocessing import postprocess_map
 from crackseg.geometry.scale import Scale
 from crackseg.inference.detector import CrackAnalyzer
-from crackseg.inspection.growth import Change, View, compare_views, make_view
+from crackseg.inspection.growth import Change, View, compare_views
 from crackseg.inspection.growth_picture import draw_growth
+from crackseg.inspection.joint_lines import Photograph, find_views
 from crackseg.inspection.registration import (
     NotRegistered,
     Registration,
@@ -64,7 +64,7 @@ class GrowthOptions:
 
     Attributes:
         model: digest of the model.
-        threshold: crack is where the post-processed map is at least this.
+        threshold: crack is where the map, not post-processed, is at least this, and what is connected to it.
         scale: of the earlier photographs; None for pixels.
         min_growth_px: shorter stretches count as no change.
     """
@@ -220,14 +220,17 @@ def _find_cracks(
     """Predict each photograph as it is, and resampled: the later one in the frame, the earlier one as softly."""
 
     def predict(image_HW3: np.ndarray) -> np.ndarray:
-        crack_prob_HW = analyzer.predictor.predict_prob(image_HW3)
-        return postprocess_map(crack_prob_HW, **analyzer.settings.postprocess.model_dump()).astype(np.float32)
+        return analyzer.predictor.predict_prob(image_HW3).astype(np.float32)
 
     own = warp_to_before(predict(after_HW3), registration, before_HW3.shape[1::-1])
     soft_HW3 = cv2.GaussianBlur(before_HW3, (0, 0), _SOFT_PX)
-    return (
-        make_view([predict(before_HW3), predict(soft_HW3)], threshold, seen_HW),
-        make_view([own, predict(warped_HW3)], threshold, seen_HW),
+    return find_views(
+        Photograph([predict(before_HW3), predict(soft_HW3)], before_HW3),
+        Photograph([own, predict(warped_HW3)], warped_HW3),
+        threshold,
+        seen_HW,
+        error_px=registration.error_px,
+        min_length_px=analyzer.settings.postprocess.min_length_px,
     )
 
 

@@ -17,12 +17,21 @@ SURFACES = ("concrete", "asphalt", "far_asphalt", "plaster")
 
 @dataclass(frozen=True)
 class Visits:
-    """Photographs uint8 (N, N, 3), the homography from the later to the earlier one, and the growth in pixels of it."""
+    """Two photographs of a surface, and what there is to be found.
+
+    Attributes:
+        before, after: uint8 (N, N, 3).
+        to_before: homography from the later to the earlier one.
+        grown_px: growth in pixels of the earlier one.
+        cracks_before, cracks_after: ground truth of each, float32 (N, N): 0, 1 and between at edges of cracks.
+    """
 
     before: np.ndarray
     after: np.ndarray
     to_before: np.ndarray
     grown_px: float
+    cracks_before: np.ndarray
+    cracks_after: np.ndarray
 
 
 def visit_twice(seed: int, *, grows: bool, side_px: int = 640) -> Visits:
@@ -35,21 +44,29 @@ def visit_twice(seed: int, *, grows: bool, side_px: int = 640) -> Visits:
     crack = make_stroke(rng, points, rng.uniform(2.2, 4), rng.uniform(0.5, 0.75))
     known = int(len(points) * rng.uniform(0.45, 0.65))
 
+    def draw(count: int, contrast: np.ndarray) -> np.ndarray:
+        stroke = Stroke(crack.points[:count], crack.width_px[:count], contrast[:count])
+        return draw_contrast([stroke], (side_px, side_px)).astype(np.float32)
+
     def cut(count: int) -> np.ndarray:
-        stroke = Stroke(crack.points[:count], crack.width_px[:count], crack.contrast[:count])
-        dark = cv2.GaussianBlur(draw_contrast([stroke], (side_px, side_px)), (0, 0), 0.6)
+        dark = cv2.GaussianBlur(draw(count, crack.contrast), (0, 0), 0.6)
         return surface * (1 - dark[..., None])
 
-    before, later = cut(known), cut(len(points) if grows else known)
+    known_later = len(points) if grows else known
+    before, later = cut(known), cut(known_later)
     to_after = _another_view(rng, side_px)
     size = (side_px, side_px)
     after = cv2.warpPerspective(later.astype(np.float32), to_after, size, borderMode=cv2.BORDER_REFLECT)
+    solid = np.ones(len(points))
+    there_later = cv2.warpPerspective(draw(known_later, solid), to_after, size)
     lengths = [path_length(smooth(resample(points[:count]), 2.0)) for count in (known, len(points))]
     return Visits(
         _another_light(rng, before),
         _another_light(rng, after),
         np.linalg.inv(to_after),
         lengths[1] - lengths[0] if grows else 0.0,
+        draw(known, solid),
+        there_later,
     )
 
 
