@@ -30,6 +30,7 @@ from crackseg.inspection.registration import (
 )
 from crackseg.progress import progress
 
+_METHOD = 2  # of finding cracks; results of another one are not kept
 _SOFT_PX = 0.5  # standard deviation of a blur like that of resampling
 TABLE, SUMMARY = "growth.csv", "growth.json"
 COLUMNS = (
@@ -162,7 +163,7 @@ def _identify(pair: Pair, options: GrowthOptions) -> dict[str, Any]:
         [str(path), path.stat().st_size, path.stat().st_mtime_ns] if path.exists() else [str(path)]
         for path in (pair.before, pair.after)
     ]
-    return json.loads(json.dumps({"files": files} | asdict(options)))
+    return json.loads(json.dumps({"method": _METHOD, "files": files} | asdict(options)))
 
 
 def _compare(pair: Pair, analyzer: CrackAnalyzer, out_dir: Path, options: GrowthOptions) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Find the lines of cracks in two photographs of one frame together, and tell which photograph shows them.
 
-A network finds a crack in one photograph and a part of it in the other. So each line is searched in both, and then the
-photographs themselves are compared along it: a crack is darker than its sides. Only where texture hides that, what the
-network finds in each photograph decides.
+A network finds a crack in one photograph and a part of it in the other. So lines are searched in both together: what
+it is sure of in one of them, what is connected to that even faintly, and what a dark path leads to. Then
+:mod:`crackseg.inspection.line_evidence` compares the photographs along the lines.
 
 Shape legend: H rows, W columns of the frame: the pixels of the earlier photograph.
 """
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from scipy.cluster.hierarchy import DisjointSet
-from scipy.ndimage import binary_erosion, gaussian_filter1d, map_coordinates
+from scipy.ndimage import map_coordinates
 from scipy.spatial import cKDTree
 from skimage.graph import route_through_array
 from skimage.morphology import disk
@@ -25,26 +25,19 @@ from crackseg.geometry.centerlines import find_centerlines
 from crackseg.geometry.components import Branch, measure_mask
 from crackseg.geometry.length import Line
 from crackseg.inspection.growth import View, make_view
+from crackseg.inspection.line_evidence import keep_dark, tell_shown
 
 _LOW = 0.03  # of the threshold: connected to a crack, this is crack, too
 _SECOND = 0.1  # of the threshold: crack if a dark path leads to one
 _USUAL = 0.95  # of all pixels are surely no crack, or more
 _GAP_PX = 32  # longest path between two parts of a crack
 _PATH_DARKNESS = 0.4  # of a path between two parts of a crack, relative to these
-_SMOOTHING_PX = 4.0  # along a line
-_REFERENCE_PX = 15.0  # along a line, for its contrast
-_SIDES_PX = 8  # of each side that a crack is compared to
-_SURE, _SIGN = 0.5, 0.4  # of a crack's contrast: it is shown; there is a sign of it
-_SWITCH_PX = 6.0  # length of clear evidence that a change along a line needs
-_OVER_TEXTURE = 2.0  # times the contrast of texture: what is darker tells for itself
 _LOOK_AHEAD_PX, _LONGEST_TIP_PX = 8, 300  # of a line that is followed beyond its end
 _TIP_DARKNESS = 0.35  # of the crack's darkness, over which it goes on
 _BACK_PX = 5
 _MOST_WEAK_PX = 8  # that are less dark, before the line ends
 _TEXTURE_QUANTILE = 0.95  # of the darkness of all pixels
 _STUB_PX = 15.0  # a side branch that is not longer is the edge of a broad response
-_CLOSED_PX = 15  # not shown by either photograph, between two parts that are: the crack is nearly closed there
-_BLEED_PX = 10  # of a network's response beyond the end of a crack
 _PEN_PX = 3  # in which lines are drawn again, to be measured
 _DARKEST = 8.0  # grey level added before the logarithm: there is noise in the dark
 
@@ -86,7 +79,8 @@ def find_views(
     darkness_HW = np.maximum.reduce([_blur(grey, 6) - _blur(grey, 1) for grey in greys])
     joint_HW = _join(own[0].mask_HW | own[1].mask_HW, highest_HW, threshold, seen_HW, darkness_HW)
     slack = int(np.ceil(min(2 + 2 * error_px, 4)))
-    parts = _keep_dark(_trace(joint_HW, min_length_px), greys, own, slack)
+    masks = [view.mask_HW for view in own]
+    parts = keep_dark(_trace(joint_HW, min_length_px), greys, masks, slack, _TIP_DARKNESS)
     parts += _extend_tips(parts, darkness_HW, seen_HW)
     lines = _trace(_draw(parts, [np.ones(len(points), bool) for points in parts], seen_HW), min_length_px)
     if not lines:
@@ -94,7 +88,7 @@ def find_views(
         return tuple(  # type: ignore[return-value]
             View(measure_mask(nothing_HW), nothing_HW, view.faint_HW, view.measurement) for view in own
         )
-    shown = _tell_shown(lines, greys, own, slack)
+    shown = tell_shown(lines, greys, masks, [view.faint_HW for view in own], slack)
     points = [line.points for line in lines]
     views = []
     for view, (sure, sign) in zip(own, shown, strict=True):
@@ -107,24 +101,8 @@ def find_views(
 def _trace(mask_HW: np.ndarray, min_length_px: float) -> list[Line]:
     """Find the lines of a mask."""
     cracks = measure_mask(mask_HW, min_length_px=min_length_px).cracks
-    return [branch.line for crack in cracks for branch in _drop_stubs(crack.branches)]
-
-
-def _keep_dark(lines: list[Line], greys: list[np.ndarray], own: Sequence[View], slack: int) -> list[np.ndarray]:
-    """Cut away what is hardly darker than its sides in both photographs: borders of a network's broad response."""
-    if not lines:
-        return []
-    highest = [np.maximum(*(_contrast(grey, line, slack)[0] for grey in greys)) for line in lines]
-    found_HW = own[0].mask_HW | own[1].mask_HW
-    found = [_is_near(found_HW, line.points, 1) for line in lines]
-    every, sure = np.concatenate(highest), np.concatenate(found)
-    level = _TIP_DARKNESS * float(np.median(every[sure] if sure.any() else every))
-    parts = []
-    for line, contrast, here in zip(lines, highest, found, strict=True):
-        dark = _segment(np.where(here | (contrast >= level), 1.0, -1.0))
-        edges = np.flatnonzero(np.diff(np.concatenate([[0], dark.astype(np.int8), [0]])))
-        parts += [line.points[start:stop] for start, stop in edges.reshape(-1, 2) if stop - start > 1]
-    return parts
+    lines = [branch.line for crack in cracks for branch in _drop_stubs(crack.branches)]
+    return [line for line in lines if len(line.points) > 2]
 
 
 def _extend_tips(lines: list[np.ndarray], darkness_HW: np.ndarray, seen_HW: np.ndarray) -> list[np.ndarray]:
@@ -133,7 +111,10 @@ def _extend_tips(lines: list[np.ndarray], darkness_HW: np.ndarray, seen_HW: np.n
     A crack's end is faint and narrow, and a network finds it late. What is dark on the surface itself is dark in both
     photographs, so a wrong turn is no growth.
     """
-    trees = [cKDTree(points) for points in lines]
+    if not lines:
+        return []
+    tree = cKDTree(np.concatenate(lines))
+    owners = np.repeat(range(len(lines)), [len(line) for line in lines])
     height, width = seen_HW.shape
     turns = np.radians(np.arange(-60, 61, 10))
     ahead = np.arange(1, _LOOK_AHEAD_PX + 1)
@@ -141,9 +122,9 @@ def _extend_tips(lines: list[np.ndarray], darkness_HW: np.ndarray, seen_HW: np.n
     tips = []
     for index, line in enumerate(lines):
         least = max(_TIP_DARKNESS * float(np.median(_look_up(darkness_HW, line))), texture)
-        others = trees[:index] + trees[index + 1 :]
         for points in (line, line[::-1]):
-            if len(points) < 2 * _LOOK_AHEAD_PX or any(tree.query(points[-1])[0] < _PEN_PX for tree in others):
+            touching = owners[tree.query_ball_point(points[-1], _PEN_PX)]
+            if len(points) < 2 * _LOOK_AHEAD_PX or (touching != index).any():
                 continue
             place = points[-_BACK_PX]  # a line's last points may turn to a corner of a broad response
             x, y = place - points[-_BACK_PX - _LOOK_AHEAD_PX]
@@ -184,7 +165,11 @@ def _draw(lines: list[np.ndarray], shown: list[np.ndarray], seen_HW: np.ndarray)
     for line, there in zip(lines, shown, strict=True):
         edges = np.flatnonzero(np.diff(np.concatenate([[0], there.astype(np.int8), [0]])))
         for start, stop in edges.reshape(-1, 2):
-            points = np.rint(8 * line[start:stop]).astype(np.int32)
+            # The pen is round: it reaches beyond a point where the crack is no longer shown.
+            inner = line[start + (start > 0) * (_PEN_PX // 2) : stop - (stop < len(line)) * (_PEN_PX // 2)]
+            if not len(inner):
+                continue
+            points = np.rint(8 * inner).astype(np.int32)
             cv2.polylines(mask_HW, [points], isClosed=False, color=1, thickness=_PEN_PX, shift=3)
     return (mask_HW > 0) & seen_HW
 
@@ -270,105 +255,3 @@ def _bridge(
             joined.merge(one, two)
             paths.append((one, path))
     return joined, paths
-
-
-def _tell_shown(
-    lines: list[Line], greys: list[np.ndarray], own: Sequence[View], slack: int
-) -> list[tuple[list[np.ndarray], list[np.ndarray]]]:
-    """Tell for each photograph at which points of the lines it shows the crack, and at which there is a sign of it."""
-    contrasts = [[_contrast(grey, line, slack) for line in lines] for grey in greys]
-    texture = max(
-        float(np.quantile(np.concatenate([beside for _, beside in of_one]), 0.9)) for of_one in contrasts
-    )
-    shown: list[tuple[list[np.ndarray], list[np.ndarray]]] = [([], []), ([], [])]
-    one, other = (np.concatenate([contrast for contrast, _ in of_one]) for of_one in contrasts)
-    gains = _match_contrasts(one, other, texture)
-    for index, line in enumerate(lines):
-        both = [of_one[index][0] / gain for of_one, gain in zip(contrasts, gains, strict=True)]
-        highest = gaussian_filter1d(np.maximum(*both), _REFERENCE_PX, mode="nearest")
-        weight = (highest / max(_OVER_TEXTURE * texture, 1e-6)).clip(0, 1) ** 2
-        for contrast, view, (sure, sign) in zip(both, own, shown, strict=True):
-            ratio = contrast / np.maximum(highest, 1e-6)
-            found = _is_near(view.mask_HW, line.points, slack)
-            surely = binary_erosion(found, iterations=_BLEED_PX, border_value=1)
-            faint = _is_near(view.faint_HW, line.points, slack)
-            for level, other_sign, told in ((_SURE, found, sure), (_SIGN, faint, sign)):
-                evidence = weight * ((ratio - level) / 0.25).clip(-1, 1) + (1 - weight) * other_sign
-                told.append(_segment(np.where(surely, 1.0, evidence)))
-    for first, second in ((0, 1), (1, 0)):
-        for mine, theirs in zip(shown[first], shown[second], strict=True):
-            for index, there in enumerate(mine):
-                mine[index] = there | _find_closed(there, theirs[index])
-    return shown
-
-
-def _find_closed(there: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Find short stretches, bool (N,), that neither photograph shows, between two that this one shows."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[1], there.astype(np.int8), [1]])))
-    closed = np.zeros(len(there), bool)
-    for start, stop in edges.reshape(-1, 2):
-        if start > 0 and stop < len(there) and stop - start <= _CLOSED_PX and not other[start:stop].any():
-            closed[start:stop] = True
-    return closed
-
-
-def _match_contrasts(one: np.ndarray, other: np.ndarray, texture: float) -> tuple[float, float]:
-    """Find how much each photograph's contrast is above the lower one's where both show a crack: blur lowers it."""
-    shown = np.minimum(one, other) > np.maximum(texture, 0.3 * np.maximum(one, other))
-    if shown.sum() < _REFERENCE_PX:
-        return 1.0, 1.0
-    gain = float(np.exp(np.median(np.log(one[shown] / other[shown]))))
-    return max(1.0, gain), max(1.0, 1 / gain)
-
-
-def _contrast(grey: np.ndarray, line: Line, slack: int) -> tuple[np.ndarray, np.ndarray]:
-    """Measure how much darker a line is than its sides, and the same beside it, float (N,) each, in logarithms."""
-    smooth = gaussian_filter1d(line.points, 3, axis=0, mode="nearest")
-    along = np.gradient(smooth, axis=0)
-    along /= np.maximum(np.hypot(*along.T), 1e-9)[:, None]
-    across = np.column_stack([-along[:, 1], along[:, 0]])
-    widths = line.widths[np.isfinite(line.widths)]
-    inner = slack + 2 + int(np.ceil(np.median(widths) / 2 if len(widths) else 2))
-    reach = 2 * (inner + _SIDES_PX)
-    offsets = np.arange(-reach, reach + 1)
-    places = line.points[:, None] + offsets[None, :, None] * across[:, None]
-    values = map_coordinates(grey, places.transpose(2, 0, 1)[::-1], order=1, mode="nearest")
-    values = gaussian_filter1d(values, _SMOOTHING_PX, axis=0, mode="nearest")
-
-    def measure(middle: int) -> np.ndarray:
-        far = np.abs(offsets - middle)
-        sides = values[:, (far > inner) & (far <= inner + _SIDES_PX)].mean(axis=1)
-        return np.asarray(sides - values[:, far <= slack].min(axis=1))
-
-    shift = inner + _SIDES_PX // 2
-    return measure(0), np.concatenate([measure(-shift), measure(shift)])
-
-
-def _is_near(mask_HW: np.ndarray, points: np.ndarray, slack: int) -> np.ndarray:
-    wide_HW = cv2.dilate(mask_HW.astype(np.uint8), np.ones((2 * slack + 1,) * 2, np.uint8))
-    columns, rows = np.rint(points).astype(int).T
-    height, width = mask_HW.shape
-    return wide_HW[rows.clip(0, height - 1), columns.clip(0, width - 1)] > 0
-
-
-def _segment(evidence: np.ndarray) -> np.ndarray:
-    """Divide a line into parts that are shown and parts that are not: Viterbi's algorithm, two states.
-
-    Args:
-        evidence: float (N,), -1 to 1, for each point.
-    Returns:
-        bool (N,).
-    """
-    scores = np.zeros(2)
-    back = np.zeros((len(evidence), 2), int)
-    for i, value in enumerate(evidence):
-        for state in (0, 1):
-            stay, leave = scores[state], scores[1 - state] - _SWITCH_PX
-            back[i, state] = state if stay >= leave else 1 - state
-        scores = np.maximum(scores, scores[::-1] - _SWITCH_PX) + np.array([-value, value])
-    states = np.zeros(len(evidence), bool)
-    at = int(scores.argmax())
-    for i in range(len(evidence) - 1, -1, -1):
-        states[i] = bool(at)
-        at = int(back[i, at])
-    return states

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -11,6 +12,9 @@ from crackseg.data.synthetic.drawing import Stroke, draw_contrast, make_stroke, 
 from crackseg.data.synthetic.surfaces import render_surface
 from crackseg.geometry.length import resample, smooth
 from crackseg.geometry.skeletons import path_length
+from crackseg.inspection.growth import Change, compare_views
+from crackseg.inspection.joint_lines import Photograph, find_views
+from crackseg.inspection.registration import find_seen, register, warp_to_before
 
 SURFACES = ("concrete", "asphalt", "far_asphalt", "plaster")
 
@@ -68,6 +72,38 @@ def visit_twice(seed: int, *, grows: bool, side_px: int = 640) -> Visits:
         draw(known, solid),
         there_later,
     )
+
+
+def compare_visits(
+    visits: Visits, network: tuple[Callable[[np.ndarray], np.ndarray], float] | None = None
+) -> list[Change]:
+    """Register two visits and compare them as `crackseg growth` does.
+
+    Args:
+        visits: of :func:`visit_twice`.
+        network: function from a photograph to its map, and the threshold; None for the ground truth as the maps, which
+            leaves the error of the measure alone.
+    """
+    registration = register(visits.before, visits.after)
+    size = visits.before.shape[1::-1]
+    warped = warp_to_before(visits.after, registration, size, outside=200)
+    seen = find_seen(registration, visits.after.shape[:2], visits.before.shape[:2])
+    if network is None:
+        threshold = 0.5
+        ours, theirs = [visits.cracks_before], [warp_to_before(visits.cracks_after, registration, size)]
+    else:
+        predict, threshold = network
+        ours = [predict(visits.before), predict(cv2.GaussianBlur(visits.before, (0, 0), 0.5))]
+        theirs = [warp_to_before(predict(visits.after), registration, size), predict(warped)]
+    views = find_views(
+        Photograph(ours, visits.before),
+        Photograph(theirs, warped),
+        threshold,
+        seen,
+        error_px=registration.error_px,
+        min_length_px=40,
+    )
+    return compare_views(*views, seen, error_px=registration.error_px)
 
 
 def _another_view(rng: np.random.Generator, side_px: int) -> np.ndarray:
