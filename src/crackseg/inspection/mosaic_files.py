@@ -24,6 +24,7 @@ from crackseg.inspection.mosaic_lines import MosaicCrack, measure_mosaic
 from crackseg.inspection.mosaic_prediction import check_rows_suffice, count_rows, predict_into, write_rows
 from crackseg.inspection.mosaic_reading import Mosaic
 from crackseg.inspection.mosaic_rows import KeptRows
+from crackseg.progress import name_step
 
 _LINE_TOLERANCE_PX = 0.3
 _LAYER = "cracks"
@@ -110,6 +111,7 @@ def inspect_mosaic(
             return kept
         summary_path.unlink(missing_ok=True)
         rows = _predict(mosaic, analyzer, KeptRows(part / "rows", rows_from), threshold)
+        name_step("join the rows and find the cracks")
         mask_path, score_path = part / "mask.tif", part / "score.tif"
         fraction = write_rows(rows, mosaic, mask_path, score_path)
         measured = measure_mosaic(
@@ -123,6 +125,7 @@ def inspect_mosaic(
             min_side_px=analyzer.settings.postprocess.min_length_px,
         )
         cracks = list(measured)
+        name_step("write the results")
         files = [out_dir / f"{name}_mask.tif"]
         _write_cog(mask_path, files[0])
         if maps:

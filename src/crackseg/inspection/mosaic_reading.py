@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import warnings
@@ -52,6 +53,7 @@ class Mosaic:
             from rasterio.errors import NotGeoreferencedWarning, RasterioError
         except ImportError as error:
             raise CracksegError(f"{NEEDS} ({error})") from error
+        logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # its messages name no file; ours do
         if not path.is_file():
             raise CracksegError(f"{path}: no such file; expected an orthomosaic, e.g. a GeoTIFF")
         try:
@@ -152,7 +154,7 @@ class Mosaic:
             return plain
         raise CracksegError(
             f"{self.path} has {count} bands ({', '.join(meanings)}), and none says that it is red, green or blue; name "
-            "them: --bands 3,2,1"
+            "them: --bands 3,2,1, or --bands 1 for grey"
         )
 
     def _read(self, what: str, **place: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -215,13 +217,13 @@ class Mosaic:
         except pyproj.exceptions.ProjError as error:
             reason = " ".join(str(error).split())
         axis = own.axis_info[0] if own is not None and own.axis_info and not own.is_geographic else None
-        if axis is None or not axis.unit_conversion_factor:
+        if own is None or axis is None or not axis.unit_conversion_factor:
             raise CracksegError(
                 f"{self.path}: its CRS leads neither to longitude and latitude ({reason}) nor to a unit of length; "
                 "assign the right one: gdal_edit.py -a_srs EPSG:… FILE"
             )
         self._unit_m = float(axis.unit_conversion_factor)
         self.remarks.append(
-            f"the CRS has no way to longitude and latitude ({reason}): no GeoJSON; lengths by its unit"
+            f"the CRS {own.name} has no way to longitude and latitude ({reason}): no GeoJSON; lengths by its unit"
         )
         return None

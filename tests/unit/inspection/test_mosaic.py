@@ -140,6 +140,7 @@ def test_mosaics_that_cannot_be_inspected_are_refused_with_what_to_do(tmp_path: 
     grid = write(tmp_path / "grid.tif", draw_deck(), crs=local, transform=PLACES["metres"][1])
     summary = inspect(grid, tmp_path / "local")
     assert (summary.unit, summary.num_cracks) == ("mm", 1)
+    assert any("the CRS site grid has no way to longitude and latitude" in remark for remark in summary.remarks)
     assert summary.length == pytest.approx(2 * np.hypot(500, 600), rel=0.03)
     with pytest.raises(CracksegError, match="works on whole maps"):
         inspect(deck, out, make_analyzer(method="thin"))
