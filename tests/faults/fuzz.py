@@ -11,6 +11,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from crackseg.errors import CracksegError
 from crackseg.inference.detector import CrackAnalyzer
 from crackseg.inference.files import predict_files
 from crackseg.params import load_params
+from crackseg.serving.page.session import Session
 from tests.odd_pictures import READABLE
 from tests.unit.data.importing.raw_sources import make_mask, make_photo
 
@@ -108,6 +110,26 @@ def fuzz_images(count: int, seed: int, folder: Path, analyzer: CrackAnalyzer) ->
             yield try_one(f"{read.__name__} of {path.name} (seed {seed})", lambda read=read, path=path: read(path))  # type: ignore[misc]
     found = find_photographs([str(photographs)], out)
     yield try_one(f"predict (seed {seed})", lambda: predict_files(analyzer, found, out, model="m", maps=True))
+
+
+def fuzz_page(count: int, seed: int, folder: Path, analyzer: CrackAnalyzer) -> Iterator[str]:
+    """Drop damaged photographs on the page, ten at a time; each must be shown or named as a problem."""
+    rng, pictures = random.Random(seed), make_pictures()
+    folder.mkdir(parents=True, exist_ok=True)
+    session = Session(SimpleNamespace(load=lambda _: SimpleNamespace(analyzer=analyzer, digest="1")), folder)  # type: ignore[arg-type]
+    for first in range(0, count, 10):
+        paths = []
+        for number in range(first, min(first + 10, count)):
+            paths.append(folder / f"{number}-{rng.choice([*pictures])}")
+            paths[-1].write_bytes(damage(pictures[paths[-1].name.partition("-")[2]], rng))
+        label = f"photographs {first} to {first + len(paths) - 1} on the page (seed {seed})"
+        yield try_one(label, lambda paths=paths: list(session.inspect([str(path) for path in paths], "1")))  # type: ignore[misc]
+        if len(session.inspections) + len(session.problems) != len(paths):
+            yield f"{label}: {len(session.inspections)} shown, {len(session.problems)} problems"
+        for name, inspection in session.inspections.items():
+            yield try_one(f"{label}: {name}", lambda inspection=inspection: inspection.find_cracks(0.5))  # type: ignore[misc]
+        yield from (f"{label}: {said}" for said in session.problems if "Traceback" in said)
+    session.close()
 
 
 def fuzz_imports(count: int, seed: int, folder: Path) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.faults.fuzz import fuzz_annotations, fuzz_http, fuzz_images, fuzz_imports, fuzz_params
+from tests.faults.fuzz import fuzz_annotations, fuzz_http, fuzz_images, fuzz_imports, fuzz_page, fuzz_params
 from tests.tiny_model import make_model
 from tests.unit.serving.test_http import open_server
 
@@ -13,6 +13,11 @@ _SEED = 1
 
 def test_damaged_images_are_read_or_refused(tmp_path: Path) -> None:
     assert [*filter(None, fuzz_images(150, _SEED, tmp_path, make_model(tmp_path / "model")))] == []
+
+
+def test_damaged_photographs_are_shown_on_the_page_or_named(tmp_path: Path) -> None:
+    analyzer = make_model(tmp_path / "model")
+    assert [*filter(None, fuzz_page(60, _SEED, tmp_path / "page", analyzer))] == []
 
 
 def test_damaged_datasets_are_imported_or_refused(tmp_path: Path) -> None:
