@@ -101,7 +101,7 @@ def collect(
         report = None if row.get("error") or not row else next(read_reports([mask], out_dir), None)
         if report is None:
             reason = row.get("error") or next((f for f in failed if str(mask.path) in f), "it has no result")
-            inspection.left_out.append((str(photograph.path), reason))
+            inspection.left_out.append((str(photograph.path), reason.removeprefix(f"{photograph.path}: ")))
             continue
         inspection.findings.append(_read_findings(photograph, out_dir, row, report, names, unit))
         _count(inspection, report)

@@ -75,6 +75,7 @@ def test_the_page_says_what_it_was_made_with_and_what_was_left_out(report: tuple
     page = (report[0] / "report.html").read_text(encoding="utf-8")
     assert "3 inspected, 2 with cracks, 1 left out" in page
     assert re.search(r"broken\.jpg</td><td>.*(not|cannot)", page)
+    assert page.count("broken.jpg") == 1  # the reason does not repeat it
     for said in ("scenes (", "0.2 mm per pixel", "Threshold", "the model&#x27;s own", "hairline"):
         assert said in page
     assert re.search(r"\d ± 0\.10", page)  # half a pixel
