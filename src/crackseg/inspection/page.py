@@ -31,7 +31,7 @@ th { border-bottom: 2px solid #141414; }
 td { white-space: nowrap; }
 th:first-child, td:first-child, .text td, .text th { text-align: left; white-space: normal;
   overflow-wrap: anywhere; }
-.text th { overflow-wrap: normal; } .text th:first-child { width: 14rem; }
+th:first-child, .text th { overflow-wrap: normal; } .text th:first-child { width: 14rem; }
 .facts th { border-bottom: 1px solid #ccc; width: 14rem; font-weight: 600; }
 i.class { display: inline-block; width: .85em; height: .85em; border: 1px solid #141414; margin-right: .4em;
   print-color-adjust: exact; -webkit-print-color-adjust: exact; }
@@ -41,7 +41,8 @@ svg.map { width: 100%; max-width: 40rem; max-height: 11cm; }
  thead { display: table-header-group; } tr { break-inside: avoid; }
 h2, h3 { break-after: avoid; } .small { font-size: .85rem; color: #444; }
 @media screen and (max-width: 700px) { table { display: block; overflow-x: auto; } .facts th { width: auto; } }
-@media print { body { margin: 0; padding: 0; max-width: none; font-size: 10.5pt; } h2.page { break-before: page; } }
+@media print { body { margin: 0; padding: 0; max-width: none; font-size: 10.5pt; } h2.page { break-before: page; }
+  .photograph img { max-height: 12cm; } }
 """
 
 
