@@ -54,7 +54,7 @@ class ModelCache:
         choices = []
         for number, version in reversed(state.versions.items()):
             aliases = sorted((a for a, target in state.aliases.items() if target == number), reverse=True)
-            notes = [*aliases, version.tags.get("architecture", "")]
+            notes = [*aliases, read_tags(version).get("architecture", "")]
             choices.append((" · ".join([f"version {number}", *filter(None, notes)]), number))
         current = state.aliases.get(PRODUCTION_ALIAS)
         tags = read_tags(state.versions[current]) if current in state.versions else {}

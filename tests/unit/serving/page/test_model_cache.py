@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from crackseg.registry.version_tags import pack_tags
 from crackseg.serving.page import model_cache as cache_module
 from crackseg.serving.page.model_cache import ModelCache
 from tests.registry_store import make_registry, promote
@@ -19,6 +20,13 @@ def test_the_newest_stands_first_and_production_is_chosen(tmp_path: Path) -> Non
     assert offered.in_production == "2"
     assert [number for _, number in offered.choices] == ["3", "2", "1", "scenes"]
     assert offered.choices[1][0].startswith("version 2 · production")
+
+
+def test_a_version_is_named_with_its_architecture(tmp_path: Path) -> None:
+    production = make_registry(tmp_path, 1)
+    for key, value in pack_tags({"architecture": "unet"}).items():
+        production.store.client.set_model_version_tag(production.name, "1", key, value)
+    assert ModelCache(production).list_choices().choices[0][0] == "version 1 · unet"
 
 
 def test_models_are_kept_but_not_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
