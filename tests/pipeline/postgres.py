@@ -102,7 +102,6 @@ def postgres_server() -> Iterator[PostgresServer]:
         pytest.skip("PostgreSQL's initdb and pg_ctl are not here: apt-get install postgresql")
     if _is_root() and not _has_server_user():
         pytest.skip(f"PostgreSQL does not run as root, and there is no user {_SERVER_USER!r}")
-    pytest.importorskip("psycopg", reason="psycopg is not here: pip install 'crackseg[team]'")
     # Not pytest's own folder: only its owner may enter that, and the server may be another user.
     folder = Path(tempfile.mkdtemp(prefix="crackseg-postgres-"))
     server = PostgresServer(folder, bin_dir)

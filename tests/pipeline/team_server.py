@@ -24,7 +24,6 @@ from tests.pipeline.postgres import PostgresServer
 
 PASSWORD = "a p@ssword/of 24 letters"  # with letters that an address would need to escape
 MEMBER = "ada"
-_NEEDED = ("boto3", "flask_wtf", "moto")
 
 
 class TeamServer:
@@ -36,8 +35,6 @@ class TeamServer:
     """
 
     def __init__(self, folder: Path, postgres: PostgresServer) -> None:
-        for name in _NEEDED:
-            pytest.importorskip(name, reason=f"{name} is not here: make setup")
         self._folder = folder
         self._processes: list[subprocess.Popen[bytes]] = []
         ports = [_free_port(), _free_port()]

@@ -135,7 +135,6 @@ def list_local_files(client: MlflowClient, run_id: str, folder: str | None = Non
 
 
 def test_data_goes_to_the_teams_s3_store_and_comes_back(server: TeamServer, tmp_path: Path) -> None:
-    pytest.importorskip("dvc_s3", reason="dvc-s3 is not here: make setup")
     project = make_project(tmp_path / "project")
     project.environment |= server.s3_member
     project.run("dvc", "remote", "add", "-d", "team", "s3://dvc/crackseg")

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 from ruamel.yaml import YAML
 from tools.params_schema import NAME, make_schema
@@ -19,7 +20,6 @@ SCHEMA = json.loads((ROOT / NAME).read_text(encoding="utf-8"))
 
 
 def _problems(content: Any) -> list[str]:
-    jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is not here: make setup")
     return [error.message for error in jsonschema.Draft202012Validator(SCHEMA).iter_errors(content)]
 
 

@@ -183,9 +183,10 @@ def growth(
     else:
         kept = f", {summary.num_kept} of them kept from before" if summary.num_kept else ""
         compared = len(found.pairs) - len(summary.refused)
+        pictures = f", with pictures in {out_dir / 'pictures'}" if compared else ""
         click.echo(
             f"{compared} of {len(found.pairs)} pairs compared{kept}; {summary.num_changed} with changes: "
-            f"{out_dir / TABLE}, with pictures in {out_dir / 'pictures'}\nmodel: {model.uri}"
+            f"{out_dir / TABLE}{pictures}\nmodel: {model.uri}"
         )
     for message in summary.refused:
         click.echo(f"refused: {message}", err=True)

@@ -15,9 +15,10 @@ from crackseg.data.image_files import find_photographs
 from crackseg.data.images.files import read_image
 from crackseg.errors import CracksegError, join_some
 from crackseg.files import format_csv, sole_writer, write_bytes
+from crackseg.geometry.files import to_json
 from crackseg.geometry.scale import Scale
 from crackseg.inference.detector import CrackAnalyzer
-from crackseg.inspection.growth import Change, View, compare_views
+from crackseg.inspection.growth import MIN_GROWTH_PX, Change, View, compare_views
 from crackseg.inspection.growth_picture import draw_growth
 from crackseg.inspection.joint_lines import Photograph, find_views
 from crackseg.inspection.registration import (
@@ -73,7 +74,7 @@ class GrowthOptions:
     model: str
     threshold: float
     scale: Scale | None
-    min_growth_px: float
+    min_growth_px: float = MIN_GROWTH_PX
 
 
 @dataclass(slots=True)
@@ -143,7 +144,7 @@ def compare_pairs(
         lines = format_csv(COLUMNS, (row for report in reports for row in _rows(report)))
         write_bytes(out_dir / TABLE, (line.encode("utf-8", "surrogateescape") for line in lines))
         write_bytes(
-            out_dir / SUMMARY, _to_json([{k: v for k, v in r.items() if k != "made_from"} for r in reports])
+            out_dir / SUMMARY, to_json([{k: v for k, v in r.items() if k != "made_from"} for r in reports])
         )
     return summary
 
@@ -205,7 +206,7 @@ def _compare(pair: Pair, analyzer: CrackAnalyzer, out_dir: Path, options: Growth
         report["cracks"] = [_describe(change, options.scale) for change in changes]
         picture = draw_growth(before_HW3, warped_HW3, views, changes, options.scale)
         write_bytes(picture_path, picture)
-    write_bytes(path, _to_json(report | {"made_from": _identify(pair, options)}))
+    write_bytes(path, to_json(report | {"made_from": _identify(pair, options)}))
     return report
 
 
@@ -269,7 +270,3 @@ def _rows(report: dict[str, Any]) -> Iterator[dict[str, Any]]:
         if crack["change"]:
             numbers = {k: " ".join(map(str, crack[k])) for k in ("cracks_before", "cracks_after")}
             yield pair | {name: crack.get(name) for name in COLUMNS[3:-1]} | numbers
-
-
-def _to_json(content: object) -> bytes:
-    return (json.dumps(content, indent=1, allow_nan=False) + "\n").encode()

@@ -114,7 +114,7 @@ def pack_all(
             exact = inspection.exact_threshold(threshold)
             found = measure_findings(inspection, exact, scale, folder / "packing", grading)
             for written in found.files.values():
-                name, copies = f"{written.name}", 1
+                name, copies = written.name, 1
                 while name in taken:  # two photographs of one name
                     copies += 1
                     name = f"{written.stem} ({copies}){written.suffix}"

@@ -14,7 +14,6 @@ from crackseg.inspection.growth_pairs import SUMMARY, TABLE, GrowthOptions, Pair
 from crackseg.registry.loading import LoadedModel
 from crackseg.serving.page.findings import wrap_table
 
-MIN_GROWTH_PX = 20.0  # as `crackseg growth --min-growth-px`
 FORMS = (("picture", "Picture"), ("csv", "Table (CSV)"), ("json", "All values (JSON)"))
 
 
@@ -48,7 +47,7 @@ def compare_uploads(
     """
     threshold = model.analyzer.settings.operating_threshold
     pair = Pair(before.stem, before, after)
-    options = GrowthOptions(model.digest, threshold, scale, MIN_GROWTH_PX)
+    options = GrowthOptions(model.digest, threshold, scale)
     summary = compare_pairs([pair], model.analyzer, folder, options)
     if summary.refused:
         raise CracksegError(_without_folders(summary.refused[0].removeprefix(f"{pair.name}: "), before, after))
