@@ -42,7 +42,7 @@ def main() -> None:
                 f"{seed}, {name}: {grown_px:.1f} of {visits.grown_px:.1f} px, {errors[name][-1]:+.1f} %",
                 flush=True,
             )
-    invented = 0
+    invented = measured = 0
     for seed in range(arguments.first_seed, arguments.first_seed + arguments.unchanged):
         try:
             changes = compare_visits(visit_twice(seed, grows=False, side_px=arguments.side_px), network)
@@ -50,6 +50,7 @@ def main() -> None:
             print(f"{seed}, unchanged: refused: {error}")
             refused += 1
             continue
+        measured += 1
         if grown_px := sum(change.grown_px for change in changes):
             print(f"{seed}, unchanged: {grown_px:.1f} px of growth", flush=True)
             invented += 1
@@ -57,7 +58,7 @@ def main() -> None:
         if values:
             within = sum(abs(value) <= 5 for value in values)
             print(f"{name}: {within} of {len(values)} within 5 %, median error {np.median(np.abs(values)):.1f} %")
-    print(f"growth invented: {invented} of {arguments.unchanged} unchanged pairs; refused: {refused}")
+    print(f"growth invented: {invented} of {measured} unchanged pairs; refused: {refused} pairs of both kinds")
 
 
 if __name__ == "__main__":

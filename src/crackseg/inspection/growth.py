@@ -194,14 +194,13 @@ def _place_lines(view: View, other: View, inner_HW: np.ndarray, tolerance_px: fl
     for number, crack in enumerate(view.measurement.cracks):
         for branch in crack.branches:
             points = branch.line.points
-            near, near_faint = (_sample(d, points) <= tolerance_px for d in (distance_HW, faint_distance_HW))
-            placed.append(
-                _Placed(number, branch.line, _sample(inner_HW, points), near, near_faint, _steps(points))
-            )
+            near, near_faint = (sample(d, points) <= tolerance_px for d in (distance_HW, faint_distance_HW))
+            placed.append(_Placed(number, branch.line, sample(inner_HW, points), near, near_faint, _steps(points)))
     return placed
 
 
-def _sample(values_HW: np.ndarray, points: np.ndarray) -> np.ndarray:
+def sample(values_HW: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Read the values at the nearest pixels of points, float (N, 2); outside, at the border."""
     columns, rows = np.rint(points).astype(int).T
     height, width = values_HW.shape
     return values_HW[rows.clip(0, height - 1), columns.clip(0, width - 1)]
@@ -247,8 +246,7 @@ def _find_runs(placed: list[_Placed], tolerance_px: float, error_px: float, min_
     touching = nx.Graph()
     for p in placed:
         missing = p.in_view & ~_fill_gaps(p.near)
-        edges = np.flatnonzero(np.diff(np.concatenate([[0], missing.astype(np.int8), [0]])))
-        for start, stop in edges.reshape(-1, 2):
+        for start, stop in find_stretches(missing):
             chosen = slice(start, stop)
             at_high = float(p.steps_px[chosen].sum())
             at_faint = float(p.steps_px[chosen][~p.near_faint[chosen]].sum())
@@ -275,11 +273,15 @@ def _find_runs(placed: list[_Placed], tolerance_px: float, error_px: float, min_
     return runs
 
 
+def find_stretches(on: np.ndarray) -> np.ndarray:
+    """Return the first and the one after the last index of each stretch that is True, int (M, 2)."""
+    return np.flatnonzero(np.diff(np.concatenate([[0], on.astype(np.int8), [0]]))).reshape(-1, 2)
+
+
 def _fill_gaps(near: np.ndarray) -> np.ndarray:
     """Return ``near`` without short matched stretches between two unmatched ones."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], near.astype(np.int8), [0]])))
     filled = near.copy()
-    for start, stop in edges.reshape(-1, 2):
+    for start, stop in find_stretches(near):
         if start > 0 and stop < len(near) and stop - start <= _GAP_PX:
             filled[start:stop] = False
     return filled

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from crackseg.geometry.scale import Scale
 from crackseg.inference.detector import CrackAnalyzer
 from crackseg.inspection.growth import MIN_GROWTH_PX, Change, View, compare_views
 from crackseg.inspection.growth_picture import draw_growth
-from crackseg.inspection.joint_lines import Photograph, find_views
+from crackseg.inspection.joint_lines import PredictedPhotograph, find_views
 from crackseg.inspection.registration import (
     NotRegistered,
     Registration,
@@ -75,6 +75,23 @@ class GrowthOptions:
     threshold: float
     scale: Scale | None
     min_growth_px: float = MIN_GROWTH_PX
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """Two photographs that were compared.
+
+    Attributes:
+        registration: of the later one onto the earlier one.
+        warped_HW3: the later one in the frame of the earlier one, uint8.
+        views: cracks of both in this frame.
+        changes: of each crack.
+    """
+
+    registration: Registration
+    warped_HW3: np.ndarray
+    views: tuple[View, View]
+    changes: list[Change]
 
 
 @dataclass(slots=True)
@@ -133,10 +150,10 @@ def compare_pairs(
         reports = []
         for pair in progress(pairs, "compare", "pair"):
             report = _take_up(pair, out_dir, options)
-            if report is not None:
-                summary.num_kept += 1
-            else:
+            if report is None:
                 report = _compare(pair, analyzer, out_dir, options)
+            else:
+                summary.num_kept += not report["refused"]
             if report["refused"]:
                 summary.refused.append(f"{pair.name}: {report['refused']}")
             summary.num_changed += any(change["change"] for change in report["cracks"])
@@ -181,59 +198,77 @@ def _compare(pair: Pair, analyzer: CrackAnalyzer, out_dir: Path, options: Growth
     }
     try:
         before_HW3, after_HW3 = read_image(pair.before), read_image(pair.after)
-        registration = register(before_HW3, after_HW3)
-        warped_HW3 = warp_to_before(after_HW3, registration, before_HW3.shape[1::-1], outside=200)
-        seen_HW = find_seen(registration, after_HW3.shape[:2], before_HW3.shape[:2])
-        views = _find_cracks(before_HW3, after_HW3, warped_HW3, registration, seen_HW, analyzer, options.threshold)
+        compared = compare_photographs(
+            before_HW3,
+            after_HW3,
+            analyzer.predictor.predict_prob,
+            options.threshold,
+            min_length_px=analyzer.settings.postprocess.min_length_px,
+            min_growth_px=options.min_growth_px,
+        )
     except (NotRegistered, CracksegError) as error:
         picture_path.unlink(missing_ok=True)
         report["refused"] = " ".join(str(error).split())
     else:
-        middle = np.array([[after_HW3.shape[1] / 2, after_HW3.shape[0] / 2]])
-        changes = compare_views(
-            *views,
-            seen_HW,
-            error_px=registration.error_px,
-            zoom=float(zoom_at(registration.to_before, middle)[0]),
-            min_growth_px=options.min_growth_px,
-        )
+        registration = compared.registration
         report["registration"] = {
             "to_before": registration.to_before.tolist(),
             "error_px": round(registration.error_px, 3),
             "num_matches": registration.num_matches,
             "overlap": round(registration.overlap, 4),
         }
-        report["cracks"] = [_describe(change, options.scale) for change in changes]
-        picture = draw_growth(before_HW3, warped_HW3, views, changes, options.scale)
+        report["cracks"] = [_describe(change, options.scale) for change in compared.changes]
+        picture = draw_growth(before_HW3, compared.warped_HW3, compared.views, compared.changes, options.scale)
         write_bytes(picture_path, picture)
     write_bytes(path, to_json(report | {"made_from": _identify(pair, options)}))
     return report
 
 
-def _find_cracks(
+def compare_photographs(
     before_HW3: np.ndarray,
     after_HW3: np.ndarray,
-    warped_HW3: np.ndarray,
-    registration: Registration,
-    seen_HW: np.ndarray,
-    analyzer: CrackAnalyzer,
+    predict: Callable[[np.ndarray], np.ndarray],
     threshold: float,
-) -> tuple[View, View]:
-    """Predict each photograph as it is, and resampled: the later one in the frame, the earlier one as softly."""
+    *,
+    min_length_px: float,
+    min_growth_px: float = MIN_GROWTH_PX,
+) -> Compared:
+    """Register two photographs and compare their cracks.
 
-    def predict(image_HW3: np.ndarray) -> np.ndarray:
-        return analyzer.predictor.predict_prob(image_HW3).astype(np.float32)
-
-    own = warp_to_before(predict(after_HW3), registration, before_HW3.shape[1::-1])
+    Args:
+        before_HW3, after_HW3: uint8, RGB.
+        predict: function from a photograph to its map, float32 (H, W).
+        threshold: see :class:`GrowthOptions`.
+        min_length_px: leave out shorter cracks.
+        min_growth_px: see :class:`GrowthOptions`.
+    Raises:
+        NotRegistered: the later one cannot be registered onto the earlier one.
+    """
+    registration = register(before_HW3, after_HW3)
+    size = before_HW3.shape[1::-1]
+    warped_HW3 = warp_to_before(after_HW3, registration, size, outside=200)
+    seen_HW = find_seen(registration, after_HW3.shape[:2], before_HW3.shape[:2])
+    # Each photograph is predicted as it is, and resampled: the later one in the frame, the earlier one as softly.
     soft_HW3 = cv2.GaussianBlur(before_HW3, (0, 0), _SOFT_PX)
-    return find_views(
-        Photograph([predict(before_HW3), predict(soft_HW3)], before_HW3),
-        Photograph([own, predict(warped_HW3)], warped_HW3),
+    views = find_views(
+        PredictedPhotograph([predict(before_HW3), predict(soft_HW3)], before_HW3),
+        PredictedPhotograph(
+            [warp_to_before(predict(after_HW3), registration, size), predict(warped_HW3)], warped_HW3
+        ),
         threshold,
         seen_HW,
         error_px=registration.error_px,
-        min_length_px=analyzer.settings.postprocess.min_length_px,
+        min_length_px=min_length_px,
     )
+    middle = np.array([[after_HW3.shape[1] / 2, after_HW3.shape[0] / 2]])
+    changes = compare_views(
+        *views,
+        seen_HW,
+        error_px=registration.error_px,
+        zoom=float(zoom_at(registration.to_before, middle)[0]),
+        min_growth_px=min_growth_px,
+    )
+    return Compared(registration, warped_HW3, views, changes)
 
 
 def _describe(change: Change, scale: Scale | None) -> dict[str, Any]:

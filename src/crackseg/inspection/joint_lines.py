@@ -24,7 +24,7 @@ from skimage.morphology import disk
 from crackseg.geometry.centerlines import find_centerlines
 from crackseg.geometry.components import Branch, measure_mask
 from crackseg.geometry.length import Line
-from crackseg.inspection.growth import View, make_view
+from crackseg.inspection.growth import View, find_stretches, make_view
 from crackseg.inspection.line_evidence import keep_dark, tell_shown
 
 _LOW = 0.03  # of the threshold: connected to a crack, this is crack, too
@@ -43,7 +43,7 @@ _DARKEST = 8.0  # grey level added before the logarithm: there is noise in the d
 
 
 @dataclass(frozen=True, slots=True)
-class Photograph:
+class PredictedPhotograph:
     """A photograph in the frame.
 
     Attributes:
@@ -56,8 +56,8 @@ class Photograph:
 
 
 def find_views(
-    before: Photograph,
-    after: Photograph,
+    before: PredictedPhotograph,
+    after: PredictedPhotograph,
     threshold: float,
     seen_HW: np.ndarray,
     *,
@@ -121,7 +121,7 @@ def _extend_tips(lines: list[np.ndarray], darkness_HW: np.ndarray, seen_HW: np.n
     texture = float(np.quantile(darkness_HW[seen_HW], _TEXTURE_QUANTILE))
     tips = []
     for index, line in enumerate(lines):
-        least = max(_TIP_DARKNESS * float(np.median(_look_up(darkness_HW, line))), texture)
+        least = max(_TIP_DARKNESS * float(np.median(_interpolate(darkness_HW, line))), texture)
         for points in (line, line[::-1]):
             touching = owners[tree.query_ball_point(points[-1], _PEN_PX)]
             if len(points) < 2 * _LOOK_AHEAD_PX or (touching != index).any():
@@ -134,7 +134,7 @@ def _extend_tips(lines: list[np.ndarray], darkness_HW: np.ndarray, seen_HW: np.n
                 angles = heading + turns
                 steps = np.column_stack([np.cos(angles), np.sin(angles)])
                 rays = place + ahead[:, None, None] * steps
-                values = _look_up(darkness_HW, rays.reshape(-1, 2)).reshape(-1, len(turns)).mean(axis=0)
+                values = _interpolate(darkness_HW, rays.reshape(-1, 2)).reshape(-1, len(turns)).mean(axis=0)
                 best = int((values - 0.02 * np.abs(turns)).argmax())
                 place = place + steps[best]
                 weak = weak + 1 if values[best] < least else 0
@@ -148,7 +148,7 @@ def _extend_tips(lines: list[np.ndarray], darkness_HW: np.ndarray, seen_HW: np.n
     return tips
 
 
-def _look_up(values_HW: np.ndarray, points: np.ndarray) -> np.ndarray:
+def _interpolate(values_HW: np.ndarray, points: np.ndarray) -> np.ndarray:
     return np.asarray(map_coordinates(values_HW, points.T[::-1], order=1, mode="nearest"))
 
 
@@ -163,8 +163,7 @@ def _draw(lines: list[np.ndarray], shown: list[np.ndarray], seen_HW: np.ndarray)
     """Draw the parts of lines that are shown, bool (H, W)."""
     mask_HW = np.zeros(seen_HW.shape, np.uint8)
     for line, there in zip(lines, shown, strict=True):
-        edges = np.flatnonzero(np.diff(np.concatenate([[0], there.astype(np.int8), [0]])))
-        for start, stop in edges.reshape(-1, 2):
+        for start, stop in find_stretches(there):
             # The pen is round: it reaches beyond a point where the crack is no longer shown.
             inner = line[start + (start > 0) * (_PEN_PX // 2) : stop - (stop < len(line)) * (_PEN_PX // 2)]
             if not len(inner):

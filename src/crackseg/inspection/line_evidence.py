@@ -13,6 +13,7 @@ import numpy as np
 from scipy.ndimage import binary_erosion, gaussian_filter1d, map_coordinates
 
 from crackseg.geometry.length import Line
+from crackseg.inspection.growth import find_stretches, sample
 
 _SMOOTHING_PX = 4.0  # along a line
 _REFERENCE_PX = 15.0  # along a line, for its contrast
@@ -45,17 +46,16 @@ def keep_dark(
     texture = _measure_texture(contrasts)
     highest = [np.maximum(one, other) for (one, _), (other, _) in zip(*contrasts, strict=True)]
     found_HW = _widen(masks[0] | masks[1], 1)
-    found = [_look_up(found_HW, line.points) for line in lines]
+    found = [sample(found_HW, line.points) for line in lines]
     every, sure = np.concatenate(highest), np.concatenate(found)
     usual = float(np.median(every[sure] if sure.any() else every))
     hidden = usual < _OVER_TEXTURE * texture
     parts = []
     for line, contrast, here in zip(lines, highest, found, strict=True):
-        dark = segment(
+        dark = _segment(
             np.where((contrast >= least * usual) | (here & (hidden | (contrast >= _HARDLY * usual))), 1.0, -1.0)
         )
-        edges = np.flatnonzero(np.diff(np.concatenate([[0], dark.astype(np.int8), [0]])))
-        parts += [line.points[start:stop] for start, stop in edges.reshape(-1, 2) if stop - start > 1]
+        parts += [line.points[start:stop] for start, stop in find_stretches(dark) if stop - start > 1]
     return parts
 
 
@@ -90,11 +90,11 @@ def tell_shown(
         weight = (highest / max(_OVER_TEXTURE * texture, 1e-6)).clip(0, 1) ** 2
         for contrast, (mask_HW, faint_HW), (sure, sign) in zip(both, wide, shown, strict=True):
             ratio = contrast / np.maximum(highest, 1e-6)
-            found = _look_up(mask_HW, line.points)
+            found = sample(mask_HW, line.points)
             surely = binary_erosion(found, iterations=_BLEED_PX, border_value=1)
-            for level, other_sign, told in ((_SURE, found, sure), (_SIGN, _look_up(faint_HW, line.points), sign)):
+            for level, other_sign, told in ((_SURE, found, sure), (_SIGN, sample(faint_HW, line.points), sign)):
                 evidence = weight * ((ratio - level) / 0.25).clip(-1, 1) + (1 - weight) * other_sign
-                told.append(segment(np.where(surely, 1.0, evidence)))
+                told.append(_segment(np.where(surely, 1.0, evidence)))
     for first, second in ((0, 1), (1, 0)):
         for mine, theirs in zip(shown[first], shown[second], strict=True):
             for index, there in enumerate(mine):
@@ -109,9 +109,8 @@ def _measure_texture(contrasts: list[list[tuple[np.ndarray, np.ndarray]]]) -> fl
 
 def _find_closed(there: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Find short stretches, bool (N,), that neither photograph shows, between two that this one shows."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[1], there.astype(np.int8), [1]])))
     closed = np.zeros(len(there), bool)
-    for start, stop in edges.reshape(-1, 2):
+    for start, stop in find_stretches(~there):
         if start > 0 and stop < len(there) and stop - start <= _CLOSED_PX and not other[start:stop].any():
             closed[start:stop] = True
     return closed
@@ -153,13 +152,7 @@ def _widen(mask_HW: np.ndarray, by_px: int) -> np.ndarray:
     return np.asarray(cv2.dilate(mask_HW.astype(np.uint8), np.ones((2 * by_px + 1,) * 2, np.uint8)) > 0)
 
 
-def _look_up(mask_HW: np.ndarray, points: np.ndarray) -> np.ndarray:
-    columns, rows = np.rint(points).astype(int).T
-    height, width = mask_HW.shape
-    return np.asarray(mask_HW[rows.clip(0, height - 1), columns.clip(0, width - 1)])
-
-
-def segment(evidence: np.ndarray) -> np.ndarray:
+def _segment(evidence: np.ndarray) -> np.ndarray:
     """Divide a line into parts that are shown and parts that are not: Viterbi's algorithm, two states.
 
     Args:

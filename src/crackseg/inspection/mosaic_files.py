@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import struct
 import warnings
@@ -26,6 +27,7 @@ from crackseg.inspection.mosaic_reading import Mosaic
 from crackseg.inspection.mosaic_rows import KeptRows
 from crackseg.progress import name_step
 
+_log = logging.getLogger("crackseg")
 _LINE_TOLERANCE_PX = 0.3
 _LAYER = "cracks"
 _TEXTS = ("kind", "severity", "severity_range")
@@ -110,7 +112,8 @@ def inspect_mosaic(
         if kept := _take_up(summary_path, made_from):
             return kept
         summary_path.unlink(missing_ok=True)
-        rows = _predict(mosaic, analyzer, KeptRows(part / "rows", rows_from), threshold)
+        rows = KeptRows(part / "rows", rows_from)
+        _predict(mosaic, analyzer, rows, threshold)
         name_step("join the rows and find the cracks")
         mask_path, score_path = part / "mask.tif", part / "score.tif"
         fraction = write_rows(rows, mosaic, mask_path, score_path)
@@ -177,18 +180,17 @@ def _take_up(summary_path: Path, made_from: dict[str, Any]) -> MosaicSummary | N
         return None
 
 
-def _predict(mosaic: Mosaic, analyzer: CrackAnalyzer, rows: KeptRows, threshold: float) -> KeptRows:
-    """Predict the rows of tiles that an earlier run did not finish; return all."""
+def _predict(mosaic: Mosaic, analyzer: CrackAnalyzer, rows: KeptRows, threshold: float) -> None:
+    """Predict the rows of tiles that an earlier run did not finish."""
     total = count_rows(mosaic, analyzer)
     if rows.num_kept:
-        mosaic.remarks.append(f"{rows.num_kept} of {total} rows of tiles kept from the run that was stopped")
+        _log.info("%d of %d rows of tiles are kept from the run that was stopped", rows.num_kept, total)
     try:
         predict_into(rows, mosaic, analyzer, threshold)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
             f"stopped after {len(rows)} of {total} rows of tiles; the same command continues from there"
         ) from None
-    return rows
 
 
 def _check_scale(mosaic: Mosaic, scale: Scale | None) -> None:

@@ -13,10 +13,12 @@ from crackseg.data.synthetic.surfaces import render_surface
 from crackseg.geometry.length import resample, smooth
 from crackseg.geometry.skeletons import path_length
 from crackseg.inspection.growth import Change, compare_views
-from crackseg.inspection.joint_lines import Photograph, find_views
+from crackseg.inspection.growth_pairs import compare_photographs
+from crackseg.inspection.joint_lines import PredictedPhotograph, find_views
 from crackseg.inspection.registration import find_seen, register, warp_to_before
 
 SURFACES = ("concrete", "asphalt", "far_asphalt", "plaster")
+_MIN_LENGTH_PX = 40  # of the shipped model
 
 
 @dataclass(frozen=True)
@@ -84,24 +86,19 @@ def compare_visits(
         network: function from a photograph to its map, and the threshold; None for the ground truth as the maps, which
             leaves the error of the measure alone.
     """
+    if network is not None:
+        return compare_photographs(visits.before, visits.after, *network, min_length_px=_MIN_LENGTH_PX).changes
     registration = register(visits.before, visits.after)
     size = visits.before.shape[1::-1]
     warped = warp_to_before(visits.after, registration, size, outside=200)
     seen = find_seen(registration, visits.after.shape[:2], visits.before.shape[:2])
-    if network is None:
-        threshold = 0.5
-        ours, theirs = [visits.cracks_before], [warp_to_before(visits.cracks_after, registration, size)]
-    else:
-        predict, threshold = network
-        ours = [predict(visits.before), predict(cv2.GaussianBlur(visits.before, (0, 0), 0.5))]
-        theirs = [warp_to_before(predict(visits.after), registration, size), predict(warped)]
     views = find_views(
-        Photograph(ours, visits.before),
-        Photograph(theirs, warped),
-        threshold,
+        PredictedPhotograph([visits.cracks_before], visits.before),
+        PredictedPhotograph([warp_to_before(visits.cracks_after, registration, size)], warped),
+        0.5,
         seen,
         error_px=registration.error_px,
-        min_length_px=40,
+        min_length_px=_MIN_LENGTH_PX,
     )
     return compare_views(*views, seen, error_px=registration.error_px)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from crackseg.inspection.growth import Change, compare_views
-from crackseg.inspection.joint_lines import Photograph, find_views
+from crackseg.inspection.joint_lines import PredictedPhotograph, find_views
 from crackseg.registry.loading import load_model
 from tests.unit.inspection.grown_scenes import compare_visits, visit_twice
 
@@ -39,60 +39,62 @@ def found(*cracks: Line, value: float = 0.9) -> np.ndarray:
     return crack_prob
 
 
-def compare(before: Photograph, after: Photograph) -> list[Change]:
+def compare(before: PredictedPhotograph, after: PredictedPhotograph) -> list[Change]:
     views = find_views(before, after, THRESHOLD, SEEN, error_px=0.3, min_length_px=40)
     return compare_views(*views, SEEN, error_px=0.3)
 
 
 def test_a_crack_that_the_network_missed_in_the_earlier_photograph_is_not_new() -> None:
-    before = Photograph([found()], surface(LONG))
-    (change,) = compare(before, Photograph([found(LONG)], surface(LONG, seed=1)))
+    before = PredictedPhotograph([found()], surface(LONG))
+    (change,) = compare(before, PredictedPhotograph([found(LONG)], surface(LONG, seed=1)))
     assert change.words == ()
     assert change.length_before_px == pytest.approx(change.length_after_px, abs=2)
-    assert [c.words for c in compare(Photograph([found(LONG)], surface(LONG)), before)] == [()]
+    assert [c.words for c in compare(PredictedPhotograph([found(LONG)], surface(LONG)), before)] == [()]
 
 
 def test_growth_is_measured_whole_where_the_network_finds_parts_of_it() -> None:
     parts = found(SHORT, ((190, 214), (215, 217)))
     faint = found(LONG, value=0.05)
     faint[:, 150:180] = faint[:, 240:] = 0.001  # nothing at all between the crack and its new part, nor at its end
-    after = Photograph([np.maximum(parts, faint)], surface(LONG, seed=1))
-    (change,) = compare(Photograph([found(SHORT)], surface(SHORT)), after)
+    after = PredictedPhotograph([np.maximum(parts, faint)], surface(LONG, seed=1))
+    (change,) = compare(PredictedPhotograph([found(SHORT)], surface(SHORT)), after)
     assert change.words == ("longer",)
     assert change.grown_px == pytest.approx(GROWN_PX, rel=0.05)
 
 
 def test_a_response_beyond_the_end_of_a_crack_is_no_growth() -> None:
-    before = Photograph([found(SHORT)], surface(SHORT))
-    (change,) = compare(before, Photograph([found(((50, 200), (190, 214)))], surface(SHORT, seed=1)))
+    before = PredictedPhotograph([found(SHORT)], surface(SHORT))
+    (change,) = compare(before, PredictedPhotograph([found(((50, 200), (190, 214)))], surface(SHORT, seed=1)))
     assert change.words == ()
 
 
 def test_a_softer_and_darker_photograph_shows_the_same_crack() -> None:
     later = cv2.GaussianBlur(surface(LONG, seed=1), (0, 0), 1.5) // 2
     for network in (found(LONG), found(SHORT)):
-        views = (Photograph([found(LONG)], surface(LONG)), Photograph([network], later))
+        views = (PredictedPhotograph([found(LONG)], surface(LONG)), PredictedPhotograph([network], later))
         assert [change.words for change in compare(*views)] == [()]
         assert [change.words for change in compare(*reversed(views))] == [()]
 
 
 def test_a_shadow_line_on_one_photograph_that_the_network_does_not_take_for_a_crack_is_none() -> None:
     shadow: Line = ((30, 320), (370, 330))
-    after = Photograph([found(SHORT)], surface(SHORT, shadow, seed=1))
-    assert [change.words for change in compare(Photograph([found(SHORT)], surface(SHORT)), after)] == [()]
+    after = PredictedPhotograph([found(SHORT)], surface(SHORT, shadow, seed=1))
+    assert [change.words for change in compare(PredictedPhotograph([found(SHORT)], surface(SHORT)), after)] == [()]
 
 
 def test_where_texture_hides_the_contrast_the_network_decides() -> None:
     hidden = {"grey": 147, "texture": 8.0}
-    before = Photograph([found(SHORT)], surface(SHORT, **hidden))  # type: ignore[arg-type]
-    after = Photograph([found(LONG)], surface(LONG, seed=1, **hidden))  # type: ignore[arg-type]
+    before = PredictedPhotograph([found(SHORT)], surface(SHORT, **hidden))  # type: ignore[arg-type]
+    after = PredictedPhotograph([found(LONG)], surface(LONG, seed=1, **hidden))  # type: ignore[arg-type]
     (change,) = compare(before, after)
     assert change.words == ("longer",)
     assert change.grown_px == pytest.approx(GROWN_PX, rel=0.15)
 
 
 def test_photographs_without_cracks_have_no_change() -> None:
-    assert compare(Photograph([found()], surface()), Photograph([found()], surface(seed=1))) == []
+    assert (
+        compare(PredictedPhotograph([found()], surface()), PredictedPhotograph([found()], surface(seed=1))) == []
+    )
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])

@@ -65,7 +65,10 @@ class Stops(DarkIsCrack):
             yield logits
 
 
-def test_a_run_that_was_stopped_resumes_with_the_same_answer(tmp_path: Path) -> None:
+def test_a_run_that_was_stopped_resumes_with_the_same_answer_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "crackseg")
     path, out = write(tmp_path / "deck.tif", draw_deck(), **PLACE), tmp_path / "out"
     analyzer = make_analyzer()
     analyzer.predictor = Stops()
@@ -75,7 +78,8 @@ def test_a_run_that_was_stopped_resumes_with_the_same_answer(tmp_path: Path) -> 
     analyzer.predictor = DarkIsCrack()
     summary = inspect(path, out, analyzer)
     assert len(analyzer.predictor.tiles) == 3 * 3  # the last known row reaches into the next one
-    assert any("2 of 4 rows of tiles kept" in remark for remark in summary.remarks)
+    assert "2 of 4 rows of tiles are kept" in caplog.text
+    assert not any("kept" in remark for remark in summary.remarks)  # they are of the mosaic, not of this run
     assert names(out) == OUTPUTS
     inspect(path, tmp_path / "whole")
     with rasterio.open(out / "deck_mask.tif") as one, rasterio.open(tmp_path / "whole" / "deck_mask.tif") as other:
@@ -143,12 +147,14 @@ def test_predict_finds_the_mosaic_among_photographs(survey: Path, tmp_path: Path
     for kept in (False, True):  # results in the folder itself are no photographs of the next run
         result = predict(survey, "--out", out, "--surface", "pavement", "--json")
         assert result.exit_code == 0, result.output
+        assert "--surface pavement counts for the mosaics only" in result.stderr
         report = json.loads(result.stdout)
         (mosaic,) = report["mosaics"]["summaries"]
         assert (report["num_images"], mosaic["name"], mosaic["kept"]) == (1, "deck", kept)
     assert names(out / "mosaics") == OUTPUTS
     assert names(out / "masks") == {"pier.png"}
     features = json.loads((out / "mosaics" / "deck.geojson").read_text())["features"]
+    assert features
     assert {feature["properties"]["severity"] for feature in features} <= {"low", "medium", "high"}
 
 
@@ -160,6 +166,7 @@ def test_a_scale_that_contradicts_the_mosaics_is_refused(survey: Path, tmp_path:
     both = predict(survey, "--out", tmp_path / "out", "--mm-per-px", 5)
     assert both.exit_code == 3  # the photograph has its result
     assert "left out: the scale is 5 mm" in both.stderr
+    assert "--mm-per-px counts for the mosaics only" in both.stderr  # the photograph is not measured
 
 
 def test_without_the_libraries_a_mosaic_is_a_plain_photograph_and_this_is_said(
