@@ -315,7 +315,7 @@ def test_all_forms_of_all_photographs_come_in_one_file(page: Page, registered: R
         names = archive.namelist()
     assert len(names) == 2 * len(FORMS)
     for sample in samples:
-        assert f"{sample.stem}_mask.png" in names
+        assert f"{sample.image_path.name}/{sample.stem}_mask.png" in names
     set_threshold(page, 0.8)
     expect(page.locator("#download-all")).to_be_hidden()  # it is of another threshold
 

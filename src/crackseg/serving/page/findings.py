@@ -95,10 +95,10 @@ def pack_all(
     folder: Path,
     grading: Grading = OF_CONCRETE,
 ) -> Iterator[Path | None]:
-    """Write all forms of all photographs into one ZIP file.
+    """Write all forms of all photographs into one ZIP file, a folder for each photograph.
 
     Args:
-        inspections: by the name that the page shows; the files have the same names.
+        inspections: by the name that the page shows; the folders in the file have the same names.
         threshold: in [0, 1], for all; at the slider's place of the model's own, exactly that one.
         scale, grading: see :func:`measure_findings`.
         folder: gets the file.
@@ -107,21 +107,15 @@ def pack_all(
     """
     path = folder / "cracks.zip"
     path.parent.mkdir(parents=True, exist_ok=True)
-    taken: set[str] = set()
     with zipfile.ZipFile(path, "w") as archive:
-        for inspection in inspections.values():
+        for name, inspection in inspections.items():
             yield None
             exact = inspection.exact_threshold(threshold)
             found = measure_findings(inspection, exact, scale, folder / "packing", grading)
             for written in found.files.values():
-                name, copies = written.name, 1
-                while name in taken:  # two photographs of one name
-                    copies += 1
-                    name = f"{written.stem} ({copies}){written.suffix}"
-                taken.add(name)
-                # Pictures are compressed already.
-                packed = written.suffix in (".png", ".jpg")
-                archive.write(written, name, zipfile.ZIP_STORED if packed else zipfile.ZIP_DEFLATED)
+                packed = written.suffix in (".png", ".jpg")  # pictures are compressed already
+                kind = zipfile.ZIP_STORED if packed else zipfile.ZIP_DEFLATED
+                archive.write(written, f"{name}/{written.name}", kind)
                 written.unlink()
     yield path
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import gradio as gr
 
+from crackseg.data.catalog import warn_of_source
 from crackseg.errors import CracksegError
 from crackseg.serving.page import html
 from crackseg.serving.page.growth import FORMS, compare_uploads
@@ -98,7 +99,8 @@ class GrowthTab:
             return
         yield {
             self.compare: gr.Button(interactive=True),
-            self.says: found.summary,
+            self.says: html.write_notice(warn_of_source(model.analyzer.settings.data_source), kind="warning")
+            + found.summary,
             self.picture: html.show_growth(found.picture),
             self.table: found.table,
             self.row: gr.Row(visible=True),

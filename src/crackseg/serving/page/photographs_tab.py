@@ -244,6 +244,8 @@ class PhotographsTab:
         except CracksegError as error:
             yield {self.summary: "", self.table: html.write_notice(str(error), kind="error")}
             return
+        except FileNotFoundError:  # removed from the list meanwhile, with its files
+            return
         if session.is_outdated(measurement):
             return
         yield {
@@ -264,14 +266,17 @@ class PhotographsTab:
         try:
             scale = scale_points.read_scale(mm_per_px, error_pct)
             number, path = 0, None
-            for path in pack_all(
-                session.inspections, threshold, scale, session.renew_folder("pack"), self.grading
-            ):
+            inspections = dict(session.inspections)
+            for path in pack_all(inspections, threshold, scale, session.renew_folder("pack"), self.grading):
                 number += path is None
-                said = f"Packing photograph {number} of {len(session.inspections)} …"
+                said = f"Packing photograph {number} of {len(inspections)} …"
                 yield {self.status: html.write_status(said)}
         except CracksegError as error:
             yield done | {self.status: html.write_notice(str(error), kind="error")}
+            return
+        except FileNotFoundError:
+            said = "The list of photographs has changed. Pack them again."
+            yield done | {self.status: html.write_notice(said, kind="warning")}
             return
         if path is not None:
             size = f"{path.stat().st_size / 1e6:.1f} MB"

@@ -101,4 +101,4 @@ def test_the_archive_has_all_forms_of_all_photographs_also_of_two_with_one_name(
         names = archive.namelist()
         assert archive.testzip() is None
     assert len(set(names)) == 2 * len(FORMS)
-    assert {"deck_mask.png", "deck_mask (2).png"} <= set(names)
+    assert {"deck.png/deck_mask.png", "deck.png (2)/deck_mask.png"} <= set(names)
