@@ -113,7 +113,8 @@ def split_mosaics(found: Sequence[Photograph]) -> tuple[list[Photograph], list[P
     if mosaics and not can_read_mosaics():
         click.echo(f"note: {count_of(len(mosaics), 'mosaic')} read as plain photographs: {NEEDS}", err=True)
         mosaics = []
-    return [each for each in found if each not in mosaics], mosaics
+    paths = {each.path for each in mosaics}
+    return [each for each in found if each.path not in paths], mosaics
 
 
 def inspect_mosaics(

@@ -79,10 +79,14 @@ def predict(
     if bands is not None and not mosaics:
         raise CracksegError(f"--bands {','.join(map(str, bands))} is for mosaics, and none was given: no GeoTIFF")
     scale = choose_scale(mm_per_px, error_pct=scale_error_pct) if photographs or mm_per_px else None
-    if scale is not None and not measure and not mosaics:
-        raise CracksegError("--mm-per-px is the scale of --measure; give both")
-    if surface is not None and scale is None and not mosaics:
-        raise CracksegError(f"--surface {surface} decides the width classes: {NO_CLASS}")
+    if scale is not None and not measure and photographs:
+        if not mosaics:
+            raise CracksegError("--mm-per-px is the scale of --measure; give both")
+        click.echo("note: --mm-per-px counts for the mosaics only; give --measure for the photographs", err=True)
+    if surface is not None and scale is None and photographs:
+        if not mosaics:
+            raise CracksegError(f"--surface {surface} decides the width classes: {NO_CLASS}")
+        click.echo(f"note: --surface {surface} counts for the mosaics only: {NO_CLASS}", err=True)
     grading = make_grading(project.measure_params, surface) if measure or mosaics else OF_CONCRETE
     root = project.root if report_drift else None  # before the work: drift is recorded in a project
     model = load_chosen_model(project, uri)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from ruamel.yaml import YAML
 
 from crackseg.errors import CracksegError
 from crackseg.files import write_bytes
-from crackseg.params.loading import change_params, flatten_params, load_params
+from crackseg.params.loading import change_params, flatten_params, load_params, parse_params
 
 
 def write_settings(path: Path, changes: Mapping[str, Any], *, source: str) -> dict[str, tuple[Any, Any]]:
@@ -45,13 +44,10 @@ def write_settings(path: Path, changes: Mapping[str, Any], *, source: str) -> di
 
 def _says(text: str, settings: Mapping[str, Any]) -> bool:
     """Return True if the text is a params.yaml with these settings."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "params.yaml")
-        path.write_text(text, encoding="utf-8")
-        try:
-            return flatten_params(load_params(path)) == settings
-        except CracksegError:
-            return False
+    try:
+        return flatten_params(parse_params(text, "params.yaml")) == settings
+    except CracksegError:
+        return False
 
 
 def replace_values(text: str, values: Mapping[str, Any]) -> str:

@@ -19,7 +19,8 @@ _COLOURS = {"ok": "green", "warning": "yellow", "failed": "red"}
 def doctor(project: Project, as_json: bool) -> None:
     """Check Python, torch, GPU, OpenCV, packages, disk, settings, data, store, remote and queue; say what to do.
 
-    Ends with 1 if something would stop `dvc repro`. It waits 10 s for a server or remote that does not answer.
+    Ends with 1 if something would stop `dvc repro`. It waits 10 s for a server or remote that does not
+    answer, and 60 s for DVC's queue.
 
     \b
     crackseg doctor

@@ -239,7 +239,7 @@ def _choose_ground_truth(
         drawable = tuple(shape for shape in shapes if shape.kind in DRAWABLE_KINDS)
         for shape in shapes:
             # A tag says of the whole image what its shapes say, too.
-            if shape not in drawable and not (shape.kind == "tag" and drawable):
+            if shape.kind not in DRAWABLE_KINDS and not (shape.kind == "tag" and drawable):
                 undrawable[shape.kind, shape.label].append(f"{file.shown} ({image.path.name}, {shape.place})")
         kinds.update(shape.kind for shape in drawable)
         no_width = [s for s in drawable if s.kind == "polyline" and not s.width_px and not len(s.widths_px)]

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from crackseg.data.importing.annotations.drawn import (
+    DAMAGES,
     AnnotatedImage,
     AnnotationFile,
     Shape,
@@ -15,6 +16,7 @@ from crackseg.data.importing.annotations.drawn import (
     as_size,
     as_width,
     as_widths,
+    name_damage,
 )
 from crackseg.errors import CracksegError
 
@@ -43,9 +45,10 @@ def read_cvat(path: Path, root: ElementTree.Element) -> AnnotationFile:
             place = f"{element.tag} number {number}"
             try:
                 shapes.append(_read_shape(element, place))
-            except (KeyError, TypeError, ValueError, IndexError) as error:
-                reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
-                raise CracksegError(f"{path}: {name}: {place} is damaged ({reason}); export it again") from error
+            except DAMAGES as error:
+                raise CracksegError(
+                    f"{path}: {name}: {place} is damaged ({name_damage(error)}); export it again"
+                ) from error
             if element.get("occluded") == "1" and element.tag != "tag":
                 remarks["marked as occluded"] += 1
         size = as_size(image.get("width"), image.get("height"))

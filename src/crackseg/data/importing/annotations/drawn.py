@@ -11,6 +11,13 @@ from typing import Any
 import numpy as np
 
 DRAWABLE_KINDS = ("polygon", "polyline", "mask")
+DAMAGES = (KeyError, TypeError, ValueError, IndexError, AttributeError)
+"""Errors that a reader meets in a damaged file."""
+
+
+def name_damage(error: Exception) -> str:
+    """Say what is wrong with a part of a file, for a message."""
+    return f"it has no {error}" if isinstance(error, KeyError) else str(error)
 
 
 @dataclass(frozen=True, slots=True, eq=False)  # arrays have no single truth value

@@ -10,14 +10,13 @@ from typing import Any
 
 from crackseg.data.importing.annotations.coco import is_coco, read_coco
 from crackseg.data.importing.annotations.cvat import read_cvat
-from crackseg.data.importing.annotations.drawn import AnnotationFile
+from crackseg.data.importing.annotations.drawn import DAMAGES, AnnotationFile
 from crackseg.data.importing.annotations.label_studio import is_label_studio, read_label_studio
 from crackseg.data.importing.annotations.labelme import is_labelme, read_labelme
 from crackseg.data.importing.annotations.other_tools import name_json, name_xml
 from crackseg.errors import CracksegError
 
 FORMATS = "COCO JSON, LabelMe JSON, Label Studio's JSON or CVAT's XML for images"
-_DAMAGES = (KeyError, TypeError, ValueError, IndexError, AttributeError)
 # Tried where a file is not Unicode. Read is only what they agree on: plain ASCII names and labels.
 _OLD_ENCODINGS = ("gb18030", "cp1252", "latin-1")
 
@@ -39,7 +38,7 @@ def read_annotations(path: Path) -> AnnotationFile | None:
         raise CracksegError(f"{path}: the file is empty ({holds}); export or copy it again")
     try:
         return _read_xml(path, content) if path.suffix.lower() == ".xml" else _read_json(path, content)
-    except _DAMAGES as error:
+    except DAMAGES as error:
         if isinstance(error, CracksegError):
             raise
         reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)

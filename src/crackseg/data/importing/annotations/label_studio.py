@@ -12,16 +12,18 @@ import numpy as np
 
 from crackseg.data.importing.annotations.brush_runs import decode_brush
 from crackseg.data.importing.annotations.drawn import (
+    DAMAGES,
     AnnotatedImage,
     AnnotationFile,
     Shape,
     as_points,
     as_runs,
     as_size,
+    name_damage,
 )
 from crackseg.errors import CracksegError, count_of, join_some
 
-NO_LABEL = "(no label)"
+_NO_LABEL = "(no label)"
 _RESULTS = ("annotations", "predictions", "completions")
 _NOT_DRAWN = frozenset({"labels", "relation", "textarea", "number", "rating", "taxonomy", "datetime", "ranker"})
 _UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-(?=.)")  # Label Studio's own, before the name of an uploaded file
@@ -55,10 +57,9 @@ def read_label_studio(path: Path, data: list[dict[str, Any]] | dict[str, Any]) -
         submitted |= by_person
         try:
             shapes, size = _read_results(results, remarks)
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-            reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+        except DAMAGES as error:
             raise CracksegError(
-                f"{path}: {where}: {reason}; correct it in Label Studio, or export again"
+                f"{path}: {where}: {name_damage(error)}; correct it in Label Studio, or export again"
             ) from error
         if not by_person:
             remarks["predicted, and not submitted by a person: taken as they are"] += len(shapes)
@@ -131,9 +132,8 @@ def _read_results(
         try:
             size = as_size(result.get("original_width"), result.get("original_height"))
             shapes.append(_read_region(result, kind, labels.get(result.get("id")), size, place, remarks))
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-            reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
-            raise ValueError(f"{place} ({kind}) cannot be read: {reason}") from error
+        except DAMAGES as error:
+            raise ValueError(f"{place} ({kind}) cannot be read: {name_damage(error)}") from error
         sizes.add(size)
     if len(sizes) > 1:
         raise ValueError(
@@ -158,7 +158,7 @@ def _read_region(
     remarks: Counter[str],
 ) -> Shape:
     value = result["value"]
-    label = _find_label(result) or other_label or NO_LABEL
+    label = _find_label(result) or other_label or _NO_LABEL
     word = kind.removesuffix("labels")
     if float(result.get("image_rotation") or 0) % 360:
         raise ValueError(

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from crackseg.data.importing.annotations.drawn import (
+    DAMAGES,
     AnnotatedImage,
     AnnotationFile,
     Shape,
@@ -19,6 +20,7 @@ from crackseg.data.importing.annotations.drawn import (
     as_size,
     as_width,
     as_widths,
+    name_damage,
 )
 from crackseg.errors import CracksegError
 
@@ -41,9 +43,10 @@ def read_labelme(path: Path, data: dict[str, Any]) -> AnnotationFile:
         place = f"shape {number}"
         try:
             shapes.append(_read_shape(shape, place))
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError, OSError, SyntaxError) as error:
-            reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
-            raise CracksegError(f"{path}: {place} is damaged ({reason}); save it again in LabelMe") from error
+        except (*DAMAGES, OSError, SyntaxError) as error:
+            raise CracksegError(
+                f"{path}: {place} is damaged ({name_damage(error)}); save it again in LabelMe"
+            ) from error
     # A flag of the whole image is a label without a place, like CVAT's tags.
     flags = data.get("flags")
     if isinstance(flags, dict):
