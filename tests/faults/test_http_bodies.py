@@ -101,18 +101,24 @@ def test_two_hundred_large_requests_at_once_are_held_a_few_at_a_time(
     port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held, most = 0, 0
-    read = http._read_body
+    read, judge = http._read_body, http._find_fault_of_text
 
-    async def watched(*arguments: object) -> bytes | None:
+    async def read_watched(*arguments: object) -> bytes | None:
         nonlocal held, most
         held += 1
         most = max(most, held)
+        return await read(*arguments)  # type: ignore[arg-type]
+
+    def judge_watched(body: bytes) -> str:
+        """The last work on a body that was refused, after the model has seen it."""
+        nonlocal held
         try:
-            return await read(*arguments)  # type: ignore[arg-type]
+            return judge(body)
         finally:
             held -= 1
 
-    monkeypatch.setattr(http, "_read_body", watched)
+    monkeypatch.setattr(http, "_read_body", read_watched)
+    monkeypatch.setattr(http, "_find_fault_of_text", judge_watched)
     junk = b'{"dataframe_records": [{"image": "' + b"A" * (LIMIT - 100) + b'"}]}'
 
     async def send_all() -> Counter[str]:
