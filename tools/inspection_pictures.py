@@ -41,10 +41,10 @@ def main(folder: Path) -> None:
     """Work in ``folder`` and write every picture."""
     (folder / "src").symlink_to(ROOT / "src")  # where environment_of looks for crackseg
     photographs = draw_photographs(folder / "bridge7")
-    photograph_page(folder, photographs[0])
+    photograph_page(folder, photographs[3])
     scale = ("--mm-per-px", MM_PER_PX, "--scale-error-pct", 3)
-    run(folder, "predict", photographs[0], "--out", "found", "--measure", *scale)
-    write_jpeg(Image.open(folder / "found" / "annotated" / f"{photographs[0].stem}.jpg"), "inspecting_severity")
+    run(folder, "predict", photographs[3], "--out", "found", "--measure", *scale)
+    write_jpeg(Image.open(folder / "found" / "annotated" / f"{photographs[3].stem}.jpg"), "inspecting_severity")
     run(folder, "inspection-report", "bridge7", "--out", "report7", *scale, "--title", "Bridge 7, pier 3")
     photograph_report(folder / "report7" / "report.html")
     before, after = draw_visits(folder)
