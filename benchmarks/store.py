@@ -1,4 +1,4 @@
-"""Commands on a store with 2,000 runs and 500 versions, against the same commands on one with 10 of each."""
+"""Commands on a store with 2,000 runs, three in four of a search, and 500 versions, against 10 of each."""
 
 from __future__ import annotations
 
@@ -11,10 +11,15 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
+import optuna
 from mlflow import MlflowClient
+from optuna.trial import TrialState
 
 from benchmarks.measure import ROOT, Effort, Row
-from crackseg.params import flatten_params, load_params
+from crackseg.experiments.search.results import RUN_ID, SECONDS
+from crackseg.experiments.search.storage import default_storage, open_storage
+from crackseg.experiments.search.study import create_or_join
+from crackseg.params import Params, flatten_params, load_params
 from crackseg.registry.production import Production
 from crackseg.tracking.store import Store
 
@@ -62,7 +67,7 @@ def compare(counts: tuple[tuple[int, int], tuple[int, int]], *, repeats: int) ->
 def make_store(root: Path, num_runs: int, num_versions: int) -> None:
     """Make a project whose store has finished runs, each with all settings, and versions of them, newest last.
 
-    Three of four runs are trials of searches.
+    Three of four runs are trials of one search.
     """
     root.mkdir(parents=True)
     for name in ("params.yaml", "dvc.yaml"):
@@ -96,7 +101,7 @@ def make_store(root: Path, num_runs: int, num_versions: int) -> None:
                 "UPDATE tags SET value = ? WHERE key = 'mlflow.runName' AND run_uuid = ?",
                 (f"run-{number}", new_id),
             )
-            if number % 4:  # a trial of a study or a search
+            if number % 4:  # a trial
                 database.execute("DELETE FROM tags WHERE key = 'data.md5' AND run_uuid = ?", (new_id,))
         for number in range(2, num_versions + 1):
             for table in ("model_versions", "model_version_tags"):
@@ -104,6 +109,28 @@ def make_store(root: Path, num_runs: int, num_versions: int) -> None:
             owner = f"{number - 1:032x}" if number <= num_runs else run_id
             database.execute("UPDATE model_versions SET run_id = ? WHERE version = ?", (owner, number))
     database.close()
+    _add_study(root, store, params, [f"{number:032x}" for number in range(1, num_runs) if number % 4])
+
+
+def _add_study(root: Path, store: Store, params: Params, run_ids: list[str]) -> None:
+    """Make a study with a finished trial for each run."""
+    manifest = root / "prepared" / params.data.train_dataset / "manifest.csv"
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text("image\n", encoding="utf-8")
+    storage = open_storage(default_storage(store.home))
+    study = create_or_join(store, storage, "study", params, {}, root / "prepared", num_trials=0).study
+    study.add_trials(
+        [
+            optuna.trial.create_trial(
+                state=TrialState.COMPLETE,
+                value=number / len(run_ids),
+                params={"optimizer.lr": 10.0 ** -(1 + number / len(run_ids))},
+                distributions={"optimizer.lr": optuna.distributions.FloatDistribution(1e-2, 1e-1, log=True)},
+                user_attrs={RUN_ID: run_id, SECONDS: 60.0},
+            )
+            for number, run_id in enumerate(run_ids)
+        ]
+    )
 
 
 def _copy(
