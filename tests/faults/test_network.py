@@ -99,7 +99,7 @@ def test_each_record_of_a_run_arrives_once(root: Path, proxy: Proxy, server: int
     assert {"slow", "reset", "503"} <= proxy.counts.keys()
 
 
-@pytest.mark.parametrize("fault", ["slow", "reset", "503", "half-open"])
+@pytest.mark.parametrize("fault", ["slow", "reset", "lost", "503", "half-open"])
 def test_a_run_whose_creation_was_not_answered_is_made_once(
     root: Path, proxy: Proxy, server: int, fault: str
 ) -> None:
@@ -127,12 +127,12 @@ def test_a_promotion_is_made_once_or_not_at_all(root: Path, proxy: Proxy, server
     client = MlflowClient(f"http://127.0.0.1:{server}")
     client.create_registered_model(NAME)
     run = client.create_run("0").info
-    for _ in range(4):
+    for _ in range(5):
         client.create_model_version(NAME, f"{run.artifact_uri}/model", run_id=run.run_id)
     production = Production(Store(root), NAME)
     promote(production, "1")
     chain = [(None, "1")]
-    for version, fault in (("2", "reset"), ("3", "503"), ("4", "slow")):
+    for version, fault in (("2", "reset"), ("3", "503"), ("4", "slow"), ("5", "lost")):
         faults = threading.Thread(target=proxy.play, args=((fault, 2.0),))
         faults.start()
         time.sleep(0.05)

@@ -11,9 +11,13 @@ from crackseg.types import Surface
 
 @click.command()
 @click.option("--port", default=7860, show_default=True, type=click.IntRange(1, 65535), help="Port on 127.0.0.1.")
+@click.option(
+    "--max-megabytes", default=500.0, show_default=True, type=click.FloatRange(min=0, min_open=True),
+    help="Largest file of a photograph.",
+)  # fmt: skip
 @surface_option
 @with_project
-def app(project: Project, port: int, surface: Surface | None) -> None:
+def app(project: Project, port: int, max_megabytes: float, surface: Surface | None) -> None:
     """Show the cracks of photographs in the browser: drop photographs, move the threshold, download results.
 
     \b
@@ -24,4 +28,4 @@ def app(project: Project, port: int, surface: Surface | None) -> None:
     from crackseg.geometry.severity import make_grading
     from crackseg.serving.page.server import run_app
 
-    run_app(port, click.echo, make_grading(project.measure_params, surface))
+    run_app(port, click.echo, make_grading(project.measure_params, surface), max_megabytes=max_megabytes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,14 @@ _STUDY = click.option("--study", "name", metavar="NAME", help="Study.  [default:
 
 
 def _of_a_study(command: Callable) -> Callable:
-    return _STUDY(_STORAGE(with_project(command)))
+    @functools.wraps(command)
+    def with_outages_said(*args: Any, **kwargs: Any) -> Any:
+        from crackseg.experiments.search.storage import outages_said
+
+        with outages_said():
+            return command(*args, **kwargs)
+
+    return _STUDY(_STORAGE(with_project(with_outages_said)))
 
 
 @click.group(invoke_without_command=True)

@@ -142,8 +142,9 @@ class History:
             # The second: MLflow reads the existing one for its message, and its writer has just removed it.
             if error.error_code not in ("RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST"):
                 raise
-            self.settle()
-            raise Overtaken("another command is changing production at this moment") from error
+            if not self._is_written(claim, tags):
+                self.settle()
+                raise Overtaken("another command is changing production at this moment") from error
         # The claim was free: the number is unused, or its writer has written it and removed the claim.
         if _key(number) in self._read_tags()[0]:
             self._delete_claim(claim)
@@ -185,6 +186,16 @@ class History:
 
     def _claim_name(self, number: int) -> str:
         return f"{self.name}.history-{number:06d}"
+
+    def _is_written(self, claim: str, tags: Mapping[str, str]) -> bool:
+        """Return whether a claim is ours: MLflow sends a request again whose answer was lost."""
+        try:
+            found = self.client.get_registered_model(claim)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return False
+        return tags.items() <= found.tags.items()
 
     def _copy(self, tags: Mapping[str, str]) -> None:
         for key in sorted(tags, reverse=True):  # the record last: if it exists, the gate's results exist too

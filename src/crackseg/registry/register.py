@@ -16,6 +16,7 @@ import mlflow
 from filelock import FileLock
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
+from mlflow.models.model import ModelInfo
 
 import crackseg
 from crackseg.data.catalog import list_splits
@@ -30,6 +31,7 @@ from crackseg.progress import name_step
 from crackseg.registry.model_page import describe_model
 from crackseg.registry.package import build_analyzer, write_answers
 from crackseg.registry.version_tags import RESULTS_TAG, find_results_run, pack_tags, read_tags
+from crackseg.tracking.connection import is_outage, sent_once
 from crackseg.tracking.store import Store, describe_code
 
 CANDIDATE_ALIAS = "candidate"
@@ -166,7 +168,24 @@ def _log_model(store: Store, run_id: str, artifacts: Mapping[str, Path], name: s
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    return store.client.create_model_version(name, logged.model_uri, run_id=run_id, model_id=logged.model_id)
+    return _create_version(store, run_id, logged, name)
+
+
+def _create_version(store: Store, run_id: str, logged: ModelInfo, name: str) -> ModelVersion:
+    """Create the version once, also if the answer of the server is lost."""
+    try:
+        with sent_once():
+            return store.client.create_model_version(
+                name, logged.model_uri, run_id=run_id, model_id=logged.model_id
+            )
+    except MlflowException as error:
+        if not is_outage(error, store.uri):
+            raise
+    versions = store.client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
+    if made := [v for v in versions if v.model_id == logged.model_id]:
+        return made[0]
+    with sent_once():
+        return store.client.create_model_version(name, logged.model_uri, run_id=run_id, model_id=logged.model_id)
 
 
 @contextmanager

@@ -27,6 +27,8 @@ from crackseg.tracking.store_address import database_path, find_endpoint, hide_p
 _log = logging.getLogger("crackseg")
 _CONNECT_S = 10.0
 _SAY_AFTER_S = 4.0
+_RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+_sending_once = threading.Lock()
 _MISTAKES = (requests.exceptions.SSLError, requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema)
 
 
@@ -83,6 +85,23 @@ def said_if_slow(uri: str) -> Iterator[None]:
         yield
     finally:
         timer.cancel()
+
+
+@contextmanager
+def sent_once() -> Iterator[None]:
+    """Let MLflow send the requests in the block once; for those that create something.
+
+    It sends a request again whose answer was lost, and the server would have made two.
+    """
+    with _sending_once:
+        before = os.environ.get(_RETRIES)
+        os.environ[_RETRIES] = "0"  # MLflow reads it for each request
+        try:
+            yield
+        finally:
+            del os.environ[_RETRIES]
+            if before is not None:
+                os.environ[_RETRIES] = before
 
 
 def is_outage(error: BaseException, uri: str) -> bool:

@@ -19,6 +19,7 @@ from mlflow.exceptions import MlflowException
 
 from crackseg.errors import CracksegError
 from crackseg.params import complete_settings
+from crackseg.tracking.connection import sent_once
 from crackseg.tracking.outbox import Outbox
 
 IMPORTED_TAG = "crackseg.imported_from"  # the id of a run or model in the store where it was made first
@@ -99,7 +100,8 @@ def create_once(
     """
     if found := _find_by_tags(client, experiment_id, {OUTBOX_TAG: tags[OUTBOX_TAG]}, view=ViewType.ALL):
         return str(found.info.run_id)
-    run = client.create_run(experiment_id, start_time=start_time_ms, tags=dict(tags), run_name=name)
+    with sent_once():
+        run = client.create_run(experiment_id, start_time=start_time_ms, tags=dict(tags), run_name=name)
     return str(run.info.run_id)
 
 

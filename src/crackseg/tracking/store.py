@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from crackseg.errors import CracksegError, first_line
 from crackseg.files import write_bytes
 from crackseg.project import find_real_root
 from crackseg.tracking.artifact_places import describe_lost_artifacts
-from crackseg.tracking.connection import StoreAwayError, check_connection, is_outage, said_if_slow
+from crackseg.tracking.connection import StoreAwayError, check_connection, is_outage, said_if_slow, sent_once
 from crackseg.tracking.outbox import Deliveries, Outbox, begin_outbox, deliver_left_over, list_waiting
 from crackseg.tracking.runs import (
     OUTBOX_TAG,
@@ -171,10 +172,11 @@ class Store:
         name, outbox_name = name or os.environ.get("DVC_EXP_NAME"), uuid.uuid4().hex
         known = tags | {OUTBOX_TAG: outbox_name}
         if self._client is not None:
-            sent = tags if database_path(self.uri) else known
             try:
                 with self.answering():
-                    return self._client.create_run(self.experiment_id, tags=sent, run_name=name).info.run_id
+                    if database_path(self.uri):
+                        return self._client.create_run(self.experiment_id, tags=tags, run_name=name).info.run_id
+                    return self._create_on_server(name, known)
             except StoreAwayError:  # a server whose answer was lost has made it: it is found by its tag
                 if not self._may_be_away:
                     raise
@@ -183,6 +185,20 @@ class Store:
         folder = self.outbox_dir / outbox_name
         begin_outbox(folder, self.uri, "run", experiment=self._experiment, name=name, tags=known)
         return outbox_name
+
+    def _create_on_server(self, name: str | None, tags: Mapping[str, str]) -> str:
+        """Create a run once: if the answer is lost, look for it before it is created again."""
+        now_ms = int(time.time() * 1000)
+        try:
+            with sent_once():
+                created = self.client.create_run(
+                    self.experiment_id, start_time=now_ms, tags=dict(tags), run_name=name
+                )
+            return str(created.info.run_id)
+        except Exception as error:  # requests and MLflow have their own
+            if not is_outage(error, self.uri):
+                raise
+        return create_once(self.client, self.experiment_id, tags=tags, name=name, start_time_ms=now_ms)
 
     def _find_described(self, described: Mapping[str, Any]) -> str:
         """Find or create the run that the first record of an outbox describes."""

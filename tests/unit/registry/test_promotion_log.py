@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -107,6 +108,21 @@ def test_a_claim_left_behind_is_finished_for_its_writer(history: History, monkey
         history.append(make_record(None, "2"), after=0)
     assert [r.to_version for r in history.read()] == ["1"]
     history.append(make_record("1", "2"), after=1)
+
+
+def test_a_claim_that_mlflow_sends_twice_is_still_its_writers(
+    history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = history.client.create_registered_model
+
+    def lose_the_answer(*args: Any, **kwargs: Any) -> None:
+        create(*args, **kwargs)
+        create(*args, **kwargs)  # by MLflow's HTTP client
+
+    monkeypatch.setattr(history.client, "create_registered_model", lose_the_answer)
+    assert history.append(make_record(None, "1"), after=0).number == 1
+    assert [r.to_version for r in history.read()] == ["1"]
+    assert [m.name for m in history.client.search_registered_models()] == [NAME]
 
 
 def test_a_late_claim_of_a_written_number_overwrites_nothing(history: History) -> None:

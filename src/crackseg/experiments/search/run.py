@@ -67,13 +67,13 @@ def run_search(root: Path, order: Order) -> str:
     deadline = time.time() + order.timeout_s if order.timeout_s else None
     store = Store(root)
     address = order.storage or default_storage(store.home)
-    storage = open_storage(address)
+    storage = open_storage(address)  # a mistake in the address is said at once; later outages are waited for
     params = load_params(root / "params.yaml")
     overrides = order.overrides or {}
     name = order.name or _default_name(change_params(params, overrides, source="-S"))
     check_name(name)
-    overrides = settle_overrides(storage, name, overrides)
-    params = keep_space(storage, name, params)
+    overrides = storage.patiently(lambda: settle_overrides(storage, name, overrides))
+    params = storage.patiently(lambda: keep_space(storage, name, params))
     # The workers of a search share the cores already, and several GPUs have a trial each.
     overrides = {"train.num_workers": 0, "train.num_processes": 1, **overrides}
     merged = change_params(params, overrides, source="-S")
@@ -83,7 +83,7 @@ def run_search(root: Path, order: Order) -> str:
     search = storage.patiently(
         lambda: create_or_join(store, storage, name, params, overrides, prepared_dir, num_trials=order.num_trials)
     )
-    _announce(search, address)
+    storage.patiently(lambda: _announce(search, address))
     with store.record(search.run_id) as recorder:
         recorder.set_tags({"search.study": name, "search.space": _describe(search)})
         recorder.resume()

@@ -6,7 +6,7 @@ import contextlib
 import sqlite3
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -38,7 +38,7 @@ warnings.simplefilter("ignore", ExperimentalWarning)
 
 
 class StorageGoneError(CracksegError):
-    """The storage did not answer for :data:`PATIENCE_S`."""
+    """The storage did not answer, for :data:`PATIENCE_S` in a search."""
 
 
 class Storage(RDBStorage):
@@ -46,11 +46,11 @@ class Storage(RDBStorage):
 
     Args:
         url: of the database, as SQLAlchemy takes it.
-        connect_args: for its driver.
+        options: for SQLAlchemy's engine.
     """
 
-    def __init__(self, url: str, connect_args: dict[str, Any]) -> None:
-        options = {"pool_pre_ping": True, "connect_args": connect_args}
+    def __init__(self, url: str, options: dict[str, Any]) -> None:
+        options = {"pool_pre_ping": True, **options}
         super().__init__(url, options, heartbeat_interval=HEARTBEAT_S, grace_period=GRACE_S)
         self._patience_s = PATIENCE_S
         self._wait_for_heartbeats()
@@ -130,6 +130,19 @@ def open_storage(address: str, *, patience_s: float = 0) -> Storage:
         time.sleep(_RETRY_S)
 
 
+@contextlib.contextmanager
+def outages_said() -> Iterator[None]:
+    """Turn a lost connection into a :class:`StorageGoneError`, in a command that a user can simply repeat."""
+    try:
+        yield
+    except Exception as error:
+        if not _is_outage(error):
+            raise
+        raise StorageGoneError(
+            f"the storage of the study stopped answering: {_first_line(error)}; start the same command again"
+        ) from error
+
+
 def import_journal(journal: Path, database: Path) -> None:
     """Copy the studies of a journal file, in which earlier versions kept them, into a new SQLite database.
 
@@ -202,13 +215,17 @@ def _is_sqlite(path: Path) -> bool:
 
 def _open(address: str) -> Storage:
     url = make_url(address)
+    if url.drivername == "postgresql+psycopg":
+        from crackseg.experiments.search.postgres_connection import connect
+
+        return Storage(address, {"creator": lambda: connect(url)})
     if url.get_backend_name() != "sqlite":
         timeout = {"connect_timeout": _CONNECT_S} if url.get_backend_name() in ("postgresql", "mysql") else {}
-        return Storage(address, timeout)
+        return Storage(address, {"connect_args": timeout})
     path = Path((url.database or "").removeprefix("file:"))
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock"):  # two that create the same tables would both fail
-        storage = Storage(address, {"timeout": _BUSY_S})
+        storage = Storage(address, {"connect_args": {"timeout": _BUSY_S}})
         with storage.engine.connect() as connection:
             # Readers and a writer do not wait for each other.
             connection.exec_driver_sql("PRAGMA journal_mode=WAL")

@@ -25,6 +25,7 @@ from crackseg.files import hash_file
 from crackseg.lineage import keys_changing, settings_behind
 from crackseg.params import Params, change_params, flatten_params
 from crackseg.params.effects import SCORES, SEARCH
+from crackseg.tracking.connection import StoreAwayError
 from crackseg.tracking.store import Store
 
 CONFIGURATION = "cell"  # user attribute of a trial: the paper's configuration that it is
@@ -104,7 +105,7 @@ def create_or_join(
                 "trials": num_trials or merged.search.trials,
                 "run_id": store.create_run(f"search-{name}"),
             }
-            study.set_user_attr(_CONFIG, config)
+            storage.patiently(lambda: study.set_user_attr(_CONFIG, config))  # else it would get another run
         else:
             _refuse_differences(name, config, merged, digest)
         target = max(num_trials or 0, config["trials"])
@@ -302,6 +303,8 @@ def _refuse_differences(name: str, config: Mapping[str, Any], params: Params, di
 def _check_run(store: Store, search: Search) -> None:
     try:
         store.get_run(search.run_id)
+    except StoreAwayError:
+        raise
     except CracksegError as error:
         raise CracksegError(
             f"the MLflow run of study {search.name!r} is not in {store.uri}; workers on several machines need one "

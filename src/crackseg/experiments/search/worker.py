@@ -37,6 +37,7 @@ from crackseg.experiments.search.study import CONFIGURATION, Search, build_prune
 from crackseg.experiments.trial import run_trial, trial_key
 from crackseg.files import write_bytes
 from crackseg.params import Params, change_params
+from crackseg.tracking.connection import StoreAwayError
 from crackseg.tracking.store import Store
 from crackseg.training.checkpoint import RUN_NAME
 from crackseg.training.run import TrialStopped
@@ -80,7 +81,8 @@ def work(job: Job) -> None:
         storage = open_storage(job.storage, patience_s=PATIENCE_S)  # the server answered a moment ago
         study = optuna.load_study(study_name=job.name, storage=storage, pruner=build_pruner(job.params))
         search = Search(study, storage, job.params, job.overrides, job.run_id, job.folder)
-        _Worker(job, search, Store(job.root)).run()
+        # A run that a server away cannot create begins in the outbox: hours of trials do not end for it.
+        _Worker(job, search, Store(job.root, may_be_away=True)).run()
 
 
 class _Worker:
@@ -187,7 +189,7 @@ class _Worker:
                 elif stopped.tag == _INTERRUPTED:
                     self.storage.patiently(lambda: self._release(trial._trial_id))
                 self.trial_id = None
-            except StorageGoneError:
+            except (StorageGoneError, StoreAwayError):
                 raise
             except Exception as error:  # an error of one trial's settings must not end the study
                 message = (str(error).strip() or type(error).__name__)[:500]

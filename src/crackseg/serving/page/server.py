@@ -27,13 +27,16 @@ _POLICY = (
 )
 
 
-def run_app(port: int, say: Callable[[str], Any], grading: Grading = OF_CONCRETE) -> None:
+def run_app(
+    port: int, say: Callable[[str], Any], grading: Grading = OF_CONCRETE, *, max_megabytes: float = 500
+) -> None:
     """Serve the page until it is interrupted.
 
     Args:
         port: on 127.0.0.1.
         say: told the address, once.
         grading: rules for kinds and width classes.
+        max_megabytes: of a photograph's file, in units of 2^20 bytes.
     Raises:
         CracksegError: gradio is not installed, or the port is taken.
     """
@@ -41,9 +44,8 @@ def run_app(port: int, say: Callable[[str], Any], grading: Grading = OF_CONCRETE
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_OFFLINE"] = "1"
     try:
-        import gradio
+        import gradio  # noqa: F401
         import uvicorn
-        from starlette.middleware.trustedhost import TrustedHostMiddleware
     except ImportError as error:
         raise CracksegError(f"crackseg app needs gradio ({error}): pip install 'crackseg[app]'") from error
     from crackseg.serving.page.layout import build_page
@@ -55,16 +57,7 @@ def run_app(port: int, say: Callable[[str], Any], grading: Grading = OF_CONCRETE
     with tempfile.TemporaryDirectory(prefix="crackseg-app-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # photographs are deleted with the page
         page, looks = build_page(cache, Path(folder), grading)
-        from fastapi import FastAPI
-
-        server = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-        gradio.mount_gradio_app(
-            server, page, path="/", server_name=HOST, server_port=port, footer_links=[], run_history=False,
-            ssr_mode=False, show_error=True, **looks,
-        )  # fmt: skip
-        server.add_middleware(_Policy)
-        # Refuses requests under another host name (DNS rebinding).
-        server.add_middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
+        server = build_server(page, looks, port=port, max_megabytes=max_megabytes)
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # leave by way of the `with`
         if warning := cache.list_choices().warning:
             logging.getLogger("crackseg").warning("WARNING: %s", warning)
@@ -74,6 +67,46 @@ def run_app(port: int, say: Callable[[str], Any], grading: Grading = OF_CONCRETE
             uvicorn.run(
                 server, host=HOST, port=port, log_config=None, log_level="warning", timeout_graceful_shutdown=1
             )
+
+
+def build_server(page: Any, looks: dict[str, Any], *, port: int, max_megabytes: float) -> Any:
+    """Build the server of a page.
+
+    Args:
+        page: gradio's blocks.
+        looks: more arguments for mounting it.
+        port: on 127.0.0.1.
+        max_megabytes: of an uploaded file.
+    Returns:
+        An ASGI application.
+    """
+    import gradio
+    from fastapi import FastAPI
+    from gradio.route_utils import FnIndexInferError
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+    server = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    gradio.mount_gradio_app(
+        server, page, path="/", server_name=HOST, server_port=port, footer_links=[], run_history=False,
+        ssr_mode=False, show_error=True, max_file_size=int(max_megabytes * 2**20),
+        app_kwargs={"exception_handlers": dict.fromkeys((KeyError, FnIndexInferError), _refuse_unknown)},
+        **looks,
+    )  # fmt: skip
+    server.add_middleware(_Policy)
+    # Refuses requests under another host name (DNS rebinding).
+    server.add_middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
+    return server
+
+
+def _refuse_unknown(_request: Any, error: Exception) -> Any:
+    """Answer a request for what the page does not have, for example of a browser tab from before an update.
+
+    The errors are those of gradio's look-ups: the page's own functions run in its queue, and theirs do not come here.
+    """
+    from starlette.responses import JSONResponse
+
+    logging.getLogger("crackseg").debug("the page has no such function", exc_info=error)
+    return JSONResponse({"detail": "the page has no such function; load it again"}, 404)
 
 
 def _is_news(record: logging.LogRecord) -> bool:

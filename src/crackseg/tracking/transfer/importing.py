@@ -32,6 +32,7 @@ from mlflow.exceptions import MlflowException
 from crackseg.errors import CracksegError, first_line
 from crackseg.files import read_json
 from crackseg.progress import progress
+from crackseg.tracking.connection import sent_once
 from crackseg.tracking.runs import IMPORTED_TAG
 from crackseg.tracking.store import Store
 from crackseg.tracking.transfer.exporting import PARENT_TAG, find_model_id, iterate_models, iterate_runs
@@ -150,10 +151,11 @@ class _Import:
                 return
             new_id = known.info.run_id
         else:
-            created = self.client.create_run(
-                experiment.experiment_id, start_time=run["start_time_ms"], tags={IMPORTED_TAG: origin},
-                run_name=run["name"],
-            )  # fmt: skip
+            with sent_once():  # a second import finds it by its tag
+                created = self.client.create_run(
+                    experiment.experiment_id, start_time=run["start_time_ms"], tags={IMPORTED_TAG: origin},
+                    run_name=run["name"],
+                )  # fmt: skip
             new_id = self.new_ids[old_id] = created.info.run_id
         tags = {k: self._renew(v) for k, v in run["tags"].items() if k not in (IMPORTED_TAG, _DIGEST_TAG)}
         records = read_json_lines(self._entry(RUNS, old_id) / "metrics.jsonl")
@@ -193,10 +195,11 @@ class _Import:
                 return
         else:
             tags = {k: self._renew(v) for k, v in model["tags"].items() if k not in (_DIGEST_TAG, _VERSIONS_TAG)}
-            known = self.client.create_logged_model(
-                experiment.experiment_id, model["name"], self.new_ids.get(model["run_id"]),
-                tags=tags | {IMPORTED_TAG: origin}, params=model["params"], model_type=model["type"],
-            )  # fmt: skip
+            with sent_once():
+                known = self.client.create_logged_model(
+                    experiment.experiment_id, model["name"], self.new_ids.get(model["run_id"]),
+                    tags=tags | {IMPORTED_TAG: origin}, params=model["params"], model_type=model["type"],
+                )  # fmt: skip
             self.new_ids[old_id] = known.model_id
         for path in files:
             self._upload_model_file(known.model_id, model, path, known.artifact_location)
@@ -319,10 +322,11 @@ class _Import:
         model_id = self.new_ids[version["model_id"]]
         tags = {k: self._renew(v) for k, v in version["tags"].items() if k != _DIGEST_TAG} | {IMPORTED_TAG: origin}
         while True:
-            created = self.client.create_model_version(
-                name, f"models:/{model_id}", self.new_ids.get(version["run_id"]), tags=tags,
-                description=version["description"], model_id=model_id,
-            )  # fmt: skip
+            with sent_once():
+                created = self.client.create_model_version(
+                    name, f"models:/{model_id}", self.new_ids.get(version["run_id"]), tags=tags,
+                    description=version["description"], model_id=model_id,
+                )  # fmt: skip
             if int(created.version) >= int(version["version"]):
                 return str(created.version)
             # Numbers only count up: a version deleted in the old store leaves the same gap here.
