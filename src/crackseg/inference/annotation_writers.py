@@ -191,10 +191,8 @@ def _write_label_studio(
         results = []
         for index, crack in enumerate(image.cracks, start=1):
             if with_brush:
-                mask_HW = np.zeros((image.height, image.width), np.uint8)
-                height, width = crack.own_HW.shape
-                mask_HW[crack.top : crack.top + height, crack.left : crack.left + width] = crack.own_HW
-                value: dict[str, Any] = {"format": "rle", "rle": encode_brush(mask_HW)}
+                rle = encode_brush(crack.own_HW, (crack.left, crack.top), (image.width, image.height))
+                value: dict[str, Any] = {"format": "rle", "rle": rle}
             else:
                 percent = crack.outline() / (image.width, image.height) * 100
                 value = {"points": percent.round(8).tolist(), "closed": True}

@@ -242,7 +242,7 @@ def _choose_ground_truth(
             if shape.kind not in DRAWABLE_KINDS and not (shape.kind == "tag" and drawable):
                 undrawable[shape.kind, shape.label].append(f"{file.shown} ({image.path.name}, {shape.place})")
         kinds.update(shape.kind for shape in drawable)
-        no_width = [s for s in drawable if s.kind == "polyline" and not s.width_px and not len(s.widths_px)]
+        no_width = [s for s in drawable if s.kind == "polyline" and not len(s.widths_px)]
         widthless.update({file.shown: len(no_width)})
         if not shapes and key in masks:
             continue

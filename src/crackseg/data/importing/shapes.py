@@ -66,7 +66,7 @@ def draw_shapes(shapes: list[Shape], size: tuple[int, int], line_width_px: float
 def _draw_shape(mask: np.ndarray, shape: Shape, line_width_px: float) -> int:
     """Switch on the pixels of a shape and return their number, whether they were on before or not."""
     if shape.kind == "polyline":
-        widths_px = shape.widths_px if len(shape.widths_px) else shape.width_px or line_width_px
+        widths_px = shape.widths_px if len(shape.widths_px) else line_width_px
         return _draw_polyline(mask, shape.points - 0.5, np.broadcast_to(widths_px, len(shape.points)))
     if shape.kind == "mask":
         return _paste_mask(mask, shape)

@@ -14,7 +14,9 @@ from hypothesis.extra import numpy as hnp
 
 from crackseg.data.images.files import encode_png, read_mask
 from crackseg.data.importing.annotations.brush_runs import decode_brush, encode_brush
+from crackseg.data.importing.annotations.drawn import Shape
 from crackseg.data.importing.importer import ImportSummary, import_datasets
+from crackseg.data.importing.shapes import draw_shapes
 from crackseg.errors import CracksegError
 from crackseg.files import write_bytes
 
@@ -60,27 +62,43 @@ def imported(tmp_path: Path) -> np.ndarray:
     return read_mask(tmp_path / "data" / "BRIDGE" / "masks" / "7.png")
 
 
+def decode(code: list[int], width: int, height: int) -> np.ndarray:
+    runs, box = decode_brush(code, width, height)
+    return draw_shapes([Shape("crack", "mask", runs=runs, box=box)], (width, height), 1).mask
+
+
 def test_the_code_of_masks_is_the_converters() -> None:
     assert encode_brush(MASK) == RLE
-    np.testing.assert_array_equal(decode_brush(RLE, 7, 5), MASK)
+    np.testing.assert_array_equal(decode(RLE, 7, 5), MASK)
 
 
 @given(hnp.arrays(np.uint8, st.tuples(st.integers(1, 30), st.integers(1, 30)), elements=st.integers(0, 1)))
 @settings(deadline=None, max_examples=60)
 def test_masks_come_back_from_their_code(mask: np.ndarray) -> None:
-    np.testing.assert_array_equal(decode_brush(encode_brush(mask), mask.shape[1], mask.shape[0]), mask)
+    np.testing.assert_array_equal(decode(encode_brush(mask), mask.shape[1], mask.shape[0]), mask)
+
+
+@given(
+    hnp.arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.integers(0, 1)),
+    st.tuples(*[st.integers(0, 3)] * 4),
+)
+@settings(deadline=None, max_examples=60)
+def test_a_part_cut_out_has_the_code_of_the_whole_mask(own: np.ndarray, around: tuple[int, int, int, int]) -> None:
+    left, right, top, bottom = around
+    whole = np.pad(own, ((top, bottom), (left, right)))
+    assert encode_brush(own, (left, top), whole.shape[::-1]) == encode_brush(whole)
 
 
 def test_long_runs_and_soft_edges_of_strokes_are_read() -> None:
     mask = np.zeros((300, 500), np.uint8)
     mask[200] = 1  # 400,000 values off before it: longer than the longest run
-    np.testing.assert_array_equal(decode_brush(encode_brush(mask), 500, 300), mask)
+    np.testing.assert_array_equal(decode(encode_brush(mask), 500, 300), mask)
     values = [0, 0, 0, 60, 0, 0, 0, 200, 0, 0, 0, 255, 0, 0, 0, 0]  # four pixels with alpha 60, 200, 255, 0
     sizes = "".join(f"{bits - 1:04b}" for bits in (3, 4, 8, 16))
     bits = f"{16:032b}{7:05b}{sizes}" + "001" + f"{15:04b}" + "".join(f"{v:08b}" for v in values)
     bits = bits.ljust(-(-len(bits) // 8) * 8, "0")
     code = [int(bits[i : i + 8], 2) for i in range(0, len(bits), 8)]
-    assert decode_brush(code, 4, 1).tolist() == [[False, True, True, False]]
+    assert decode(code, 4, 1).tolist() == [[0, 1, 1, 0]]
 
 
 @pytest.mark.parametrize("kind", ["polygonlabels", "brushlabels"])

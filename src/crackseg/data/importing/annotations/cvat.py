@@ -14,8 +14,7 @@ from crackseg.data.importing.annotations.drawn import (
     Shape,
     as_points,
     as_size,
-    as_width,
-    as_widths,
+    find_widths,
     name_damage,
 )
 from crackseg.errors import CracksegError
@@ -68,14 +67,13 @@ def _read_shape(element: ElementTree.Element, place: str) -> Shape:
     if element.tag in ("polygon", "polyline"):
         points = as_points(list(_split_points(element.attrib["points"])))
         _check_upright(element)
-        if element.tag == "polyline":
-            said = {a.get("name"): a.text for a in element.iter("attribute") if a.text and a.text.strip()}
-            if one_width := said.get("width") or said.get("width_px"):
-                return Shape(label, element.tag, points, width_px=as_width(one_width), place=place)
-            if profile := said.get("width_profile"):
-                rows = [row.split(",") for row in profile.split(";")]
-                return Shape(label, element.tag, points, widths_px=as_widths(points, rows), place=place)
-        return Shape(label, element.tag, points, place=place)
+        if element.tag == "polygon":
+            return Shape(label, element.tag, points, place=place)
+        said = {a.get("name"): a.text for a in element.iter("attribute") if a.text and a.text.strip()}
+        profile = said.get("width_profile")
+        rows = None if profile is None else [row.split(",") for row in profile.split(";")]
+        widths_px = find_widths(points, said.get("width") or said.get("width_px"), rows)
+        return Shape(label, element.tag, points, widths_px=widths_px, place=place)
     return Shape(label, element.tag, place=place)
 
 

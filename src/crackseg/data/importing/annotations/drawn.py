@@ -30,8 +30,7 @@ class Shape:
             ``box``, ``tag``).
         points: float (N, 2), x and y, of a polygon or polyline.
         holes: float (N, 2) each, polygons that are cut out of a polygon.
-        width_px: of a polyline, where the file says it.
-        widths_px: float (N,), of a polyline whose width varies: at each of its points; else empty.
+        widths_px: float (N,), of a polyline: its width at each of its points; empty where the file says none.
         runs: of a mask, lengths of runs of pixels that are off, on, off, …
         box: of a mask, left, top, width, height.
         by_column: whether the runs go down the columns (COCO) or along the rows (CVAT, LabelMe).
@@ -42,7 +41,6 @@ class Shape:
     kind: str
     points: np.ndarray = field(default_factory=lambda: np.empty((0, 2)))
     holes: tuple[np.ndarray, ...] = ()
-    width_px: float | None = None
     widths_px: np.ndarray = field(default_factory=lambda: np.empty(0))
     runs: tuple[int, ...] = ()
     box: tuple[int, int, int, int] = (0, 0, 0, 0)
@@ -52,8 +50,8 @@ class Shape:
     def draws_like(self, other: Shape) -> bool:
         """Return whether the other shape has the same label and the same pixels, wherever its file has it."""
         return (
-            (self.label, self.kind, self.width_px, self.runs, self.box, self.by_column)
-            == (other.label, other.kind, other.width_px, other.runs, other.box, other.by_column)
+            (self.label, self.kind, self.runs, self.box, self.by_column)
+            == (other.label, other.kind, other.runs, other.box, other.by_column)
             and np.array_equal(self.points, other.points)
             and np.array_equal(self.widths_px, other.widths_px)
             and len(self.holes) == len(other.holes)
@@ -132,12 +130,35 @@ def as_runs(pixels: np.ndarray) -> tuple[int, ...]:
     return (*((0,) if pixels[0] else ()), *(int(run) for run in runs))
 
 
-def as_width(value: Any) -> float:
-    """Convert the width of a line to pixels.
+def find_widths(points: np.ndarray, width: Any, profile: Any) -> np.ndarray:
+    """Find the width of a line at each of its points: its one width counts before its profile.
 
+    The profile says at which places the line has which width, so that a point may be moved, added or deleted: it has
+    the width of the nearest place.
+
+    Args:
+        points: float (N, 2), x and y.
+        width: in pixels; None where the file says none.
+        profile: rows of x, y and width in pixels; None where the file says none.
+    Returns:
+        float (N,), pixels; empty where the file says neither.
     Raises:
-        ValueError: it is no positive number.
+        ValueError: a row is not three numbers, or a width is not over 0.
     """
+    if width is not None:
+        return np.full(len(points), _as_width(width))
+    if profile is None:
+        return np.empty(0)
+    rows = list(profile)
+    if not rows or any(len(row) != 3 for row in rows):
+        raise ValueError("a width profile that is not made of x, y and width")
+    places = as_points([row[:2] for row in rows])
+    widths = np.array([_as_width(row[2]) for row in rows])
+    nearest = ((points[:, None] - places[None]) ** 2).sum(axis=2).argmin(axis=1)
+    return np.asarray(widths[nearest])
+
+
+def _as_width(value: Any) -> float:
     try:
         width_px = float(value)
     except (TypeError, ValueError):
@@ -145,29 +166,6 @@ def as_width(value: Any) -> float:
     if not 0 < width_px < math.inf:
         raise ValueError(f"a width of {value!r}; expected a number of pixels over 0")
     return width_px
-
-
-def as_widths(points: np.ndarray, profile: Any) -> np.ndarray:
-    """Find the width at each point of a line from its profile.
-
-    The profile says at which places the line has which width, so that a point may be moved, added or deleted: it has
-    the width of the nearest place.
-
-    Args:
-        points: float (N, 2), x and y.
-        profile: rows of x, y and width in pixels.
-    Returns:
-        float (N,), pixels.
-    Raises:
-        ValueError: a row is not three numbers, or a width is not over 0.
-    """
-    rows = list(profile)
-    if not rows or any(len(row) != 3 for row in rows):
-        raise ValueError("a width profile that is not made of x, y and width")
-    places = as_points([row[:2] for row in rows])
-    widths = np.array([as_width(row[2]) for row in rows])
-    nearest = ((points[:, None] - places[None]) ** 2).sum(axis=2).argmin(axis=1)
-    return np.asarray(widths[nearest])
 
 
 def as_size(width: Any, height: Any) -> tuple[int, int] | None:

@@ -17,7 +17,6 @@ from crackseg.data.importing.annotations.drawn import (
     AnnotationFile,
     Shape,
     as_points,
-    as_runs,
     as_size,
     name_damage,
 )
@@ -175,5 +174,5 @@ def _read_region(
         return Shape(label, "polygon", as_points(value["points"]) * np.array(size) / 100, place=place)
     if value.get("format", "rle") != "rle":
         raise ValueError(f"a mask in the format {value['format']!r}; expected 'rle'")
-    runs = as_runs(decode_brush(value["rle"], *size).ravel())
-    return Shape(label, "mask", runs=runs, box=(0, 0, *size), place=place)
+    runs, box = decode_brush(value["rle"], *size)
+    return Shape(label, "mask", runs=runs, box=box, place=place)

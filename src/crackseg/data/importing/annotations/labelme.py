@@ -18,8 +18,7 @@ from crackseg.data.importing.annotations.drawn import (
     as_points,
     as_runs,
     as_size,
-    as_width,
-    as_widths,
+    find_widths,
     name_damage,
 )
 from crackseg.errors import CracksegError
@@ -67,11 +66,10 @@ def _read_shape(shape: dict[str, Any], place: str) -> Shape:
     points = as_points(shape["points"])
     if kind == "mask":
         return _read_mask(shape, label, points, place)
-    if kind == "polyline" and shape.get("width_px") is not None:
-        return Shape(label, kind, points, width_px=as_width(shape["width_px"]), place=place)
-    if kind == "polyline" and shape.get("width_profile") is not None:
-        return Shape(label, kind, points, widths_px=as_widths(points, shape["width_profile"]), place=place)
-    return Shape(label, kind, points, place=place)
+    if kind == "polygon":
+        return Shape(label, kind, points, place=place)
+    widths_px = find_widths(points, shape.get("width_px"), shape.get("width_profile"))
+    return Shape(label, kind, points, widths_px=widths_px, place=place)
 
 
 def _read_mask(shape: dict[str, Any], label: str, points: np.ndarray, place: str) -> Shape:
