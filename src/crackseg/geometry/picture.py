@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import colorsys
 import io
-from itertools import product
+from collections.abc import Iterator
+from itertools import pairwise, product
 
 import cv2
 import numpy as np
@@ -12,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from crackseg.geometry.components import Crack, Measurement
 from crackseg.geometry.scale import Scale
-from crackseg.geometry.severity import OF_CONCRETE, Grading, grade_crack
+from crackseg.geometry.severity import OF_CONCRETE, Grading, classes_along, grade_crack
 
 _SHORTEST_PX, _LONGEST_PX = 1400, 4096  # of the annotated image's longer side
 _LETTERS = 40  # heights of a letter in the longer side: 5 mm on a screen or page 20 cm wide
@@ -34,12 +35,13 @@ def draw_measurement(
     """Draw the centre lines and write each crack's length and mean width next to it.
 
     The 20 longest cracks have a label if there is free space next to them; the last line of the image says how many
-    have none. With a scale the colour is that of the width class, with a legend; else each crack has its own.
+    have none. With a scale the colour is that of the width class at each place, with a legend, and a label's frame has
+    that of the crack's class; else each crack has its own.
 
     Args:
         measurement: of the mask.
         background_hw3: uint8 (h, w, 3), RGB, the photograph at any size; None for light grey.
-        scale: labels in mm instead of pixels, and colours by width class.
+        scale: labels in mm instead of pixels, and colours by width class at each place.
         grading: the width classes.
     Returns:
         A JPEG file's content.
@@ -55,14 +57,15 @@ def draw_measurement(
     letter_px = max(12, round(max(size) / _LETTERS))
     pen = ImageDraw.Draw(picture)
     font = ImageFont.load_default(letter_px)
-    colours = crack_colours(measurement, scale, grading)
-    for crack, colour in zip(measurement.cracks, colours, strict=True):
-        for branch in crack.branches:
-            points = [tuple(p) for p in ((branch.line.points + 0.5) * factor).round().astype(int).tolist()]
-            width = max(round(branch.mean_width_px * factor / 2), letter_px // 9, 2)
-            if scale is not None:  # a dark edge: yellow and sky blue are hard to see on light concrete
-                pen.line(points, fill=_INK, width=width + 2 * max(1, letter_px // 16), joint="curve")
-            pen.line(points, fill=colour, width=width, joint="curve")
+    colours, of_lines = choose_colours(measurement, scale, grading)
+    branches = [branch for crack in measurement.cracks for branch in crack.branches]
+    for branch, colours_n3 in zip(branches, of_lines, strict=True):
+        points = [tuple(p) for p in ((branch.line.points + 0.5) * factor).round().astype(int).tolist()]
+        width = max(round(branch.mean_width_px * factor / 2), letter_px // 9, 2)
+        if scale is not None:  # a dark edge: yellow and sky blue are hard to see on light concrete
+            pen.line(points, fill=_INK, width=width + 2 * max(1, letter_px // 16), joint="curve")
+        for start, stop in _same_colour(colours_n3):
+            pen.line(points[start : stop + 1], fill=tuple(colours_n3[start].tolist()), width=width, joint="curve")
     unlabelled = _draw_labels(pen, font, measurement, colours, size, factor, letter_px, scale)
     strip_px = round(1.6 * letter_px)
     legend = [] if scale is None else _lay_out_legend(pen, font, grading, size[0], letter_px)
@@ -78,16 +81,39 @@ def draw_measurement(
             words.rectangle(box, fill=colour, outline=_INK)
             words.text((left + 1.4 * letter_px, middle), text, _INK, font, anchor="lm")
     buffer = io.BytesIO()
-    sheet.save(buffer, "JPEG", quality=_QUALITY)
+    # Colours at full resolution: thin lines keep those of the legend.
+    sheet.save(buffer, "JPEG", quality=_QUALITY, subsampling=0)
     return buffer.getvalue()
 
 
-def crack_colours(measurement: Measurement, scale: Scale | None, grading: Grading) -> list[_Colour]:
-    """Return a colour, RGB, for each crack: of its class with a scale, else of its number."""
-    if scale is None:
-        return [_colour(number) for number in range(1, len(measurement.cracks) + 1)]
-    of_class = dict(zip((each.name for each in grading.classes), grading.colours(), strict=True))
-    return [of_class[str(grade_crack(crack, grading, scale).severity)] for crack in measurement.cracks]
+def choose_colours(
+    measurement: Measurement, scale: Scale | None, grading: Grading
+) -> tuple[list[_Colour], list[np.ndarray]]:
+    """Choose the colours of cracks and of their lines, RGB: by width class with a scale, else by number.
+
+    Returns:
+        That of each crack, and for each branch of each crack uint8 (N, 3): those at the N points of its line, by
+        :func:`crackseg.geometry.severity.classes_along`.
+    """
+    palette = np.array(grading.colours(), np.uint8)
+    names = [each.name for each in grading.classes]
+    of_cracks: list[_Colour] = []
+    of_lines: list[np.ndarray] = []
+    for number, crack in enumerate(measurement.cracks, start=1):
+        if scale is None:
+            of_cracks.append(_colour(number))
+            of_lines += [np.full((len(b.line.points), 3), of_cracks[-1], np.uint8) for b in crack.branches]
+            continue
+        grade = grade_crack(crack, grading, scale)
+        of_cracks.append(grading.colours()[names.index(str(grade.severity))])
+        of_lines += [palette[along] for along in classes_along(crack, grade, grading, scale)]
+    return of_cracks, of_lines
+
+
+def _same_colour(colours_n3: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Find the runs of one colour: first point, and the point after the last."""
+    changes = 1 + np.flatnonzero((np.diff(colours_n3, axis=0) != 0).any(axis=1))
+    return pairwise([0, *changes.tolist(), len(colours_n3)])
 
 
 def _lay_out_legend(

@@ -140,24 +140,30 @@ def length_uncertainty_mm(length_px: float, scale: Scale) -> float:
 def class_lengths_px(
     cracks: Sequence[Crack], grades: Sequence[Grade], grading: Grading, scale: Scale
 ) -> list[float]:
-    """Measure the length of centre line in each width class, by the width at each place.
-
-    A crack that is graded by its cells counts with all its length. Near ends and junctions, where a width is not
-    defined, the nearest one along the branch counts.
-    """
-    names = [each.name for each in grading.classes]
-    totals = dict.fromkeys(names, 0.0)
-    bounds = [each.from_mm for each in grading.classes[1:]]
+    """Measure the length of centre line in each width class, by :func:`classes_along`."""
+    totals = np.zeros(len(grading.classes))
     for crack, grade in zip(cracks, grades, strict=True):
-        if grade.kind == "alligator" and not grading.own_classes:
-            totals[str(grade.severity)] += crack.length_px
-            continue
-        for branch in crack.branches:
-            places = np.searchsorted(bounds, _known_widths(branch) * scale.mm_per_px, side="right")
-            counts = np.bincount(places, minlength=len(names))
-            for name, count in zip(names, counts, strict=True):
-                totals[name] += branch.length_px * int(count) / len(places)
-    return list(totals.values())
+        for branch, along in zip(crack.branches, classes_along(crack, grade, grading, scale), strict=True):
+            totals += branch.length_px * np.bincount(along, minlength=len(totals)) / len(along)
+    return [float(total) for total in totals]
+
+
+def classes_along(crack: Crack, grade: Grade, grading: Grading, scale: Scale) -> list[np.ndarray]:
+    """Classify each place of a crack's centre lines by the width there; pictures and lengths by class agree on it.
+
+    A crack that is graded by its cells has one class. Near ends and junctions, where a width is not defined, the
+    nearest one along the branch counts.
+
+    Returns:
+        For each branch, int (N,): the index in ``grading.classes`` at each of the N points of its line.
+    """
+    if grade.kind == "alligator" and not grading.own_classes:
+        index = [each.name for each in grading.classes].index(str(grade.severity))
+        return [np.full(len(branch.line.points), index) for branch in crack.branches]
+    bounds = [each.from_mm for each in grading.classes[1:]]
+    return [
+        np.searchsorted(bounds, _known_widths(branch) * scale.mm_per_px, side="right") for branch in crack.branches
+    ]
 
 
 def _known_widths(branch: Branch) -> np.ndarray:

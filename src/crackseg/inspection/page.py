@@ -142,8 +142,8 @@ def _write_classes(
         for each in reversed(made.grading.classes)
     ]
     note = (
-        "A crack has the class of its largest width; the length is divided by the width at each place, so a "
-        "photograph counts in each class that it has some length of."
+        "A crack has the class of its largest width, as the frame of its label; the length, and the colours along "
+        "it, are divided by the width at each place, so a photograph counts in each class that it has some length of."
     )
     header = ("class", "width", "cracks", "length", "photographs")
     return f"<h2>Severity</h2>{_table(header, rows)}<p class='small'>{note}</p>"
@@ -297,5 +297,5 @@ def _embed(picture: Path) -> str:
         image.draft("RGB", (_PICTURE_PX, _PICTURE_PX))
         image.thumbnail((_PICTURE_PX, _PICTURE_PX))
         buffer = io.BytesIO()
-        image.save(buffer, "JPEG", quality=_QUALITY)
+        image.save(buffer, "JPEG", quality=_QUALITY, subsampling=0)  # the legend's colours on thin lines
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -14,7 +14,7 @@ from crackseg.cli import cli
 from crackseg.data.images.files import decode_image, write_mask
 from crackseg.geometry.cells import find_cells, find_kind
 from crackseg.geometry.components import Crack, measure_mask
-from crackseg.geometry.picture import draw_measurement
+from crackseg.geometry.picture import choose_colours, draw_measurement
 from crackseg.geometry.report import describe
 from crackseg.geometry.scale import Scale
 from crackseg.geometry.severity import OF_CONCRETE, Grading, grade_crack
@@ -138,6 +138,23 @@ def test_cracks_have_the_colour_of_their_class_and_a_legend() -> None:
     assert len(graded) > len(plain)  # the legend
     for colour in OF_CONCRETE.colours():
         assert (abs(graded[len(plain) :] - colour).max(axis=2) < 30).any()
+
+
+def test_a_crack_is_coloured_as_the_legend_counts_it_by_the_width_at_each_place() -> None:
+    mask = draw_bar((70, 120), 100, 3, 0) | draw_bar((170, 120), 100, 9, 0)  # one crack, of class wide
+    measurement, scale = measure_mask(mask), Scale(0.2)
+    _, of_lines = choose_colours(measurement, scale, OF_CONCRETE)
+    colours = np.concatenate(of_lines)
+    totals = describe(measurement, "a", scale)["totals"]
+    for row, colour in zip(totals["classes"], OF_CONCRETE.colours(), strict=True):
+        part = (colours == colour).all(axis=1).mean()
+        assert part == pytest.approx(row["length_mm"] / totals["length_mm"], abs=0.001)
+    picture = decode_image(draw_measurement(measurement, scale=scale)).astype(int)
+    side = picture.shape[1]
+    for x, name in ((60, "moderate"), (190, "wide")):
+        at = picture[round(side * 120.5 / 240), round(side * x / 240)]
+        colour = OF_CONCRETE.colours()[[each.name for each in OF_CONCRETE.classes].index(name)]
+        assert abs(at - colour).max() < 12
 
 
 @pytest.mark.parametrize("count", range(1, 7))

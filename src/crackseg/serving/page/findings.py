@@ -1,9 +1,9 @@
-"""Measure the cracks of a photograph at a threshold: table for the page, files for download."""
+"""Measure the cracks of a photograph at a threshold: table for the page, forms for download."""
 
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -12,9 +12,9 @@ import numpy as np
 
 from crackseg.data.images.files import read_image, write_mask
 from crackseg.files import format_csv, write_bytes
-from crackseg.geometry.components import measure_mask
+from crackseg.geometry.components import Measurement, measure_mask
 from crackseg.geometry.files import to_json
-from crackseg.geometry.picture import crack_colours, draw_measurement
+from crackseg.geometry.picture import choose_colours, draw_measurement
 from crackseg.geometry.report import CRACK_COLUMNS, Report, crack_rows, describe, list_polylines
 from crackseg.geometry.scale import Scale
 from crackseg.geometry.severity import OF_CONCRETE, Grading
@@ -22,70 +22,119 @@ from crackseg.inference.steps import draw_overlay
 from crackseg.serving.page.inspection import Inspection
 from crackseg.serving.page.pictures import encode_cracks
 
-# Name of a form, and the words on its button; the files are what `crackseg predict --maps --measure` writes.
-FORMS = (
-    ("mask", "Mask"), ("overlay", "Overlay"), ("picture", "Annotated picture"), ("csv", "Table (CSV)"),
-    ("lines", "Centre lines (GeoJSON)"), ("json", "Measurements (JSON)"), ("map", "Probabilities (PNG)"),
-)  # fmt: skip
-_ENDINGS = {
-    "mask": "_mask.png", "overlay": "_overlay.jpg", "picture": "_annotated.jpg", "csv": "_cracks.csv",
-    "lines": "_lines.geojson", "json": "_measurements.json", "map": "_probabilities.png",
-}  # fmt: skip
 _MOST_ROWS = 500  # of the table on the page; the CSV has them all
 
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """Measured cracks, for the page and for download.
+    """Measured cracks of a photograph, as ``crackseg measure`` measures them.
 
     Attributes:
-        summary, table: HTML.
-        cracks: PNG to lie on the photograph; with a scale in the colours of the width classes.
-        files: by the name of the form, see ``FORMS``.
+        inspection: of the photograph.
+        threshold: in [0, 1].
+        scale: None for pixels.
+        grading: rules for kinds and width classes.
+        crack_mask: bool (H, W).
+        measurement, report: of this mask.
     """
 
-    summary: str
-    table: str
-    cracks: bytes
-    files: dict[str, Path]
+    inspection: Inspection
+    threshold: float
+    scale: Scale | None
+    grading: Grading
+    crack_mask: np.ndarray
+    measurement: Measurement
+    report: Report
+
+    def summarize(self) -> str:
+        """Return the totals and the legend, HTML."""
+        own = self.threshold == self.inspection.operating_threshold
+        return _summarize(self.report, self.threshold, self.scale, own=own) + _show_legend(
+            self.report, self.grading
+        )
+
+    def show_table(self) -> str:
+        """Return the table of cracks, HTML."""
+        return _show_table(self.report, self.grading)
+
+    def draw_cracks(self) -> bytes:
+        """Draw the cracks to lie on the photograph, PNG; with a scale in the colours of the width classes."""
+        if self.scale is None:
+            return encode_cracks(self.crack_mask)
+        _, colours = choose_colours(self.measurement, self.scale, self.grading)
+        return encode_cracks(self.crack_mask, self.measurement, colours)
 
 
 def measure_findings(
-    inspection: Inspection,
-    threshold: float,
-    scale: Scale | None,
-    folder: Path,
-    grading: Grading = OF_CONCRETE,
+    inspection: Inspection, threshold: float, scale: Scale | None, grading: Grading = OF_CONCRETE
 ) -> Findings:
-    """Measure the cracks of a photograph at a threshold as ``crackseg measure`` does, and write the files.
-
-    Args:
-        threshold: in [0, 1].
-        scale: None measures in pixels.
-        folder: gets the files.
-        grading: rules for kinds and width classes.
-    """
+    """Measure the cracks of a photograph at a threshold in [0, 1]; a scale of None measures in pixels."""
     crack_mask = np.array(inspection.find_cracks(threshold))
     measurement = measure_mask(crack_mask)
     report = describe(measurement, inspection.name, scale, grading=grading, warning=inspection.warning)
-    files = {name: folder / f"{Path(inspection.name).stem}{ending}" for name, ending in _ENDINGS.items()}
-    image_HW3 = read_image(inspection.image_path)
-    write_mask(files["mask"], crack_mask)
-    write_bytes(files["overlay"], draw_overlay(image_HW3, crack_mask))
-    write_bytes(files["picture"], draw_measurement(measurement, image_HW3, scale, grading=grading))
-    write_bytes(files["csv"], "".join(format_csv(CRACK_COLUMNS, crack_rows(report))).encode())
-    write_bytes(files["lines"], to_json(list_polylines(measurement, inspection.name, scale, grading=grading)))
-    write_bytes(files["json"], to_json(report))
-    files["map"].unlink(missing_ok=True)
-    files["map"].hardlink_to(inspection.probability_path)
-    colours = None if scale is None else crack_colours(measurement, scale, grading)
-    own = threshold == inspection.operating_threshold
-    return Findings(
-        _summarize(report, threshold, scale, own=own) + _show_legend(report, grading),
-        _show_table(report, grading),
-        encode_cracks(crack_mask, measurement, colours),
-        files,
-    )
+    return Findings(inspection, threshold, scale, grading, crack_mask, measurement, report)
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A form that findings can be downloaded in.
+
+    Attributes:
+        label: words on its button.
+        ending: of its file's name.
+        write: writes the file; gets the findings, the photograph as uint8 (H, W, 3) and the path.
+    """
+
+    label: str
+    ending: str
+    write: Callable[[Findings, np.ndarray, Path], None]
+
+
+def _write_picture(found: Findings, image_HW3: np.ndarray, path: Path) -> None:
+    write_bytes(path, draw_measurement(found.measurement, image_HW3, found.scale, grading=found.grading))
+
+
+def _write_csv(found: Findings, _: np.ndarray, path: Path) -> None:
+    write_bytes(path, "".join(format_csv(CRACK_COLUMNS, crack_rows(found.report))).encode())
+
+
+def _write_lines(found: Findings, _: np.ndarray, path: Path) -> None:
+    lines = list_polylines(found.measurement, found.inspection.name, found.scale, grading=found.grading)
+    write_bytes(path, to_json(lines))
+
+
+def _link_map(found: Findings, _: np.ndarray, path: Path) -> None:
+    path.unlink(missing_ok=True)
+    path.hardlink_to(found.inspection.probability_path)
+
+
+# The files are what `crackseg predict --maps --measure` writes.
+FORMS = {
+    "mask": Form("Mask", "_mask.png", lambda found, _, path: write_mask(path, found.crack_mask)),
+    "overlay": Form(
+        "Overlay",
+        "_overlay.jpg",
+        lambda found, image_HW3, path: write_bytes(path, draw_overlay(image_HW3, found.crack_mask)),
+    ),
+    "picture": Form("Annotated picture", "_annotated.jpg", _write_picture),
+    "csv": Form("Table (CSV)", "_cracks.csv", _write_csv),
+    "lines": Form("Centre lines (GeoJSON)", "_lines.geojson", _write_lines),
+    "json": Form(
+        "Measurements (JSON)",
+        "_measurements.json",
+        lambda found, _, path: write_bytes(path, to_json(found.report)),
+    ),
+    "map": Form("Probabilities (PNG)", "_probabilities.png", _link_map),
+}
+
+
+def write_forms(found: Findings, folder: Path) -> Iterator[tuple[str, Path]]:
+    """Write the findings in all forms into ``folder``, one after the other; yields name and file of each."""
+    image_HW3 = read_image(found.inspection.image_path)
+    for name, form in FORMS.items():
+        path = folder / f"{Path(found.inspection.name).stem}{form.ending}"
+        form.write(found, image_HW3, path)
+        yield name, path
 
 
 def pack_all(
@@ -100,7 +149,7 @@ def pack_all(
     Args:
         inspections: by the name that the page shows; the folders in the file have the same names.
         threshold: in [0, 1], for all; at the slider's place of the model's own, exactly that one.
-        scale, grading: see :func:`measure_findings`.
+        scale, grading: see :class:`Findings`.
         folder: gets the file.
     Yields:
         None before each photograph, and then the file.
@@ -110,9 +159,8 @@ def pack_all(
     with zipfile.ZipFile(path, "w") as archive:
         for name, inspection in inspections.items():
             yield None
-            exact = inspection.exact_threshold(threshold)
-            found = measure_findings(inspection, exact, scale, folder / "packing", grading)
-            for written in found.files.values():
+            found = measure_findings(inspection, inspection.exact_threshold(threshold), scale, grading)
+            for _, written in write_forms(found, folder / "packing"):
                 packed = written.suffix in (".png", ".jpg")  # pictures are compressed already
                 kind = zipfile.ZIP_STORED if packed else zipfile.ZIP_DEFLATED
                 archive.write(written, f"{name}/{written.name}", kind)

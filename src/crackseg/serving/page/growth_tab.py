@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import gradio as gr
 
 from crackseg.data.catalog import warn_of_source
 from crackseg.errors import CracksegError
 from crackseg.serving.page import html
+from crackseg.serving.page.events import QUIET, Changes
 from crackseg.serving.page.growth import FORMS, compare_uploads
 from crackseg.serving.page.model_cache import ModelCache
 from crackseg.serving.page.scale_points import read_scale
 from crackseg.serving.page.session import Session
-
-Changes = dict[Any, Any]  # by component
 
 
 class GrowthTab:
@@ -56,20 +54,19 @@ class GrowthTab:
 
     def connect(self, session: gr.State, version: gr.Dropdown) -> None:
         """Connect the events, inside the same ``gr.Blocks``."""
-        quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         shown = [self.says, self.picture, self.table, self.row, *self.downloads.values()]
         for upload in (self.before, self.after):
             upload.change(
                 lambda before, after: gr.Button(interactive=bool(before and after)),
                 [self.before, self.after],
                 self.compare,
-                **quiet,
+                **QUIET,
             )
         self.compare.click(
             self.run,
             [session, version, self.before, self.after, self.mm_per_px, self.error_pct],
             [self.compare, *shown],
-            trigger_mode="once", concurrency_limit=1, concurrency_id="model", **quiet,
+            trigger_mode="once", concurrency_limit=1, concurrency_id="model", **QUIET,
         )  # fmt: skip
 
     def run(

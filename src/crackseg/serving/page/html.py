@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import html
+import io
 from collections.abc import Sequence
 from pathlib import Path
+
+from PIL import Image
 
 from crackseg.inference.drift import warn_of_unusual
 from crackseg.serving.page.inspection import Inspection
@@ -74,10 +77,17 @@ def show_points(inspection: Inspection, points: Sequence[Point]) -> str:
 def show_growth(picture: bytes) -> str:
     """Show the picture of a comparison, the content of a JPEG file; narrow screens show its halves one by one.
 
-    Both photographs stand beside each other in it, each with half of the width.
+    Both photographs stand next to each other in it, each with half of the width. It is sent once.
     """
-    image = f"<img alt='both photographs, with what has changed' src='{as_data_uri(picture)}'>"
-    return f"<div class='half'>{image}</div><div class='half later'>{image}</div>"
+    with Image.open(io.BytesIO(picture)) as image:
+        width, height = image.size
+    half = f"class='half' role='img' viewBox='{{:g}} 0 {width / 2:g} {height}'"
+    return (
+        f"<svg {half.format(0)} aria-label='earlier photograph, with what has changed'>"
+        f"<image id='both-visits' href='{as_data_uri(picture)}' width='{width}' height='{height}'/></svg>"
+        f"<svg {half.format(width / 2)} aria-label='later photograph, with what has changed'>"
+        "<use href='#both-visits'/></svg>"
+    )
 
 
 def show_heat(inspection: Inspection) -> str:

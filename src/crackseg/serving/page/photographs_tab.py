@@ -10,13 +10,11 @@ import gradio as gr
 from crackseg.errors import CracksegError, count_of
 from crackseg.geometry.severity import Grading
 from crackseg.serving.page import html, scale_points
-from crackseg.serving.page.findings import FORMS, measure_findings, pack_all
+from crackseg.serving.page.events import QUIET, Changes
+from crackseg.serving.page.findings import FORMS, measure_findings, pack_all, write_forms
 from crackseg.serving.page.inspection import THRESHOLD_STEP
 from crackseg.serving.page.pictures import encode_cracks
 from crackseg.serving.page.session import Session
-
-Changes = dict[Any, Any]  # by component
-_QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
 
 class PhotographsTab:
@@ -65,8 +63,9 @@ class PhotographsTab:
             )  # fmt: skip
             self.points_say = gr.HTML(elem_id="points-say", elem_classes="said")
         self.opacity = gr.Slider(
-            0, 100, 70, step=1, label="Opacity of the cracks, %", buttons=[], elem_id="opacity"
-        )
+            0, 100, 100, step=1, label="Opacity of the cracks, %", buttons=[], elem_id="opacity",
+            info="100 has the colours of the legend.",
+        )  # fmt: skip
 
     def _lay_out_results(self) -> None:
         with gr.Column(elem_id="seen"):
@@ -84,8 +83,8 @@ class PhotographsTab:
             self.table = gr.HTML(elem_id="table")
             with gr.Row(elem_classes="downloads"):
                 self.downloads = {
-                    name: gr.DownloadButton(label, size="sm", elem_id=f"download-{name}", interactive=False)
-                    for name, label in FORMS
+                    name: gr.DownloadButton(form.label, size="sm", elem_id=f"download-{name}", interactive=False)
+                    for name, form in FORMS.items()
                 }
                 self.pack = gr.Button("All photographs (ZIP)", size="sm", elem_id="pack")
             self.packed = gr.DownloadButton("Download", size="sm", visible=False, elem_id="download-all")
@@ -96,44 +95,53 @@ class PhotographsTab:
         shown = [self.base, self.cracks, self.heat, self.unusual, self.summary, self.threshold, self.points]
         pointed = [self.points, self.points_say, self.distance]
         buttons = [*self.downloads.values(), self.packed]
-        measured = [self.summary, self.table, self.cracks, *buttons]
         # Not the chosen photograph's name: gradio refuses one that a running inspection has removed from the list.
         place = [session, self.threshold]
         asked = [*place, self.mm_per_px, self.error_pct]
+        measured = [self.summary, self.table, self.cracks, *buttons]
+
+        def then_measure(event: Any, **options: Any) -> None:
+            """Update the table after an event, and then the downloads."""
+            # "multiple": none is dropped while an earlier one writes; that one sees that it is outdated.
+            event(self.measure, asked, measured, **options, **QUIET).then(
+                self.write, session, buttons, trigger_mode="multiple", **QUIET
+            )
+
         for event in (self.files.change, version.input):
-            event(
+            inspected = event(
                 self.inspect,
                 [session, self.files, version],
                 [
                     self.status, self.problems, self.results, self.controls, self.empty, self.photograph,
                     *shown, *buttons, self.points_say, self.distance,
                 ],
-                trigger_mode="always_last", concurrency_limit=1, concurrency_id="model", **_QUIET,
-            ).then(self.measure, asked, measured, **_QUIET)  # fmt: skip
-        self.photograph.input(
+                trigger_mode="always_last", concurrency_limit=1, concurrency_id="model", **QUIET,
+            )  # fmt: skip
+            then_measure(inspected.then)
+        chosen = self.photograph.input(
             self.choose,
             [session, self.photograph, self.threshold],
             [*shown, self.points_say, self.distance],
             trigger_mode="always_last",
-            **_QUIET,
-        ).then(self.measure, asked, measured, **_QUIET)
-        self.own_threshold.click(self.reset_threshold, session, self.threshold, **_QUIET).then(
-            self.answer, place, self.cracks, **_QUIET
-        ).then(self.measure, asked, measured, **_QUIET)
+            **QUIET,
+        )
+        then_measure(chosen.then)
+        reset = self.own_threshold.click(self.reset_threshold, session, self.threshold, **QUIET)
+        then_measure(reset.then(self.answer, place, self.cracks, **QUIET).then)
         # Two listeners: the picture follows the slider at once, the table follows when it is measured.
-        self.threshold.input(self.answer, place, self.cracks, trigger_mode="always_last", **_QUIET)
+        self.threshold.input(self.answer, place, self.cracks, trigger_mode="always_last", **QUIET)
         # gradio sees no input event when text is pasted
         for event in (self.threshold.input, self.mm_per_px.change, self.error_pct.change):
-            event(self.measure, asked, measured, trigger_mode="always_last", **_QUIET)
-        self.mm_per_px.change(self.forget_points, [session, self.mm_per_px], [*pointed, self.error_pct], **_QUIET)
+            then_measure(event, trigger_mode="always_last")
+        self.mm_per_px.change(self.forget_points, [session, self.mm_per_px], [*pointed, self.error_pct], **QUIET)
         scaled = [self.points, self.points_say, self.mm_per_px, self.error_pct]
-        self.points.click(self.click, [session, self.distance], scaled, **_QUIET)
+        self.points.click(self.click, [session, self.distance], scaled, **QUIET)
         self.distance.change(
-            self.use_points, [session, self.distance], scaled, trigger_mode="always_last", **_QUIET
+            self.use_points, [session, self.distance], scaled, trigger_mode="always_last", **QUIET
         )
         self.opacity.change(None, self.opacity, js=html.SET_OPACITY)
         self.pack.click(
-            self.pack_photographs, asked, [self.pack, self.packed, self.status], trigger_mode="once", **_QUIET
+            self.pack_photographs, asked, [self.pack, self.packed, self.status], trigger_mode="once", **QUIET
         )
 
     def inspect(self, session: Session, paths: list[str] | None, version: str | None) -> Iterator[Changes]:
@@ -212,15 +220,18 @@ class PhotographsTab:
     def use_points(self, session: Session, distance: str) -> Changes:
         """Say what the points mean, and write the scale into its fields as soon as it is known."""
         try:
-            said = html.write_status(scale_points.describe_clicks(session.points, distance))
-            scale = scale_points.scale_of_clicks(session.points, distance)
+            scale, said = scale_points.read_clicks(session.points, distance)
         except CracksegError as error:
             return {self.points_say: html.write_notice(str(error), kind="error")}
         if scale is None:
-            return {self.points_say: said}
+            return {self.points_say: html.write_status(said)}
         session.scale_text = f"{scale.mm_per_px:.6g}"
         error_pct = f"{100 * scale.relative_error:.3g}"
-        return {self.points_say: said, self.mm_per_px: session.scale_text, self.error_pct: error_pct}
+        return {
+            self.points_say: html.write_status(said),
+            self.mm_per_px: session.scale_text,
+            self.error_pct: error_pct,
+        }
 
     def forget_points(self, session: Session, mm_per_px: str) -> Changes:
         """Forget the points and their uncertainty if the scale is not theirs any more."""
@@ -231,16 +242,16 @@ class PhotographsTab:
         return {self.points: marks, self.points_say: "", self.distance: "", self.error_pct: ""}
 
     def measure(self, session: Session, threshold: float, mm_per_px: str, error_pct: str) -> Iterator[Changes]:
-        """Update the table and the downloads; downloads are disabled while they are out of date."""
+        """Update the table; downloads are disabled until they are written again."""
         yield self._disable_downloads()
+        measurement = session.begin_measurement()
         inspection = session.current
         if inspection is None:
             return
-        measurement = session.begin_measurement()
         try:
             scale = scale_points.read_scale(mm_per_px, error_pct)
             exact = inspection.exact_threshold(threshold)
-            findings = measure_findings(inspection, exact, scale, measurement.folder, self.grading)
+            findings = measure_findings(inspection, exact, scale, self.grading)
         except CracksegError as error:
             yield {self.summary: "", self.table: html.write_notice(str(error), kind="error")}
             return
@@ -248,13 +259,30 @@ class PhotographsTab:
             return
         if session.is_outdated(measurement):
             return
+        session.unwritten = measurement, findings
         yield {
-            self.summary: findings.summary,
-            self.table: findings.table,
-            self.cracks: html.show_cracks(findings.cracks),
-        } | {
+            self.summary: findings.summarize(),
+            self.table: findings.show_table(),
+            self.cracks: html.show_cracks(findings.draw_cracks()),
+        }
+
+    def write(self, session: Session) -> Changes:
+        """Write the downloads of the last measurement, unless another one has begun."""
+        unchanged: Changes = {self.packed: gr.skip()}
+        if session.unwritten is None:
+            return unchanged
+        (measurement, findings), session.unwritten = session.unwritten, None
+        files = {}
+        try:
+            for name, path in write_forms(findings, measurement.folder):
+                files[name] = path
+                if session.is_outdated(measurement):
+                    return unchanged
+        except FileNotFoundError:  # removed from the list meanwhile
+            return unchanged
+        return {
             self.downloads[name]: gr.DownloadButton(value=str(path), interactive=True)
-            for name, path in findings.files.items()
+            for name, path in files.items()
         }
 
     def pack_photographs(

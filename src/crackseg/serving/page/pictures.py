@@ -34,39 +34,28 @@ def encode_view(image_HW3: np.ndarray) -> bytes:
 def encode_cracks(
     crack_mask_HW: np.ndarray,
     measurement: Measurement | None = None,
-    colours: Sequence[tuple[int, int, int]] | None = None,
+    colours: Sequence[np.ndarray] = (),
 ) -> bytes:
-    """Draw crack pixels in red or by crack, all else transparent, to lie on the view; a PNG file's content.
+    """Draw crack pixels, all else transparent, to lie on the view; a PNG file's content.
 
     A pixel of the view is coloured if any pixel that it stands for is crack, so that hair-thin cracks stay.
 
     Args:
         crack_mask_HW: bool (H, W).
-        measurement: of this mask.
-        colours: RGB of each of its cracks; None for red.
+        measurement: of this mask; None for red.
+        colours: along its lines, of :func:`crackseg.geometry.picture.choose_colours`; the nearest place's counts.
     """
     on_hw = _reduce(crack_mask_HW.astype(np.uint8) * np.uint8(255)) > 0
     bgra = np.zeros((*on_hw.shape, 4), np.uint8)
     bgra[on_hw] = (*CRACK_RGB[::-1], 255)
-    if measurement is not None and colours is not None:
-        bgra[on_hw, :3] = _colour_by_crack(on_hw, measurement, colours, len(crack_mask_HW))[:, ::-1]
+    if measurement is not None and measurement.cracks:
+        lines = [branch.line.points for crack in measurement.cracks for branch in crack.branches]
+        places = (np.concatenate(lines) + 0.5) * (len(on_hw) / len(crack_mask_HW)) - 0.5
+        nearest = cKDTree(places).query(np.argwhere(on_hw)[:, ::-1])[1]
+        bgra[on_hw, :3] = np.concatenate(colours)[nearest, ::-1]
     ok, content = cv2.imencode(".png", bgra)
     assert ok
     return content.tobytes()
-
-
-def _colour_by_crack(
-    on_hw: np.ndarray, measurement: Measurement, colours: Sequence[tuple[int, int, int]], height: int
-) -> np.ndarray:
-    """Return a colour, RGB, for each pixel that is on: that of the crack with the nearest centre line."""
-    lines = [(k, branch.line.points) for k, crack in enumerate(measurement.cracks) for branch in crack.branches]
-    if not lines:
-        return np.empty((0, 3), np.uint8)
-    owners = np.repeat([k for k, _ in lines], [len(points) for _, points in lines])
-    factor = len(on_hw) / height
-    places = (np.concatenate([points for _, points in lines]) + 0.5) * factor - 0.5
-    nearest = cKDTree(places).query(np.argwhere(on_hw)[:, ::-1])[1]
-    return np.array(colours, np.uint8)[owners[nearest]]
 
 
 def encode_heat(crack_prob_HW: np.ndarray) -> bytes:

@@ -49,34 +49,28 @@ def add_point(points: tuple[Point, ...], point: Point) -> tuple[Point, ...]:
     return (*points, point) if len(points) == 1 else (point,)
 
 
-def scale_of_clicks(points: tuple[Point, ...], distance: str) -> Scale | None:
-    """Compute the scale of two points; None while there are not two points and a distance.
+def read_clicks(points: tuple[Point, ...], distance: str) -> tuple[Scale | None, str]:
+    """Compute the scale of two points, and say what is there and what is missing.
 
     Args:
         points: at most two.
         distance: as typed, in mm.
+    Returns:
+        None while there are not two points and a distance; and a sentence, "" while there is neither.
     Raises:
         CracksegError: the points coincide, or the distance is no number over 0.
     """
-    if len(points) < 2 or not distance.strip():
-        return None
+    if len(points) < 2:
+        asked = "Click two points on the photograph." if distance.strip() else ""
+        return None, "One point. Click the second one." if points else asked
     one, other = points
+    distance_px = math.hypot(other.x - one.x, other.y - one.y)
+    apart = f"The points are {distance_px:,.1f} px apart"
+    if not distance.strip():
+        return None, f"{apart}. Type their distance in millimetres."
     distance_mm = _read_number(distance, "distance", "millimetres between the two points, over 0, e.g. 100")
-    return scale_between(math.hypot(other.x - one.x, other.y - one.y), distance_mm, (one.error_px, other.error_px))
-
-
-def describe_clicks(points: tuple[Point, ...], distance: str) -> str:
-    """Say what is there and what is missing, a sentence; errors as in :func:`scale_of_clicks`."""
-    if not points:
-        return "Click two points on the photograph." if distance.strip() else ""
-    if len(points) == 1:
-        return "One point. Click the second one."
-    one, other = points
-    apart = f"The points are {math.hypot(other.x - one.x, other.y - one.y):,.1f} px apart"
-    scale = scale_of_clicks(points, distance)
-    if scale is None:
-        return f"{apart}. Type their distance in millimetres."
-    return (
+    scale = scale_between(distance_px, distance_mm, (one.error_px, other.error_px))
+    return scale, (
         f"{apart}: {scale.mm_per_px:.4g} mm per pixel ± {100 * scale.relative_error:.2g} %, if each point is right to "
         f"{max(one.error_px, other.error_px):.2g} px (one pixel of the screen, {_TOUCH:g} under a finger)."
     )

@@ -12,6 +12,7 @@ from crackseg.data.catalog import warn_of_source
 from crackseg.errors import CracksegError
 from crackseg.inference.drift import MIN_IMAGES, compare, count_reference, describe_drift, warn_of_reference
 from crackseg.models.shipped import SHIPPED_NAME
+from crackseg.serving.page.findings import Findings
 from crackseg.serving.page.inspection import Inspection, inspect_photograph
 from crackseg.serving.page.model_cache import ModelCache
 from crackseg.serving.page.scale_points import Point
@@ -39,6 +40,7 @@ class Session:
         warnings: that the model must not be used, or has too few training photographs to compare with; a sentence each.
         points: at most two, clicked on the displayed photograph for its scale.
         scale_text: millimetres per pixel that two points gave, as they stand in their field; "" if they gave none.
+        unwritten: the last measurement and its findings, until its downloads are written; None when they are.
         drift: warning that the photographs together are unlike the training ones; "" if not, or if there are too few.
     """
 
@@ -51,6 +53,7 @@ class Session:
         self.folder = Path(tempfile.mkdtemp(dir=folder))
         self.points: tuple[Point, ...] = ()
         self.scale_text = ""
+        self.unwritten: tuple[Measurement, Findings] | None = None
         self._folders: dict[str, Path] = {}
         self._cache = cache
         self._digest = ""  # of the model that `_seen` is from
@@ -112,6 +115,7 @@ class Session:
         for outdated in self._measurements[:-1]:
             shutil.rmtree(outdated.folder, ignore_errors=True)
         self._measurements = [self._measurements[-1], Measurement(number, self.folder / str(number))]
+        self.unwritten = None
         return self._measurements[-1]
 
     def is_outdated(self, measurement: Measurement) -> bool:

@@ -11,7 +11,8 @@ import pytest
 
 from crackseg.data.images.files import decode_image, read_probability_map, write_png, write_probability_map
 from crackseg.geometry.scale import Scale
-from crackseg.serving.page.findings import FORMS, Findings, measure_findings, pack_all
+from crackseg.geometry.severity import OF_CONCRETE
+from crackseg.serving.page.findings import FORMS, Findings, measure_findings, pack_all, write_forms
 from crackseg.serving.page.inspection import Inspection
 
 OWN = 0.4
@@ -33,23 +34,28 @@ def inspection(tmp_path: Path) -> Inspection:
 
 
 def measure(inspection: Inspection, threshold: float = OWN, scale: Scale | None = None) -> Findings:
-    return measure_findings(inspection, threshold, scale, inspection.map_path.parent / "files")
+    return measure_findings(inspection, threshold, scale)
+
+
+def write(found: Findings) -> dict[str, Path]:
+    return dict(write_forms(found, found.inspection.map_path.parent / "files"))
 
 
 def test_the_threshold_decides_what_is_found(inspection: Inspection) -> None:
     for threshold, count in ((OWN, 2), (0.6, 1), (0.95, 0)):
         findings = measure(inspection, threshold)
-        mask = cv2.imread(str(findings.files["mask"]), cv2.IMREAD_UNCHANGED)
+        files, summary, table = write(findings), findings.summarize(), findings.show_table()
+        mask = cv2.imread(str(files["mask"]), cv2.IMREAD_UNCHANGED)
         assert np.array_equal(mask, inspection.find_cracks(threshold) * np.uint8(255))
-        assert len(pd.read_csv(findings.files["csv"])) == count
-        assert f"{count} crack" in findings.summary
-        assert f"{threshold:g}" in findings.summary
-        assert findings.table.count("<tr>") == (count + 1 if count else 0)
-    assert "No crack" in findings.table
+        assert len(pd.read_csv(files["csv"])) == count
+        assert f"{count} crack" in summary
+        assert f"{threshold:g}" in summary
+        assert table.count("<tr>") == (count + 1 if count else 0)
+    assert "No crack" in table
 
 
 def test_lengths_and_widths_are_those_of_what_was_drawn(inspection: Inspection) -> None:
-    table = pd.read_csv(measure(inspection).files["csv"])
+    table = pd.read_csv(write(measure(inspection))["csv"])
     assert table.length_px.tolist() == pytest.approx([200, 60], rel=0.03)
     assert table.mean_width_px.tolist() == pytest.approx([4, 2], abs=0.5)
     assert table.max_width_px.tolist() == pytest.approx([4, 2], abs=1)
@@ -57,18 +63,28 @@ def test_lengths_and_widths_are_those_of_what_was_drawn(inspection: Inspection) 
 
 def test_a_scale_gives_millimetres(inspection: Inspection) -> None:
     findings = measure(inspection, scale=Scale(0.25, 0.02))
-    table = pd.read_csv(findings.files["csv"])
+    table = pd.read_csv(write(findings)["csv"])
     assert table.length_mm.tolist() == pytest.approx([50, 15], rel=0.03)
-    assert "mm" in findings.table
-    assert "0.25 mm per pixel ± 2 %" in findings.summary
-    assert "14.8 ± 0.3" in findings.table
-    assert "fine (0.2 to 0.3 mm)" in findings.summary  # the legend
-    assert "No width classes" in measure(inspection).summary
-    assert "mm" not in measure(inspection).table
+    assert "mm" in findings.show_table()
+    assert "0.25 mm per pixel ± 2 %" in findings.summarize()
+    assert "14.8 ± 0.3" in findings.show_table()
+    assert "fine (0.2 to 0.3 mm)" in findings.summarize()  # the legend
+    assert "No width classes" in measure(inspection).summarize()
+    assert "mm" not in measure(inspection).show_table()
+
+
+def test_the_picture_has_the_colours_of_the_legend_where_it_counts_them(inspection: Inspection) -> None:
+    crack_prob = np.load(inspection.map_path)
+    crack_prob[48:57, 120:220] = 0.9  # half of the first crack is 9 px wide
+    np.save(inspection.map_path, crack_prob)
+    shown = cv2.imdecode(np.frombuffer(measure(inspection, scale=Scale(0.25)).draw_cracks(), np.uint8), -1)
+    moderate, wide = (OF_CONCRETE.colours()[k] for k in (2, 3))
+    for place, colour in (((52, 60), moderate), ((52, 180), wide), ((230, 300), moderate)):
+        assert shown[place].tolist() == [*colour[::-1], 255]
 
 
 def test_the_annotated_picture_shows_the_cracks_large_enough_to_read(inspection: Inspection) -> None:
-    picture = decode_image(measure(inspection).files["picture"].read_bytes()).astype(int)
+    picture = decode_image(write(measure(inspection))["picture"].read_bytes()).astype(int)
     width = picture.shape[1]
     height = round(width * 300 / 400)  # of the photograph; a line of words stands below it
     assert width >= 1000
@@ -79,8 +95,8 @@ def test_the_annotated_picture_shows_the_cracks_large_enough_to_read(inspection:
 
 
 def test_every_form_is_written_under_the_photographs_name(inspection: Inspection) -> None:
-    files = measure(inspection, scale=Scale(0.25)).files
-    assert set(files) == {name for name, _ in FORMS}
+    files = write(measure(inspection, scale=Scale(0.25)))
+    assert set(files) == set(FORMS)
     assert all(path.name.startswith("deck_") and path.is_file() for path in files.values())
     assert len({path.name for path in files.values()}) == len(FORMS)
     lines = json.loads(files["lines"].read_text())["features"]

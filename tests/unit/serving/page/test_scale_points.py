@@ -7,21 +7,20 @@ from crackseg.geometry.scale import Scale
 from crackseg.serving.page.scale_points import (
     Point,
     add_point,
-    describe_clicks,
     make_point,
+    read_clicks,
     read_scale,
-    scale_of_clicks,
 )
 
 ENDS = (Point(10, 20, 0.5), Point(310, 420, 0.5))  # 500 px apart
 
 
 def test_two_points_and_their_distance_give_the_scale() -> None:
-    scale = scale_of_clicks(ENDS, "100")
+    scale, said = read_clicks(ENDS, "100")
     assert scale
     assert scale.mm_per_px == pytest.approx(0.2)
     assert scale.relative_error == pytest.approx(0.5 * 2**0.5 / 500)
-    assert "500.0 px apart: 0.2 mm per pixel ± 0.14 %" in describe_clicks(ENDS, "100")
+    assert "500.0 px apart: 0.2 mm per pixel ± 0.14 %" in said
 
 
 def test_a_click_is_as_exact_as_the_screen_and_a_finger_less_so() -> None:
@@ -41,19 +40,20 @@ def test_a_third_point_begins_again() -> None:
 
 @pytest.mark.parametrize(("points", "distance"), [((), ""), ((), "100"), (ENDS[:1], "100"), (ENDS, " ")])
 def test_what_is_missing_is_said_and_gives_no_scale(points: tuple[Point, ...], distance: str) -> None:
-    assert scale_of_clicks(points, distance) is None
-    assert bool(describe_clicks(points, distance)) == bool(points or distance.strip())
+    scale, said = read_clicks(points, distance)
+    assert scale is None
+    assert bool(said) == bool(points or distance.strip())
 
 
 @pytest.mark.parametrize("distance", ["0", "-3", "nan", "ten"])
 def test_a_distance_that_is_none_is_refused(distance: str) -> None:
     with pytest.raises(CracksegError, match=r"the distance is .*expected"):
-        scale_of_clicks(ENDS, distance)
+        read_clicks(ENDS, distance)
 
 
 def test_two_clicks_on_one_place_are_refused() -> None:
     with pytest.raises(CracksegError, match="0 pixels apart; give two different ones"):
-        scale_of_clicks((ENDS[0], ENDS[0]), "100")
+        read_clicks((ENDS[0], ENDS[0]), "100")
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "1e999", "half", "0,5 mm"])
