@@ -11,6 +11,7 @@ from crackseg.cli.model_option import load_chosen_model, model_option, threshold
 from crackseg.cli.output import elapsed_s, warn
 from crackseg.cli.project import Project, with_project
 from crackseg.cli.scale_options import scale_options, surface_option
+from crackseg.inspection.least_lengths import MIN_GROWTH_PX
 from crackseg.types import Surface
 
 
@@ -135,7 +136,7 @@ def inspection_report(
 @click.option(
     "--min-growth-px",
     type=click.FloatRange(1),
-    default=20.0,
+    default=MIN_GROWTH_PX,
     show_default=True,
     help="Shorter stretches do not count.",
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from crackseg.cli.model_option import load_chosen_model, model_option, threshold_option
-from crackseg.cli.mosaic import MosaicResults, bands_option, describe_mosaic, inspect_mosaics, split_mosaics
+from crackseg.cli.mosaic import bands_option
 from crackseg.cli.output import elapsed_s, warn
 from crackseg.cli.project import Project, with_project
 from crackseg.cli.scale_options import scale_error_option, surface_option
@@ -66,6 +66,7 @@ def predict(
     """
     import json
     from dataclasses import asdict
+    from functools import partial
 
     from crackseg.data.catalog import warn_of_source
     from crackseg.data.image_files import find_photographs
@@ -74,27 +75,33 @@ def predict(
     from crackseg.geometry.severity import OF_CONCRETE, make_grading
     from crackseg.inference.drift import compare, count_reference, describe_drift, warn_of_drift, warn_of_reference
     from crackseg.inference.files import Summary, describe_summary, measure_masks, predict_files
+    from crackseg.inspection.mosaics import MosaicResults, describe_mosaic, inspect_mosaics, split_mosaics
 
-    photographs, mosaics = split_mosaics(find_photographs(paths, out_dir))
+    say = partial(click.echo, err=True)
+    photographs, mosaics = split_mosaics(find_photographs(paths, out_dir), say)
     if bands is not None and not mosaics:
         raise CracksegError(f"--bands {','.join(map(str, bands))} is for mosaics, and none was given: no GeoTIFF")
-    scale = choose_scale(mm_per_px, error_pct=scale_error_pct) if photographs or mm_per_px else None
+    if report_drift and not photographs:
+        raise CracksegError(
+            "--report-drift compares photographs with the training ones, and only mosaics were given"
+        )
+    scale = choose_scale(mm_per_px, error_pct=scale_error_pct) if photographs or mm_per_px is not None else None
     if scale is not None and not measure and photographs:
         if not mosaics:
             raise CracksegError("--mm-per-px is the scale of --measure; give both")
-        click.echo("note: --mm-per-px counts for the mosaics only; give --measure for the photographs", err=True)
+        say("note: --mm-per-px counts for the mosaics only; give --measure for the photographs")
     if surface is not None and scale is None and photographs:
         if not mosaics:
             raise CracksegError(f"--surface {surface} decides the width classes: {NO_CLASS}")
-        click.echo(f"note: --surface {surface} counts for the mosaics only: {NO_CLASS}", err=True)
+        say(f"note: --surface {surface} counts for the mosaics only: {NO_CLASS}")
     grading = make_grading(project.measure_params, surface) if measure or mosaics else OF_CONCRETE
     root = project.root if report_drift else None  # before the work: drift is recorded in a project
     model = load_chosen_model(project, uri)
     inspected = MosaicResults()
     if mosaics:
         inspected = inspect_mosaics(
-            mosaics, model, out_dir, alone=not photographs, bands=bands, threshold=threshold, grading=grading,
-            mm_per_px=mm_per_px, scale_error_pct=scale_error_pct, maps=maps,
+            mosaics, model.analyzer, out_dir, alone=not photographs, bands=bands, say=say, model=model.digest,
+            threshold=threshold, grading=grading, scale=scale, scale_error=(scale_error_pct or 0.0) / 100, maps=maps,
         )  # fmt: skip
     summary, figures = Summary(0), list[dict[str, float]]()
     if photographs:

@@ -20,9 +20,9 @@ from scipy.spatial import cKDTree
 
 from crackseg.geometry.components import Measurement, measure_mask
 from crackseg.geometry.length import Line
+from crackseg.inspection.least_lengths import MIN_GROWTH_PX
 
 FAINT = 0.3  # of the threshold: what is above is a sign of a crack
-MIN_GROWTH_PX = 20.0
 _TOLERANCE_PX, _LARGEST_TOLERANCE_PX = 3.0, 10.0  # across a line; more with the registration's error
 _BORDER_PX = 4  # near a picture's border cracks are found less surely
 _GAP_PX = 6  # matched points between two unmatched runs that do not part them
@@ -111,7 +111,7 @@ def make_view(crack_probs: Sequence[np.ndarray], threshold: float, seen_HW: np.n
     """Measure the cracks of a photograph.
 
     Args:
-        crack_probs: post-processed maps, float (H, W), of several predictions.
+        crack_probs: probability maps, float (H, W), of several predictions, not post-processed.
         threshold: crack is where a map is at least this.
         seen_HW: bool, what both photographs show; all else is left out.
     """

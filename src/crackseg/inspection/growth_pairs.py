@@ -18,9 +18,10 @@ from crackseg.files import format_csv, sole_writer, write_bytes
 from crackseg.geometry.files import to_json
 from crackseg.geometry.scale import Scale
 from crackseg.inference.detector import CrackAnalyzer
-from crackseg.inspection.growth import MIN_GROWTH_PX, Change, View, compare_views
+from crackseg.inspection.growth import Change, View, compare_views
 from crackseg.inspection.growth_picture import draw_growth
 from crackseg.inspection.joint_lines import PredictedPhotograph, find_views
+from crackseg.inspection.least_lengths import MIN_GROWTH_PX
 from crackseg.inspection.registration import (
     NotRegistered,
     Registration,

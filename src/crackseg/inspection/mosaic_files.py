@@ -21,6 +21,7 @@ from crackseg.geometry.files import to_json
 from crackseg.geometry.scale import Scale
 from crackseg.geometry.severity import Grading
 from crackseg.inference.detector import CrackAnalyzer
+from crackseg.inspection.least_lengths import MIN_CRACK_PX
 from crackseg.inspection.mosaic_lines import MosaicCrack, measure_mosaic
 from crackseg.inspection.mosaic_prediction import check_rows_suffice, count_rows, predict_into, write_rows
 from crackseg.inspection.mosaic_reading import Mosaic
@@ -70,11 +71,11 @@ def inspect_mosaic(
     *,
     name: str,
     model: str,
-    threshold: float,
+    threshold: float | None,
     grading: Grading,
     scale: Scale | None,
     scale_error: float = 0.0,
-    min_length_px: float = 0.0,
+    min_length_px: float = MIN_CRACK_PX,
     maps: bool = False,
 ) -> MosaicSummary:
     """Find and measure the cracks of a mosaic, and write them into ``out_dir``.
@@ -89,7 +90,7 @@ def inspect_mosaic(
             resumes.
         name: of the files.
         model: identifier of the weights and settings.
-        threshold: crack is where the probability is at least this.
+        threshold: crack is where the probability is at least this; None for the model's own.
         grading: rules for kinds and width classes.
         scale: of a mosaic without ground, or None; for one with ground it must agree with it to 2 %.
         scale_error: standard uncertainty of the ground sample distance, as a fraction of it.
@@ -98,6 +99,7 @@ def inspect_mosaic(
     Raises:
         CracksegError: the scale contradicts the mosaic's, the model cannot be used in rows, or out_dir is in use.
     """
+    threshold = analyzer.settings.operating_threshold if threshold is None else threshold
     check_rows_suffice(analyzer)
     _check_scale(mosaic, scale)
     out_dir.mkdir(parents=True, exist_ok=True)

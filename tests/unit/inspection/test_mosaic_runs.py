@@ -184,3 +184,10 @@ def test_bands_without_a_mosaic_are_refused(survey: Path, tmp_path: Path) -> Non
     result = predict(survey / "pier.jpg", "--out", tmp_path / "out", "--bands", "1,2,3")
     assert result.exit_code == 1
     assert "--bands 1,2,3 is for mosaics" in str(result.exception)
+
+
+def test_drift_of_mosaics_alone_is_refused_before_the_work(survey: Path, tmp_path: Path) -> None:
+    result = predict(survey / "deck.tif", "--out", tmp_path / "out", "--report-drift")
+    assert result.exit_code == 1
+    assert "--report-drift compares photographs" in str(result.exception)
+    assert not (tmp_path / "out").exists()
