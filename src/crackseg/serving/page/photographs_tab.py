@@ -121,7 +121,7 @@ class PhotographsTab:
         chosen = self.photograph.input(
             self.choose,
             [session, self.photograph, self.threshold],
-            [*shown, self.points_say, self.distance],
+            [*shown, *buttons, self.points_say, self.distance],
             trigger_mode="always_last",
             **QUIET,
         )
@@ -146,6 +146,7 @@ class PhotographsTab:
 
     def inspect(self, session: Session, paths: list[str] | None, version: str | None) -> Iterator[Changes]:
         """Inspect photographs after the list or the version has changed; show the first as soon as it is ready."""
+        session.begin_measurement()  # files that are still being written are of what is shown no longer
         yield self._disable_downloads()
         for step in session.inspect(paths or [], version):
             changes: Changes = {self.status: html.write_status(step)}
@@ -175,7 +176,8 @@ class PhotographsTab:
     def choose(self, session: Session, name: str, threshold: float) -> Changes:
         """Show another photograph, at the slider's threshold."""
         session.shown = name
-        return self.show(session, threshold)
+        session.begin_measurement()
+        return self._disable_downloads() | self.show(session, threshold)
 
     def show(self, session: Session, threshold: float) -> Changes:
         """Show the chosen photograph and its cracks; points that were clicked on another one are forgotten."""
@@ -243,8 +245,8 @@ class PhotographsTab:
 
     def measure(self, session: Session, threshold: float, mm_per_px: str, error_pct: str) -> Iterator[Changes]:
         """Update the table; downloads are disabled until they are written again."""
-        yield self._disable_downloads()
         measurement = session.begin_measurement()
+        yield self._disable_downloads()
         inspection = session.current
         if inspection is None:
             return
