@@ -21,6 +21,7 @@ from crackseg.files import write_bytes
 from crackseg.inference.annotation_lines import WideLine, fit_lines
 
 _LABEL = "crack"
+_CVAT_WIDTHS = ("width", "width_profile")  # attributes: of a line of one width, and of others
 _CVAT_POINTS = 150  # of a line: its widths are text of an attribute, and CVAT stores 4096 characters of it
 
 
@@ -138,8 +139,10 @@ def _write_labelme(out_dir: Path, images: Iterator[ExportedImage], *, with_lines
 def _write_cvat(out_dir: Path, images: Iterator[ExportedImage], *, with_lines: bool = False) -> tuple[int, int]:
     root = ElementTree.Element("annotations")
     ElementTree.SubElement(root, "version").text = "1.1"
-    num_shapes = 0
+    _declare_label(ElementTree.SubElement(root, "meta"), with_widths=with_lines)
+    num_images = num_shapes = 0
     for number, image in enumerate(images):
+        num_images += 1
         size = {"width": str(image.width), "height": str(image.height)}
         element = ElementTree.SubElement(root, "image", {"id": str(number), "name": image.name, **size})
         for group, crack in enumerate(image.cracks, start=1):
@@ -152,20 +155,35 @@ def _write_cvat(out_dir: Path, images: Iterator[ExportedImage], *, with_lines: b
                 points = {"points": _join_points(line.points), "group_id": str(group)}
                 polyline = ElementTree.SubElement(element, "polyline", {**common, **points})
                 said = _say_width(line)
-                name = "width" if "width_px" in said else "width_profile"
-                text = str(said["width_px"]) if name == "width" else _join_points(np.array(said[name]))
+                one_width, profile = _CVAT_WIDTHS
+                name = one_width if "width_px" in said else profile
+                text = (
+                    str(said["width_px"]) if name == one_width else _join_points(np.array(said["width_profile"]))
+                )
                 ElementTree.SubElement(polyline, "attribute", name=name).text = text
                 num_shapes += 1
     write_bytes(out_dir / "annotations.xml", ElementTree.tostring(root, encoding="utf-8", xml_declaration=True))
     if with_lines:
         # CVAT drops attributes that the project's label does not have.
         attributes = [
-            {"name": name, "input_type": "text", "mutable": False, "values": [""]}
-            for name in ("width", "width_profile")
+            {"name": name, "input_type": "text", "mutable": False, "values": [""]} for name in _CVAT_WIDTHS
         ]
         labels = [{"name": _LABEL, "type": "any", "attributes": attributes}]
         write_bytes(out_dir / "cvat-labels.json", (json.dumps(labels, indent=1) + "\n").encode())
-    return len(root) - 1, num_shapes
+    return num_images, num_shapes
+
+
+def _declare_label(meta: ElementTree.Element, *, with_widths: bool) -> None:
+    """Declare the label and its attributes, as CVAT's own files do: other programs need it to read the shapes."""
+    task = ElementTree.SubElement(meta, "task")
+    ElementTree.SubElement(task, "mode").text = "annotation"
+    label = ElementTree.SubElement(ElementTree.SubElement(task, "labels"), "label")
+    ElementTree.SubElement(label, "name").text = _LABEL
+    attributes = ElementTree.SubElement(label, "attributes")
+    for name in _CVAT_WIDTHS if with_widths else ():
+        attribute = ElementTree.SubElement(attributes, "attribute")
+        for tag, text in (("name", name), ("mutable", "False"), ("input_type", "text"), ("default_value", "")):
+            ElementTree.SubElement(attribute, tag).text = text
 
 
 def _join_points(points: np.ndarray) -> str:

@@ -127,12 +127,16 @@ def test_cvat_can_store_the_widths(tmp_path: Path) -> None:
         wave[(28 + 15 * np.sin(x / 9) + offset).astype(int), x] = 1
     write_predictions(tmp_path, {"7": cv2.dilate(wave, np.ones((3, 1), np.uint8))})
     export_annotations(tmp_path / "found", tmp_path / "out", "cvat", "lines")
-    texts = [e.text or "" for e in ElementTree.parse(tmp_path / "out" / "annotations.xml").iter("attribute")]
+    root = ElementTree.parse(tmp_path / "out" / "annotations.xml").getroot()
+    texts = [e.text or "" for e in root.iterfind("image//attribute")]
     assert texts
     assert max(map(len, texts)) <= 4096  # characters of an attribute's value in its database
     (label,) = json.loads((tmp_path / "out" / "cvat-labels.json").read_text())
-    names = {e.get("name") for e in ElementTree.parse(tmp_path / "out" / "annotations.xml").iter("attribute")}
+    names = {e.get("name") for e in root.iterfind("image//attribute")}
     assert names <= {attribute["name"] for attribute in label["attributes"]}
+    # Datumaro reads no file that does not declare its labels.
+    assert [e.text for e in root.iterfind("meta/task/labels/label/name")] == ["crack"]
+    assert names <= {e.text for e in root.iterfind("meta//attribute/name")}
 
 
 def test_coco_keeps_lines_as_an_attribute_of_the_polygon(tmp_path: Path) -> None:
