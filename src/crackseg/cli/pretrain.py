@@ -18,11 +18,12 @@ from crackseg.cli.project import Project, with_project
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of scenes, patches, weights.")
 @click.option(
     "--look", "looks", multiple=True,
-    help="What the scenes look like; may be repeated (docs/shipped-model.md). [default: the sample's four]",
+    help="What the scenes look like; may be repeated, or all (docs/shipped-model.md). [default: the sample's four]",
 )  # fmt: skip
 @click.option(
     "--element", "elements", multiple=True,
-    help="What is drawn over the patches; may be repeated (docs/shipped-model.md). [default: all negatives but one]",
+    help="What is drawn over the patches; may be repeated, or all (docs/shipped-model.md). "
+    "[default: all negatives but one]",
 )  # fmt: skip
 @click.option(
     "--init", default="random", show_default=True,

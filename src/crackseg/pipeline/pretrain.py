@@ -29,6 +29,7 @@ from crackseg.types import CrackSample
 DATA_SOURCE = "scenes"
 _PLAN_NAME, _LOCK_NAME, _MODEL_NAME = "pretrain.json", "pretrain.lock", "model"
 _SCENE_BYTES, _OTHER_BYTES = 700_000, 100_000_000  # on disk; of the rest, checkpoints and the model take 20 MB
+_ALL = "all"
 _VALIDATION_SCENES, _PROBE_SCENES, _PROBE_PX = 40, 2, 224
 _EMA_DECAY = 0.995
 _LR, _FURTHER_LR = 3e-3, 2e-3  # from random weights, and from those of a former training
@@ -93,8 +94,8 @@ def pretrain(
         minutes: of training; from the pace measured here follows the number of epochs.
         epochs: their number, instead of ``minutes``: the same weights on the same machine.
         seed: of scenes, patches and weights.
-        looks: names of what the scenes look like; empty: the default ones.
-        elements: names of what is drawn over the patches; empty: the default ones.
+        looks: names of what the scenes look like; empty: the default ones; ``all``: every one.
+        elements: names of what is drawn over the patches, likewise.
         init: first weights: as ``model.init``, or the folder of a finished training.
         checks: datasets of the project whose validation images (all, if it has none) are scored at each validation;
             they train nothing and choose nothing.
@@ -107,10 +108,8 @@ def pretrain(
         CracksegError: a look, element or dataset that does not exist, no room, a folder that holds another training, or
             one in which another process trains.
     """
-    for option, names, known in (("look", looks, LOOKS), ("element", elements, tuple(ELEMENTS))):
-        for name in names:
-            if name not in known:
-                raise CracksegError(f"--{option} {name}: {explain_choice(name, known)}")
+    looks = _choose("look", looks, LOOKS, DEFAULT_LOOKS)
+    elements = _choose("element", elements, tuple(ELEMENTS), DEFAULT_ELEMENTS)
     check_samples = {name: _list_check(root, name) for name in checks}
     base = load_params(root / "params.yaml").train
     out_dir.mkdir(parents=True, exist_ok=True)
@@ -122,8 +121,8 @@ def pretrain(
             minutes=minutes,
             epochs=epochs,
             seed=seed,
-            looks=tuple(looks) or DEFAULT_LOOKS,
-            elements=tuple(elements) or DEFAULT_ELEMENTS,
+            looks=looks,
+            elements=elements,
             init=str(weights.resolve()) if (weights := Path(init, WEIGHTS_NAME)).is_file() else init,
             code=_hash_code(),
             precision=str(choose_precision(base.precision, choose_device(base.device))).removeprefix("torch."),
@@ -133,6 +132,18 @@ def pretrain(
         if not _is_finished(out_dir):
             _train(root, out_dir, plan, model_dir, num_workers, check_samples, on_epoch)
     return model_dir
+
+
+def _choose(
+    option: str, names: Sequence[str], known: tuple[str, ...], default: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Return the names that an option asks for."""
+    if _ALL in names:
+        return known
+    for name in names:
+        if name not in known:
+            raise CracksegError(f"--{option} {name}: {explain_choice(name, (*known, _ALL))}")
+    return tuple(names) or default
 
 
 def _list_check(root: Path, dataset: str) -> list[CrackSample]:

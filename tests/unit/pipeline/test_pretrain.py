@@ -180,3 +180,11 @@ def test_the_number_of_epochs_follows_from_minutes_and_pace(root: Path, monkeypa
     monkeypatch.setattr(module, "measure_step", lambda _params: 2.0)
     pretrain(root, root / "out", **TINY | {"epochs": None}, minutes=3)
     assert json.loads((root / "out" / "pretrain.json").read_text(encoding="utf-8"))["epochs"] == 90
+
+
+@pytest.mark.usefixtures("_untrained")
+def test_all_stands_for_every_look_and_every_element(root: Path) -> None:
+    pretrain(root, root / "out", **TINY, looks=("all",), elements=("all",))
+    plan = json.loads((root / "out" / "pretrain.json").read_text(encoding="utf-8"))
+    assert {"CrackLS315", "plaster"} <= set(plan["looks"])
+    assert {"joints", "more_cracks", "alligator"} <= set(plan["elements"])
