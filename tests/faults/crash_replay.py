@@ -5,7 +5,8 @@ The idea is that of ALICE (Pillai et al., OSDI 2014) and of SQLite's test6.c. A 
 - names (made, renamed, removed) that were changed since their folder was last synced: all, the last ones, or one alone;
 - content that was written since the file was last synced: all, or half of what was added.
 
-Content is read when the next operation begins, so several writes to a file in between count as one.
+Content is read when the next operation begins, so several writes to a file in between count as one. SQLite's files are
+databases: what SQLite has committed is on the disk (tests/faults/test_database.py), and nothing else of them is.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Engine, event
 
 _HEARD = ("open", "os.rename", "os.link", "os.remove", "os.rmdir", "os.mkdir")
 _WRITING = os.O_WRONLY | os.O_RDWR
@@ -34,6 +36,7 @@ class Log:
     """What was done below ``root``: tuples of a word, paths relative to it, and numbers of contents."""
 
     root: Path
+    databases: frozenset[str] = frozenset()
     operations: list[tuple[Any, ...]] = field(default_factory=list)
     contents: list[list[bytes]] = field(default_factory=list)  # of each file, one after the other
     names: _Names = field(default_factory=dict)
@@ -58,7 +61,8 @@ class Log:
         for path, file in [*self.names.items()]:
             if file >= 0 and (content := (self.root / path).read_bytes()) != self.contents[file][-1]:
                 self.contents[file].append(content)
-                self.operations.append(("write", file, len(self.contents[file]) - 1))
+                word = "commit" if path in self.databases else "write"
+                self.operations.append((word, file, len(self.contents[file]) - 1))
         self.reading = False
 
     def add_file(self, path: str, content: bytes = b"") -> None:
@@ -131,9 +135,14 @@ sys.addaudithook(_hear)  # stays for the life of the process, and does nothing w
 
 
 @contextmanager
-def logged(root: Path) -> Iterator[Log]:
-    """Log what is done below a folder while the block runs; what is there before counts as on the disk."""
-    log = Log(root.resolve())
+def logged(root: Path, *databases: str) -> Iterator[Log]:
+    """Log what is done below a folder while the block runs; what is there before counts as on the disk.
+
+    Args:
+        root: the folder.
+        databases: SQLite's files below it, which are there.
+    """
+    log = Log(root.resolve(), frozenset(databases))
     for path in sorted(log.root.rglob("*")):
         if path.is_dir():
             log.names[str(path.relative_to(log.root))] = -1
@@ -156,16 +165,22 @@ def logged(root: Path) -> Iterator[Log]:
             log.look()
             log.operations.append(("sync all",))
 
+    def look_at_databases(_connection: object) -> None:
+        with log.lock:
+            log.look()
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", fsync)
         if hasattr(os, "sync"):
             patch.setattr(os, "sync", sync)
         _active.append(log)
+        event.listen(Engine, "begin", look_at_databases)  # what was committed before
         try:
             yield log
             log.look()
         finally:
             _active.clear()
+            event.remove(Engine, "begin", look_at_databases)
 
 
 def replay(log: Log, folder: Path, check: Callable[[Path, int], None]) -> int:
@@ -211,6 +226,8 @@ def _list_states(log: Log, number: int) -> Iterator[tuple[_Names, list[bytes]]]:
         word = operation[0]
         if word == "write":
             newest[operation[1]] = log.contents[operation[1]][operation[2]]
+        elif word == "commit":
+            newest[operation[1]] = synced[operation[1]] = log.contents[operation[1]][operation[2]]
         elif word == "sync":
             synced[operation[1]] = newest[operation[1]]
         elif word == "sync all":

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ from crackseg.tracking.outbox import Outbox
 from crackseg.training.checkpoint import BEST_NAME, load_newest, load_state
 from crackseg.training.loop import fit
 from tests.faults.crash_replay import logged, replay
+from tests.registry_store import make_registry, open_production, promote
 from tests.tiny_model import make_model
 from tests.tiny_training import make_network, make_recipe, make_samples
 from tests.unit.data.importing.raw_sources import add_masks, add_photos
@@ -155,6 +158,35 @@ def test_a_prediction_resumes_to_the_same_files(tmp_path: Path) -> None:
         assert {n: c for n, c in found.items() if n not in beside} == {
             n: c for n, c in whole.items() if n not in (TABLE_NAME, ".predictions.lock")
         }
+
+    assert replay(log, tmp_path / "state", check) > 10
+
+
+@pytest.mark.slow
+def test_a_promotion_is_made_or_not_and_the_next_command_makes_it_whole(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    production = make_registry(root, 2)
+    promote(production, "1")
+    with logged(root, "mlruns/mlflow.db") as log:
+        promote(production, "2")
+        log.mark(1)
+        production.rollback(to=None, reason="worse")
+        log.mark(2)
+    chain = [(None, "1"), ("1", "2"), ("2", "1")]
+    numbers = itertools.count()
+
+    def check(state: Path, promised: int) -> None:
+        # MLflow keeps a database open whose file has been replaced.
+        copy = shutil.copytree(state, tmp_path / "states" / str(next(numbers)))
+        after = open_production(copy)
+        after.repair()
+        now = after.read()
+        assert after.find_fault(now) is None
+        assert all(record.intact for record in now.records)
+        found = [(record.from_version, record.to_version) for record in now.records]
+        assert found in (chain[: promised + 1], chain[: promised + 2])
+        assert now.aliases["production"] == now.in_production == found[-1][1]
 
     assert replay(log, tmp_path / "state", check) > 10
 
