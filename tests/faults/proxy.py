@@ -24,10 +24,12 @@ class Proxy:
         fault: how it treats requests from now on. ``reset``: the server gets the request, and its answer is cut in the
             middle; ``lost``: the same, before its first byte; ``half-open``: the connection stays open, and no one
             answers.
+        plan: faults of single requests by their number, from 1.
         counts: requests by fault.
     """
 
     def __init__(self, target_port: int) -> None:
+        self.plan: Mapping[int, Fault] = {}
         self.fault: Fault = "none"
         self.counts = Counter[str]()
         self._target = target_port
@@ -60,11 +62,15 @@ class Proxy:
             task.cancel()
         self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
 
+    def _choose(self) -> Fault:
+        fault = self.plan.get(self.counts.total() + 1, self.fault)
+        self.counts[fault] += 1
+        return fault
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError, ValueError):
             while request := await _read_message(reader):
-                fault = self.fault
-                self.counts[fault] += 1
+                fault = self._choose()
                 if fault == "half-open":
                     await asyncio.sleep(3600)
                 if fault == "slow":
@@ -94,13 +100,9 @@ class Proxy:
 class RelayProxy(Proxy):
     """A proxy that passes on bytes without reading them, for a database; it knows no 503.
 
-    Attributes:
-        plan: faults by the number of the request (of the piece of data from a client), from 1.
-
-    A connection that was silent once stays so: neither side hears of the other again.
+    A request is a piece of data from a client. A connection that was silent once stays so: neither side hears of the
+    other again.
     """
-
-    plan: Mapping[int, Fault] = {}
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._target)
@@ -109,8 +111,7 @@ class RelayProxy(Proxy):
         async def ask() -> None:
             nonlocal fault
             while data := await reader.read(2**16):
-                fault = self.plan.get(self.counts.total() + 1, self.fault)
-                self.counts[fault] += 1
+                fault = self._choose()
                 await asyncio.sleep({"half-open": 3600, "slow": LATENCY_S}.get(fault, 0))
                 server_writer.write(data)
                 await server_writer.drain()

@@ -172,7 +172,7 @@ def describe_difference(found: Any, expected: Any) -> str:
 
 
 def find_left_overs(project: Project) -> list[str]:
-    """Find runs that no process works on, metrics that are there twice, and half-written files."""
+    """Find runs without a process, metrics there twice, half-written files, and what blocks the next command."""
     store = open_store(project)
     losses = []
     for run in store.client.search_runs([store.experiment_id]):
@@ -189,7 +189,16 @@ def find_left_overs(project: Project) -> list[str]:
     kept = ("data", "outputs", "mlruns", "found")
     half = [p for name in kept for p in (project.folder / name).rglob("*.tmp")]
     half += [p for p in (project.folder / "mlruns" / "outbox").glob("*") if p.name not in ("locks", "refused")]
-    return losses + [f"left over: {path.relative_to(project.folder)}" for path in half]
+    losses += [f"left over: {path.relative_to(project.folder)}" for path in half]
+    production = Production(store, MODEL)
+    if fault := production.find_fault(production.read()):
+        losses.append(f"alias, stage and history differ: {fault.message}")
+    try:
+        project.run("dvc", "status", "-q")
+    except AssertionError as error:
+        if ": 1\n" not in str(error):  # there are changes
+            losses.append(f"DVC does not answer: {error}")
+    return losses
 
 
 def _in_production(project: Project) -> Any:

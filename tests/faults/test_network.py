@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from urllib.request import urlopen
 
 import pytest
 from mlflow import MlflowClient
@@ -21,6 +15,7 @@ from crackseg.errors import CracksegError
 from crackseg.registry.production import Production
 from crackseg.tracking.store import Store
 from tests.faults.proxy import Proxy
+from tests.faults.tracking_server import serve_tracking
 from tests.registry_store import NAME, promote
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -30,28 +25,8 @@ _STEPS = 40
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """The port of a real ``mlflow server``."""
-    folder = tmp_path_factory.mktemp("server")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [
-        sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1", "--backend-store-uri",
-        f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", str(folder / "artifacts"),
-    ]  # fmt: skip
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-    deadline = time.monotonic() + 240
-    while True:
-        try:
-            urlopen(f"http://127.0.0.1:{port}/health", timeout=5).read()
-            break
-        except OSError:
-            assert process.poll() is None, (folder / "log").read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
-    yield port
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    with serve_tracking(tmp_path_factory.mktemp("server")) as port:
+        yield port
 
 
 @pytest.fixture

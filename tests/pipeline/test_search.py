@@ -72,15 +72,15 @@ def database_of(project: Project) -> str:
     return str(project.folder / "mlruns" / "search" / "studies.db")
 
 
-def runs_of(project: Project, name: str) -> list[Run]:
-    client = MlflowClient(f"sqlite:///{project.folder / 'mlruns' / 'mlflow.db'}")
+def runs_of(project: Project, name: str, server: str = "") -> list[Run]:
+    client = MlflowClient(server or f"sqlite:///{project.folder / 'mlruns' / 'mlflow.db'}")
     experiments = [e.experiment_id for e in client.search_experiments()]
     return client.search_runs(experiments, f"tags.`search.study` = '{name}'")
 
 
-def check_agreement(project: Project, name: str, trials: list[FrozenTrial]) -> Run:
+def check_agreement(project: Project, name: str, trials: list[FrozenTrial], server: str = "") -> Run:
     """MLflow and Optuna say the same of every trial; returns the study's run."""
-    runs = runs_of(project, name)
+    runs = runs_of(project, name, server)
     (parent,) = [run for run in runs if "search.trial" not in run.data.tags]
     children = {int(run.data.tags["search.trial"]): run for run in runs if run is not parent}
     assert len(children) == len(runs) - 1  # no number twice

@@ -33,6 +33,7 @@ from crackseg.registry.promotion_log import (
     find_former,
     repeat,
 )
+from crackseg.tracking.connection import is_outage
 from crackseg.tracking.store import Store, describe_code, find_user
 
 PRODUCTION_ALIAS = "production"
@@ -380,9 +381,10 @@ def registry_errors(store: Store) -> Iterator[None]:
     try:
         yield
     except MlflowException as error:
+        how = "" if is_outage(error, store.uri) else f" as expected: {first_line(error)}"
         raise CracksegError(
-            f"the registry {store.uri} does not answer as expected: {first_line(error)}; check "
-            "MLFLOW_TRACKING_URI and that the server runs. The next command finishes an interrupted change"
+            f"the registry {store.uri} does not answer{how}; check MLFLOW_TRACKING_URI and that the server runs. "
+            "The next command finishes an interrupted change"
         ) from error
 
 
