@@ -14,7 +14,7 @@ from crackseg.geometry.components import Crack, measure_mask
 from crackseg.geometry.report import Report, grade_values, measured_values
 from crackseg.geometry.scale import Scale
 from crackseg.geometry.severity import Grading, grade_crack
-from crackseg.inspection.mosaic_reading import Mosaic
+from crackseg.inspection.mosaic_reading import Mosaic, open_raster
 from crackseg.progress import progress
 
 _ROWS = 512
@@ -74,10 +74,9 @@ def measure_mosaic(
         min_side_px: components whose bounding box has a shorter longer side are erased from the mask, as the model's
             post-processing does.
     """
-    import rasterio
     from rasterio.windows import Window
 
-    with rasterio.open(mask_path, "r+") as mask_file, rasterio.open(score_path) as score_file:
+    with open_raster(mask_path, "r+") as mask_file, open_raster(score_path) as score_file:
         pieces = _find_pieces(mask_file, mosaic)
         number = 0
         for piece in progress(pieces, "measure", "crack"):

@@ -12,7 +12,7 @@ import numpy as np
 from crackseg.errors import CracksegError
 from crackseg.inference.detector import CrackAnalyzer
 from crackseg.inference.predictor import sigmoid
-from crackseg.inspection.mosaic_reading import Mosaic
+from crackseg.inspection.mosaic_reading import Mosaic, open_raster
 from crackseg.inspection.mosaic_rows import KeptRows
 from crackseg.progress import progress
 
@@ -124,7 +124,6 @@ def write_rows(rows: KeptRows, mosaic: Mosaic, mask_path: Path, score_path: Path
     Returns:
         Fraction of the pixels that have data.
     """
-    import rasterio
     from rasterio.windows import Window
 
     profile = {
@@ -134,8 +133,8 @@ def write_rows(rows: KeptRows, mosaic: Mosaic, mask_path: Path, score_path: Path
     }  # fmt: skip
     top = num_valid = 0
     with (
-        rasterio.open(mask_path, "w", nodata=NO_DATA, **profile) as mask_file,
-        rasterio.open(score_path, "w", **profile) as score_file,
+        open_raster(mask_path, "w", nodata=NO_DATA, **profile) as mask_file,
+        open_raster(score_path, "w", **profile) as score_file,
     ):
         for mask_hW, score_hW in rows.read():
             window = Window(0, top, mosaic.width, len(mask_hW))

@@ -28,6 +28,16 @@ def can_read_mosaics() -> bool:
     return all(find_spec(name) for name in ("rasterio", "pyogrio", "pyproj"))
 
 
+def open_raster(path: Path, mode: str = "r", **profile: Any) -> Any:
+    """Open a raster as rasterio does, without its warning that there is no place: remarks say so."""
+    import rasterio
+    from rasterio.errors import NotGeoreferencedWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        return rasterio.open(path, mode, **profile)
+
+
 class Mosaic:
     """An open orthomosaic; a ``with`` closes its file.
 
@@ -49,17 +59,14 @@ class Mosaic:
         try:
             import pyogrio  # noqa: F401
             import pyproj
-            import rasterio
-            from rasterio.errors import NotGeoreferencedWarning, RasterioError
+            from rasterio.errors import RasterioError
         except ImportError as error:
             raise CracksegError(f"{NEEDS} ({error})") from error
         logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # its messages name no file; ours do
         if not path.is_file():
             raise CracksegError(f"{path}: no such file; expected an orthomosaic, e.g. a GeoTIFF")
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", NotGeoreferencedWarning)  # it is said in the remarks
-                self._dataset = rasterio.open(path)
+            self._dataset = open_raster(path)
         except RasterioError as error:
             raise CracksegError(f"{path}: not a raster that can be read ({error})") from error
         self.path = path

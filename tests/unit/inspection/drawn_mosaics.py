@@ -9,12 +9,11 @@ from typing import Any
 
 import cv2
 import numpy as np
-import rasterio
 from rasterio.transform import Affine
 
 from crackseg.geometry.severity import OF_CONCRETE
 from crackseg.inspection.mosaic_files import MosaicSummary, inspect_mosaic
-from crackseg.inspection.mosaic_reading import Mosaic
+from crackseg.inspection.mosaic_reading import Mosaic, open_raster
 from crackseg.params import PostprocessParams, PredictParams
 
 ENDS = np.array([[60.0, 80.0], [560.0, 680.0]])  # pixel centres of the crack's ends
@@ -60,7 +59,7 @@ def draw_deck() -> np.ndarray:
 
 
 def write(path: Path, values: np.ndarray, **profile: Any) -> Path:
-    with rasterio.open(
+    with open_raster(
         path, "w", driver="GTiff", count=len(values), height=values.shape[1], width=values.shape[2],
         dtype=values.dtype, **profile,
     ) as file:  # fmt: skip

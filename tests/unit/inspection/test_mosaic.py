@@ -95,6 +95,7 @@ def test_a_map_is_the_blend_of_all_tiles_whatever_the_rows(tmp_path: Path) -> No
     assert whole == pytest.approx(1 / (1 + np.exp(-logits)), abs=1e-5)
 
 
+@pytest.mark.filterwarnings("error::rasterio.errors.NotGeoreferencedWarning")  # a user would see it
 def test_a_mosaic_without_crs_is_measured_in_pixels_or_by_a_scale_and_this_is_said(tmp_path: Path) -> None:
     path = write(tmp_path / "deck.tif", draw_deck())
     summary = inspect(path, tmp_path / "out")
