@@ -113,6 +113,8 @@ def _read_image_mask(path: Path) -> StoredMask:
         return _from_numbers(_as_unsigned(values, path), exact=not lossy)
     if image.mode in ("RGBA", "LA"):
         values = _flatten_alpha(values)
+        if values.ndim == 3 and values.shape[-1] == 1:  # of LA
+            values = values[..., 0]
     if lossy and values.ndim == 3 and _is_nearly_grey(values):
         values = values[..., 1]
     rgb = values if values.ndim == 3 and not _is_grey(values) else None

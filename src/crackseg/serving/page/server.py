@@ -8,8 +8,10 @@ import os
 import signal
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -84,12 +86,18 @@ def build_server(page: Any, looks: dict[str, Any], *, port: int, max_megabytes: 
     from fastapi import FastAPI
     from gradio.route_utils import FnIndexInferError
     from starlette.middleware.trustedhost import TrustedHostMiddleware
+    from starlette.requests import ClientDisconnect
 
     server = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     gradio.mount_gradio_app(
         server, page, path="/", server_name=HOST, server_port=port, footer_links=[], run_history=False,
         ssr_mode=False, show_error=True, max_file_size=int(max_megabytes * 2**20),
-        app_kwargs={"exception_handlers": dict.fromkeys((KeyError, FnIndexInferError), _refuse_unknown)},
+        app_kwargs={
+            "exception_handlers": {
+                KeyError: _refuse_unknown, FnIndexInferError: _refuse_unknown, OSError: _end_upload,
+                ClientDisconnect: _end_upload,
+            }
+        },
         **looks,
     )  # fmt: skip
     server.add_middleware(_Policy)
@@ -107,6 +115,22 @@ def _refuse_unknown(_request: Any, error: Exception) -> Any:
 
     logging.getLogger("crackseg").debug("the page has no such function", exc_info=error)
     return JSONResponse({"detail": "the page has no such function; load it again"}, 404)
+
+
+def _end_upload(_request: Any, error: Exception) -> Any:
+    """Answer an upload that cannot be written, or whose sender is gone; remove what has come of it."""
+    from starlette.responses import PlainTextResponse
+
+    for frame, _ in traceback.walk_tb(error.__traceback__):  # gradio removes them after other errors only
+        for file in getattr(frame.f_locals.get("self"), "_files_to_close_on_error", ()):
+            for remove in (file.close, partial(os.unlink, file.name)):
+                with suppress(OSError):
+                    remove()
+    if not isinstance(error, OSError):
+        return PlainTextResponse("", 400)  # no one reads it
+    said = f"the file cannot be kept in {os.environ['GRADIO_TEMP_DIR']}: {error.strerror or error}"
+    logging.getLogger("crackseg").warning(said)
+    return PlainTextResponse(said, 507)
 
 
 def _is_news(record: logging.LogRecord) -> bool:

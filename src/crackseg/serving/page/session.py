@@ -97,11 +97,17 @@ class Session:
         for number, path in enumerate(paths, 1):
             if path not in self._seen:
                 yield f"Photograph {number} of {len(paths)}: {Path(path).name} …"
-                map_path = Path(tempfile.mkdtemp(dir=self.folder)) / "map.npy"
                 try:
+                    map_path = Path(tempfile.mkdtemp(dir=self.folder)) / "map.npy"
                     self._seen[path] = inspect_photograph(model.analyzer, Path(path), map_path)
                 except CracksegError as error:
                     self._seen[path] = error
+                except OSError as error:  # a full disk; not remembered, so that it is tried again
+                    self.problems.append(
+                        f"{Path(path).name}: its result cannot be kept in {self.folder} ({error.strerror or error}); "
+                        "free some space and drop it again"
+                    )
+                    continue
             self._add(self._seen[path])
         values = [inspection.values for inspection in self.inspections.values()]
         if len(values) >= MIN_IMAGES:

@@ -51,6 +51,8 @@ def test_every_way_to_store_a_binary_mask_gives_the_same_mask(tmp_path: Path) ->
         "ink_on_transparent.png": np.dstack([white * 0] * 3 + [white]),
         "red_on_transparent.png": np.dstack([opaque, white * 0, white * 0, white]),
         "float.tif": CRACK.astype(np.float32),
+        "grey_opaque.png": np.dstack([white, opaque]),
+        "grey_opaque.jp2": np.dstack([white, opaque]),
     }
     for name, values in files.items():
         assert (read_one(save(tmp_path / name, values)) == CRACK).all(), name

@@ -1,5 +1,7 @@
 """`crackseg app` that cannot start says why, and requests that no page sends get a short answer."""
 
+import errno
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,3 +67,15 @@ def test_a_file_over_the_limit_is_refused_and_not_kept(client: TestClient, tmp_p
     assert upload(1024)[0] == 200
     assert [path.stat().st_size for path in (tmp_path / "uploads").rglob("*.png")] == [1024]
     assert client.get("/config").json()["max_file_size"] == 1024  # the browser refuses before it sends
+
+
+def test_an_upload_to_a_full_disk_is_said(
+    client: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("gradio.route_utils.GradioUploadFile.write", refuse)
+    answer = client.post("/gradio_api/upload", files=[("files", ("a.png", b"x"))])
+    assert (answer.status_code, "uploads: No space left" in answer.text) == (507, True)
+    assert list((tmp_path / "uploads").glob("tmp*")) == []  # what had come of it would keep the disk full

@@ -1,5 +1,6 @@
 """The photographs of a visit: seen once, apart from each other, and a broken one leaves the others alone."""
 
+import errno
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -80,6 +81,22 @@ def test_broken_files_are_named_and_the_others_shown(session: Session, tmp_path:
     assert list(session.inspections) == ["good.png"]
     for problem, (_, message) in zip(session.problems, BROKEN.values(), strict=True):
         assert problem.startswith(message)
+
+
+def test_a_full_disk_is_said_and_the_photograph_is_tried_again(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "a.png")
+    with monkeypatch.context() as full:
+        full.setattr(
+            np, "save", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left on device"))
+        )
+        drop(session, [path])
+    assert session.inspections == {}
+    assert "a.png: its result cannot be kept in" in session.problems[0]
+    assert "No space left on device" in session.problems[0]
+    drop(session, [path])
+    assert list(session.inspections) == ["a.png"]
 
 
 def test_photographs_of_one_name_stay_apart(session: Session, tmp_path: Path) -> None:
