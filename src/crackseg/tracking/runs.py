@@ -84,8 +84,23 @@ def read_run(client: MlflowClient, experiment_id: str, run_id: str) -> Run | Non
     return None
 
 
+def read_note(path: Path) -> dict[str, str]:
+    """Read what is known of a run: its ``run_id``, or the ``planned`` name of its outbox; nothing if it is damaged."""
+    try:
+        noted = json.loads(path.read_text(encoding="utf-8"))
+        return {key: str(value) for key, value in noted.items()}
+    except (OSError, ValueError, AttributeError):
+        return {}
+
+
 def create_once(
-    client: MlflowClient, experiment_id: str, *, tags: Mapping[str, str], name: str | None, start_time_ms: int
+    client: MlflowClient,
+    experiment_id: str,
+    *,
+    tags: Mapping[str, str],
+    name: str | None,
+    start_time_ms: int,
+    may_exist: bool = True,
 ) -> str:
     """Create the run of an outbox, unless it was created before (and perhaps deleted since).
 
@@ -95,10 +110,12 @@ def create_once(
         tags: among them OUTBOX_TAG.
         name: shown.
         start_time_ms: when the run began.
+        may_exist: look for it first.
     Returns:
         Its id.
     """
-    if found := _find_by_tags(client, experiment_id, {OUTBOX_TAG: tags[OUTBOX_TAG]}, view=ViewType.ALL):
+    known = {OUTBOX_TAG: tags.get(OUTBOX_TAG, "")}
+    if may_exist and (found := _find_by_tags(client, experiment_id, known, view=ViewType.ALL)):
         return str(found.info.run_id)
     with sent_once():
         run = client.create_run(experiment_id, start_time=start_time_ms, tags=dict(tags), run_name=name)

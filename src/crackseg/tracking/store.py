@@ -24,7 +24,7 @@ from crackseg.errors import CracksegError, first_line
 from crackseg.files import write_bytes
 from crackseg.project import find_real_root
 from crackseg.tracking.artifact_places import describe_lost_artifacts
-from crackseg.tracking.connection import StoreAwayError, check_connection, is_outage, said_if_slow, sent_once
+from crackseg.tracking.connection import StoreAwayError, check_connection, is_outage, said_if_slow
 from crackseg.tracking.outbox import Deliveries, Outbox, begin_outbox, deliver_left_over, list_waiting
 from crackseg.tracking.runs import (
     OUTBOX_TAG,
@@ -40,6 +40,7 @@ from crackseg.tracking.runs import (
     has_settings,
     list_finished,
     name_settings,
+    read_note,
     read_run,
 )
 from crackseg.tracking.store_address import (
@@ -166,17 +167,31 @@ class Store:
 
         While the store is away the id is that of an outbox, from which the run is created later.
         """
+        return self._create(name, parent, uuid.uuid4().hex, is_noted=False)
+
+    def _create(
+        self, name: str | None, parent: str | None, outbox_name: str, *, is_noted: bool, may_exist: bool = False
+    ) -> str:
+        """Create a run.
+
+        Args:
+            name, parent: see :meth:`create_run`.
+            outbox_name: by which the run is found while its id is not known.
+            is_noted: a later command may look for it by this name.
+            may_exist: an earlier one may have made it.
+        """
         tags = {"mlflow.user": find_user(), "mlflow.source.name": "crackseg", "mlflow.source.type": "PROJECT"}
         if parent:
             tags["mlflow.parentRunId"] = parent
-        name, outbox_name = name or os.environ.get("DVC_EXP_NAME"), uuid.uuid4().hex
+        name = name or os.environ.get("DVC_EXP_NAME")
         known = tags | {OUTBOX_TAG: outbox_name}
         if self._client is not None:
             try:
                 with self.answering():
-                    if database_path(self.uri):
-                        return self._client.create_run(self.experiment_id, tags=tags, run_name=name).info.run_id
-                    return self._create_on_server(name, known)
+                    needs_no_name = (
+                        bool(database_path(self.uri)) and not is_noted
+                    )  # no answer is lost on this machine
+                    return self._create_once(name, tags if needs_no_name else known, may_exist=may_exist)
             except StoreAwayError:  # a server whose answer was lost has made it: it is found by its tag
                 if not self._may_be_away:
                     raise
@@ -186,19 +201,16 @@ class Store:
         begin_outbox(folder, self.uri, "run", experiment=self._experiment, name=name, tags=known)
         return outbox_name
 
-    def _create_on_server(self, name: str | None, tags: Mapping[str, str]) -> str:
-        """Create a run once: if the answer is lost, look for it before it is created again."""
+    def _create_once(self, name: str | None, tags: Mapping[str, str], *, may_exist: bool) -> str:
         now_ms = int(time.time() * 1000)
         try:
-            with sent_once():
-                created = self.client.create_run(
-                    self.experiment_id, start_time=now_ms, tags=dict(tags), run_name=name
-                )
-            return str(created.info.run_id)
+            return create_once(
+                self.client, self.experiment_id, tags=tags, name=name, start_time_ms=now_ms, may_exist=may_exist
+            )
         except Exception as error:  # requests and MLflow have their own
-            if not is_outage(error, self.uri):
+            if may_exist or not is_outage(error, self.uri):
                 raise
-        return create_once(self.client, self.experiment_id, tags=tags, name=name, start_time_ms=now_ms)
+        return self._create_once(name, tags, may_exist=True)  # the answer may be lost
 
     def _find_described(self, described: Mapping[str, Any]) -> str:
         """Find or create the run that the first record of an outbox describes."""
@@ -219,16 +231,27 @@ class Store:
         A record that is damaged, or of a run that was deleted or is in another store, is ignored: the training
         continues in a new run.
         """
-        if record_path.exists():
+        noted = read_note(record_path)
+        if run_id := noted.get("run_id"):
+            if self._client is None or self._is_waiting(run_id):
+                return run_id, True
             try:
-                run_id = str(json.loads(record_path.read_text(encoding="utf-8"))["run_id"])
-                if self._client is None or self._is_waiting(run_id):
-                    return run_id, True
                 return self.get_run(run_id).info.run_id, True
-            except (CracksegError, ValueError, KeyError, TypeError):
+            except StoreAwayError:
+                if not self._may_be_away:
+                    raise
+                return run_id, True
+            except CracksegError:
                 pass
-        run_id = self.create_run(name, parent=parent)
+        # Noted before it is made, so that a process that is killed in between leaves no run behind.
+        planned = noted.get("planned")
+        outbox_name = planned or uuid.uuid4().hex
+        if not planned:
+            write_bytes(record_path, (json.dumps({"planned": outbox_name}) + "\n").encode(), durable=True)
+        run_id = self._create(name, parent, outbox_name, is_noted=True, may_exist=bool(planned))
         write_bytes(record_path, (json.dumps({"run_id": run_id}) + "\n").encode(), durable=True)
+        if self._client is not None and database_path(self.uri):
+            self._client.delete_tag(run_id, OUTBOX_TAG)
         return run_id, False
 
     @contextmanager

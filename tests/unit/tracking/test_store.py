@@ -10,6 +10,8 @@ from mlflow.exceptions import MlflowException
 
 from crackseg.errors import CracksegError
 from crackseg.project import find_real_root, find_root
+from crackseg.tracking import store as store_module
+from crackseg.tracking.connection import StoreAwayError
 from crackseg.tracking.outbox import Outbox, deliver_left_over
 from crackseg.tracking.store import Store
 from crackseg.tracking.store_address import local_uri
@@ -267,3 +269,50 @@ def test_runs_are_found_by_their_ids_some_at_a_time(store: Store, monkeypatch: p
         run_id: f"run {number}" for number, run_id in enumerate(ids[:3])
     }
     assert store.find_runs([]) == {}
+
+
+def test_a_run_is_made_once_also_if_the_process_is_killed_while_it_is_created(
+    store: Store, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, written = root / "run.json", []
+    write = store_module.write_bytes
+
+    def die_at(number: int) -> None:
+        """Kill the process before it writes the note of this number, from 0."""
+
+        def write_or_die(*arguments: Any, **options: Any) -> None:
+            if len(written) == number:
+                raise KeyboardInterrupt
+            written.append(arguments)
+            write(*arguments, **options)
+
+        with monkeypatch.context() as dying:
+            dying.setattr(store_module, "write_bytes", write_or_die)
+            with pytest.raises(KeyboardInterrupt):
+                store.continue_run(path, name="trained")
+        written.clear()
+
+    for number in (0, 1, 0, 0):
+        die_at(number)
+    run_id, resumed = store.continue_run(path, name="trained")
+    assert store.continue_run(path) == (run_id, True)
+    assert not resumed
+    (run,) = store.client.search_runs([store.experiment_id], "attributes.run_name = 'trained'")
+    assert run.info.run_id == run_id
+    assert not [key for key in run.data.tags if key.startswith("crackseg.")]
+
+
+def test_a_run_that_a_server_away_cannot_show_is_continued_and_not_made_again(
+    root: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id, _ = store.continue_run(root / "run.json", name="trained")
+    training = Store(root, may_be_away=True)
+
+    def be_away(*_: object) -> None:
+        raise StoreAwayError("the tracking server does not answer")
+
+    for opened in (training, store):
+        monkeypatch.setattr(opened, "get_run", be_away)
+    assert training.continue_run(root / "run.json") == (run_id, True)
+    with pytest.raises(StoreAwayError):
+        store.continue_run(root / "run.json")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import time
@@ -90,6 +91,8 @@ def create_or_join(
     space = Space(merged)
     home = store.home / "search"
     home.mkdir(parents=True, exist_ok=True)
+    # Of a study that is being created: a process that is killed in between leaves no run behind.
+    record_path = home / f"{name}-{hashlib.sha256(storage.url.encode()).hexdigest()[:8]}.json"
     with FileLock(home / "setup.lock"):
         study, is_new = _create_or_load(storage, name, merged)
         config = _wait_until_ready(study, is_new)
@@ -103,11 +106,12 @@ def create_or_join(
                 "overrides": dict(overrides),
                 "data": digest,
                 "trials": num_trials or merged.search.trials,
-                "run_id": store.create_run(f"search-{name}"),
+                "run_id": store.continue_run(record_path, name=f"search-{name}")[0],
             }
             storage.patiently(lambda: study.set_user_attr(_CONFIG, config))  # else it would get another run
         else:
             _refuse_differences(name, config, merged, digest)
+        record_path.unlink(missing_ok=True)
         target = max(num_trials or 0, config["trials"])
         search = Search(study, storage, merged, dict(overrides), config["run_id"], folder_of(store, name, config))
         _check_run(store, search)
