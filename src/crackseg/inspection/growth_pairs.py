@@ -32,7 +32,7 @@ from crackseg.inspection.registration import (
 )
 from crackseg.progress import progress
 
-_METHOD = 2  # of finding cracks; results of another one are not kept
+_METHOD = 3  # of finding cracks; results of another one are not kept
 _SOFT_PX = 0.5  # standard deviation of a blur like that of resampling
 TABLE, SUMMARY = "growth.csv", "growth.json"
 COLUMNS = (

@@ -94,12 +94,25 @@ def tell_shown(
             surely = binary_erosion(found, iterations=_BLEED_PX, border_value=1)
             for level, other_sign, told in ((_SURE, found, sure), (_SIGN, sample(faint_HW, line.points), sign)):
                 evidence = weight * ((ratio - level) / 0.25).clip(-1, 1) + (1 - weight) * other_sign
-                told.append(_segment(np.where(surely, 1.0, evidence)))
+                told.append(_segment(np.where(_trim(surely, evidence > 0), 1.0, evidence)))
     for first, second in ((0, 1), (1, 0)):
         for mine, theirs in zip(shown[first], shown[second], strict=True):
             for index, there in enumerate(mine):
                 mine[index] = there | _find_closed(there, theirs[index])
     return shown
+
+
+def _trim(found: np.ndarray, dark: np.ndarray) -> np.ndarray:
+    """Trim stretches that a network found, bool (N,), to their first and last dark point: it bleeds beyond an end.
+
+    A stretch that is dark nowhere is kept: texture hides it, or it lies beside the line.
+    """
+    trimmed = found.copy()
+    for start, stop in find_stretches(found):
+        places = np.flatnonzero(dark[start:stop])
+        if len(places):
+            trimmed[start : start + places[0]] = trimmed[start + places[-1] + 1 : stop] = False
+    return trimmed
 
 
 def _measure_texture(contrasts: list[list[tuple[np.ndarray, np.ndarray]]]) -> float:

@@ -68,6 +68,13 @@ def test_a_response_beyond_the_end_of_a_crack_is_no_growth() -> None:
     assert change.words == ()
 
 
+def test_a_response_far_beyond_the_end_of_the_earlier_crack_hides_no_growth() -> None:
+    before = PredictedPhotograph([found(((50, 200), (180, 213)))], surface(SHORT))
+    (change,) = compare(before, PredictedPhotograph([found(LONG)], surface(LONG, seed=1)))
+    assert change.words == ("longer",)
+    assert change.grown_px == pytest.approx(GROWN_PX, rel=0.05)
+
+
 def test_a_softer_and_darker_photograph_shows_the_same_crack() -> None:
     later = cv2.GaussianBlur(surface(LONG, seed=1), (0, 0), 1.5) // 2
     for network in (found(LONG), found(SHORT)):
