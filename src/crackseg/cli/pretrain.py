@@ -30,6 +30,10 @@ from crackseg.cli.project import Project, with_project
     help="First weights: random, scenes, a file, or the model folder of a former run.",
 )  # fmt: skip
 @click.option(
+    "--keep-initial", default=0.0, show_default=True, type=click.FloatRange(0, 1, max_open=True),
+    help="Fraction of the first weights in the saved ones, with --init.",
+)  # fmt: skip
+@click.option(
     "--check", "checks", multiple=True, metavar="DATASET",
     help="Imported photographs that are scored at each validation and train nothing; may be repeated.",
 )  # fmt: skip
@@ -46,6 +50,7 @@ def pretrain(
     looks: tuple[str, ...],
     elements: tuple[str, ...],
     init: str,
+    keep_initial: float,
     checks: tuple[str, ...],
     num_scenes: int,
 ) -> None:
@@ -68,6 +73,7 @@ def pretrain(
         looks=looks,
         elements=elements,
         init=init,
+        keep_initial=keep_initial,
         checks=checks,
         num_scenes=num_scenes,
     )

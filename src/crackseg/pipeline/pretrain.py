@@ -51,6 +51,7 @@ class Plan:
         looks: of the scenes, in turn.
         elements: drawn over the patches.
         init: as ``model.init``.
+        keep_initial: as ``train.keep_initial``.
         code: digest of the modules that draw and train.
         precision: in which a step is computed, e.g. ``float32``.
         num_scenes: to train on.
@@ -63,6 +64,7 @@ class Plan:
     looks: tuple[str, ...]
     elements: tuple[str, ...]
     init: str
+    keep_initial: float
     code: str
     precision: str
     num_scenes: int
@@ -80,6 +82,7 @@ def pretrain(
     looks: Sequence[str] = (),
     elements: Sequence[str] = (),
     init: str = "random",
+    keep_initial: float = 0.0,
     checks: Sequence[str] = (),
     num_scenes: int = 600,
     patch_px: int = 256,
@@ -97,6 +100,7 @@ def pretrain(
         looks: names of what the scenes look like; empty: the default ones; ``all``: every one.
         elements: names of what is drawn over the patches, likewise.
         init: first weights: as ``model.init``, or the folder of a finished training.
+        keep_initial: fraction of the first weights in the saved ones, in [0, 1); only with ``init``.
         checks: datasets of the project whose validation images (all, if it has none) are scored at each validation;
             they train nothing and choose nothing.
         num_scenes, patch_px: see :class:`Plan`.
@@ -108,6 +112,10 @@ def pretrain(
         CracksegError: a look, element or dataset that does not exist, no room, a folder that holds another training, or
             one in which another process trains.
     """
+    if keep_initial and init == "random":
+        raise CracksegError(
+            f"--keep-initial {keep_initial:g} keeps first weights that are random; give --init, too"
+        )
     looks = _choose("look", looks, LOOKS, DEFAULT_LOOKS)
     elements = _choose("element", elements, tuple(ELEMENTS), DEFAULT_ELEMENTS)
     check_samples = {name: _list_check(root, name) for name in checks}
@@ -124,6 +132,7 @@ def pretrain(
             looks=looks,
             elements=elements,
             init=str(weights.resolve()) if (weights := Path(init, WEIGHTS_NAME)).is_file() else init,
+            keep_initial=keep_initial,
             code=_hash_code(),
             precision=str(choose_precision(base.precision, choose_device(base.device))).removeprefix("torch."),
             num_scenes=num_scenes,
@@ -226,6 +235,7 @@ def _describe(root: Path, plan: Plan, *, num_workers: int) -> Params:
         "epochs": plan.epochs, "batch_size": 4, "accumulate": 1, "patches_per_image": 1, "seed": plan.seed,
         "num_workers": num_workers, "num_processes": 1, "validate_every": max(1, plan.epochs // 10),
         "precision": plan.precision, "compile": False, "ema_decay": _EMA_DECAY,
+        "keep_initial": plan.keep_initial,
     }  # fmt: skip
     lr = _LR if plan.init == "random" else _FURTHER_LR
     changes = {
