@@ -38,6 +38,7 @@ from crackseg.progress import progress
 
 NO_WARNINGS: Mapping[Path, str] = MappingProxyType({})
 CRACKS_TABLE, TOTALS_TABLE, CLASSES_TABLE = "cracks.csv", "crack_totals.csv", "crack_classes.csv"
+_PICTURES = 2  # way of colouring them by class; those of another one are drawn again
 _MOST_KEPT_BYTES = 128 * 2**20
 
 
@@ -289,7 +290,8 @@ def _identify(path: Path, options: MeasureOptions, photograph: Path | None) -> d
         status = path.stat()
     except OSError as error:
         raise CracksegError(f"{path}: cannot be read ({error.strerror})") from error
-    return {
+    pictures = {"pictures": _PICTURES} if options.scale else {}
+    return pictures | {
         "size_bytes": status.st_size,
         "modified_ns": status.st_mtime_ns,
         "mm_per_px": options.scale.mm_per_px if options.scale else None,

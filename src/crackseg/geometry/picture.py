@@ -80,9 +80,13 @@ def draw_measurement(
             box = (left, middle - 0.35 * letter_px, left + letter_px, middle + 0.35 * letter_px)
             words.rectangle(box, fill=colour, outline=_INK)
             words.text((left + 1.4 * letter_px, middle), text, _INK, font, anchor="lm")
+    return encode_lines(sheet, _QUALITY)
+
+
+def encode_lines(picture: Image.Image, quality: int) -> bytes:
+    """Encode a picture with thin lines as JPEG: with its colours at full resolution, so that they match the legend."""
     buffer = io.BytesIO()
-    # Colours at full resolution: thin lines keep those of the legend.
-    sheet.save(buffer, "JPEG", quality=_QUALITY, subsampling=0)
+    picture.save(buffer, "JPEG", quality=quality, subsampling=0)
     return buffer.getvalue()
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from crackseg.geometry.picture import encode_lines
 from crackseg.geometry.scale import Scale
 from crackseg.inspection.growth import Change, View
 
@@ -72,9 +72,7 @@ def draw_growth(
         words.text((left + 2 * letter_px, middle), text, _INK, font, anchor="lm")
         left += words.textlength(text, font=font) + 3.5 * letter_px
     words.text((letter_px / 2, size[1] + 2.5 * strip), _sum_up(changes, scale), _INK, font, anchor="lm")
-    buffer = io.BytesIO()
-    sheet.save(buffer, "JPEG", quality=_QUALITY)
-    return buffer.getvalue()
+    return encode_lines(sheet, _QUALITY)
 
 
 def _draw_line(pen: ImageDraw.ImageDraw, points: np.ndarray, colour: tuple[int, int, int], width: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from crackseg.geometry.picture import encode_lines
 from crackseg.geometry.scale import Scale
 from crackseg.geometry.severity import Grading
 from crackseg.inspection.collecting import ClassTotal, Findings, Inspection
@@ -296,6 +296,5 @@ def _embed(picture: Path) -> str:
     with Image.open(picture) as image:
         image.draft("RGB", (_PICTURE_PX, _PICTURE_PX))
         image.thumbnail((_PICTURE_PX, _PICTURE_PX))
-        buffer = io.BytesIO()
-        image.save(buffer, "JPEG", quality=_QUALITY, subsampling=0)  # the legend's colours on thin lines
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+        content = encode_lines(image, _QUALITY)
+    return f"data:image/jpeg;base64,{base64.b64encode(content).decode()}"
