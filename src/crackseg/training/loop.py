@@ -89,6 +89,7 @@ def fit(
     cache_dir: Path | None = None,
     processes: Processes = ALONE,
     checks: Mapping[str, Sequence[CrackSample]] | None = None,
+    take_last: bool = False,
 ) -> Progress:
     """Train ``network`` and load its best weights into it.
 
@@ -107,6 +108,7 @@ def fit(
         cache_dir: of decoded images, shared by all training runs; None: no cache.
         processes: that train together.
         checks: photographs by name that are scored at each validation as ``check/NAME/ods``, and decide nothing.
+        take_last: take the weights of the last validation instead of the one with the best ODS.
     Returns:
         The progress at the end.
     Raises:
@@ -224,7 +226,8 @@ def fit(
                 }
                 for name, pairs in check_pairs.items():
                     metrics[f"check/{name}/ods"] = validate(predictor, pairs, loss_function, processes).ods
-                if (validation.ods, -validation.loss) > (progress.best_ods, -progress.best_val_loss):
+                is_better = (validation.ods, -validation.loss) > (progress.best_ods, -progress.best_val_loss)
+                if take_last or is_better:
                     progress.best_epoch, progress.best_ods = epoch + 1, validation.ods
                     progress.best_val_loss = validation.loss
                     progress.operating_threshold = validation.operating_threshold

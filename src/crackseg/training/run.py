@@ -107,6 +107,7 @@ def record_training(
     processes: Processes = ALONE,
     system_metrics: bool = False,
     checks: Mapping[str, Sequence[CrackSample]] | None = None,
+    take_last: bool = False,
 ) -> Iterator[TrainedModel]:
     """Train in a run of MLflow, or resume an interrupted training run; the run ends FINISHED after the block.
 
@@ -126,7 +127,7 @@ def record_training(
         on_epoch: called after each epoch with its number, from 0, and its metrics; may raise TrialStopped.
         processes: that train together; this one is the first.
         system_metrics: also record the load of processor, memory and GPU.
-        checks: see ``fit``.
+        checks, take_last: see ``fit``.
     Raises:
         CracksegError: see ``fit``.
         TrialStopped: ``on_epoch`` raised it; the checkpoint stays.
@@ -165,6 +166,7 @@ def record_training(
             cache_dir=store.home / CACHE_NAME,
             processes=processes,
             checks=checks,
+            take_last=take_last,
         )
         yield TrainedModel(network, params, progress, run_id, recorder)
     shutil.rmtree(checkpoint_dir)  # the block has saved the weights; a forced repetition trains again

@@ -1,17 +1,20 @@
 """A training can be repeated to the bit, killed and taken up again, and says what goes wrong."""
 
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from crackseg.errors import CracksegError
+from crackseg.training import loop
 from crackseg.training.checkpoint import BEST_NAME, LAST_NAME, checkpoint_key, load_state
 from crackseg.training.loop import fit
 from tests.tiny_training import SampleList, make_network, make_recipe, make_samples
@@ -82,6 +85,20 @@ def test_interrupted_training_keeps_the_average_of_its_weights_and_the_initial_o
     assert [row["train/loss"] for row in history] == [row["train/loss"] for row in plain_history]
     assert any(not torch.equal(straight[key], without[key]) for key in straight)
     assert [row["val/ods"] for row in history] != [row["val/ods"] for row in plain_history]
+
+
+def test_the_last_weights_are_taken_on_demand_though_earlier_ones_scored_better(
+    samples: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    validate, falling = loop.validate, itertools.count(0.9, -0.1)
+    monkeypatch.setattr(loop, "validate", lambda *args: replace(validate(*args), ods=next(falling)))
+    recipe, taken = make_recipe(), []
+    for take_last in (False, True):
+        folder = tmp_path / str(take_last)
+        folder.mkdir()
+        settings = {"checkpoint_dir": folder, "on_epoch": lambda *_: None, "take_last": take_last}
+        taken.append(fit(make_network(0), *samples, recipe, **settings).best_epoch)
+    assert taken == [1, recipe.train.epochs]
 
 
 def test_kill_9_at_any_moment_loses_at_most_an_epoch(samples: tuple, tmp_path: Path) -> None:
