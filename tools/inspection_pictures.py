@@ -106,8 +106,7 @@ def draw_lines(mosaic: Path, geojson: Path) -> Image.Image:
     """Draw the centre lines of a GeoJSON on their mosaic, in the colours of their classes."""
     from pyproj import Transformer
 
-    classes = WIDTH_CLASSES["pavement"]
-    colours = dict(zip((c.name for c in classes), Grading("pavement", classes).colours(), strict=True))
+    grading = Grading("pavement", WIDTH_CLASSES["pavement"])
     with rasterio.open(mosaic) as file:
         bands, crs, transform = file.read(), file.crs, file.transform
     picture = np.ascontiguousarray(bands[:3].transpose(1, 2, 0))
@@ -117,7 +116,7 @@ def draw_lines(mosaic: Path, geojson: Path) -> Image.Image:
         for line in feature["geometry"]["coordinates"]:
             rows, columns = to_px.rowcol(*to_crs.transform(*np.transpose(line)), op=lambda value: value)
             points = [np.stack([columns, rows], axis=1).round().astype(np.int32)]
-            for colour, width in (((20, 20, 20), 7), (colours[feature["properties"]["severity"]], 4)):
+            for colour, width in (((20, 20, 20), 7), (grading.colour_of(feature["properties"]["severity"]), 4)):
                 cv2.polylines(picture, points, isClosed=False, color=colour, thickness=width, lineType=cv2.LINE_AA)
     return Image.fromarray(picture)
 

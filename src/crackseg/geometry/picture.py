@@ -100,7 +100,6 @@ def choose_colours(
         :func:`crackseg.geometry.severity.classes_along`.
     """
     palette = np.array(grading.colours(), np.uint8)
-    names = [each.name for each in grading.classes]
     of_cracks: list[_Colour] = []
     of_lines: list[np.ndarray] = []
     for number, crack in enumerate(measurement.cracks, start=1):
@@ -109,7 +108,7 @@ def choose_colours(
             of_lines += [np.full((len(b.line.points), 3), of_cracks[-1], np.uint8) for b in crack.branches]
             continue
         grade = grade_crack(crack, grading, scale)
-        of_cracks.append(grading.colours()[names.index(str(grade.severity))])
+        of_cracks.append(grading.colour_of(str(grade.severity)))
         of_lines += [palette[along] for along in classes_along(crack, grade, grading, scale)]
     return of_cracks, of_lines
 

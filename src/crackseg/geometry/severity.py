@@ -65,6 +65,10 @@ class Grading:
         places = np.linspace(len(palette) - 2, 0, len(self.classes)).round().astype(int)[::-1]
         return tuple(palette[place] for place in places)
 
+    def colour_of(self, name: str) -> tuple[int, int, int]:
+        """Return the colour of the class with this name."""
+        return self.colours()[[each.name for each in self.classes].index(name)]
+
 
 OF_CONCRETE = Grading()
 

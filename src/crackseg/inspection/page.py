@@ -84,17 +84,16 @@ def write_page(inspection: Inspection, made: Circumstances, *, num_pictures: int
         made: what they were made with.
         num_pictures: of the worst photographs that are shown.
     """
-    colours = dict(zip((c.name for c in made.grading.classes), made.grading.colours(), strict=True))
     cracked = [found for found in inspection.findings if found.num_cracks]
     parts = [
         f"<h1>{escape(made.title)}</h1><p class='small'>{escape(made.day)}, {escape(made.program)}</p>",
         *(f"<p class='notice'>{escape(warning)}</p>" for warning in made.warnings),
         _summarize(inspection, made),
-        _write_classes(inspection, made, colours),
+        _write_classes(inspection, made),
         _write_kinds(inspection),
-        _write_map(inspection, colours),
-        *_write_worst(cracked[:num_pictures], len(cracked), inspection.unit, colours, made.warnings),
-        _write_all(inspection, colours),
+        _write_map(inspection, made.grading),
+        *_write_worst(cracked[:num_pictures], len(cracked), inspection.unit, made.grading, made.warnings),
+        _write_all(inspection, made.grading),
         _write_left_out(inspection),
         _write_method(made),
     ]
@@ -128,14 +127,12 @@ def _summarize(inspection: Inspection, made: Circumstances) -> str:
     return f"<h2>Summary</h2>{_facts(facts)}"
 
 
-def _write_classes(
-    inspection: Inspection, made: Circumstances, colours: Mapping[str, tuple[int, int, int]]
-) -> str:
+def _write_classes(inspection: Inspection, made: Circumstances) -> str:
     if not inspection.classes:
         return ""
     rows = [
         [
-            _swatch(each.name, colours),
+            _swatch(each.name, made.grading),
             escape(each.range_text),
             *_total_cells(inspection.classes[each.name], inspection.unit),
         ]
@@ -157,10 +154,14 @@ def _write_kinds(inspection: Inspection) -> str:
     return f"<h2>Kinds of cracks</h2>{_table(('kind', 'cracks', 'length', 'photographs'), rows)}"
 
 
-def _write_map(inspection: Inspection, colours: Mapping[str, tuple[int, int, int]]) -> str:
+def _write_map(inspection: Inspection, grading: Grading) -> str:
     # The worst are first in the list and lie on top.
     marks = [
-        Mark(found.place, _label(found, inspection.unit), colours.get(found.severity or "", _GREY))
+        Mark(
+            found.place,
+            _label(found, inspection.unit),
+            grading.colour_of(found.severity) if found.severity else _GREY,
+        )
         for found in reversed(inspection.findings)
         if found.place is not None
     ]
@@ -180,7 +181,7 @@ def _write_worst(
     worst: Sequence[Findings],
     num_cracked: int,
     unit: str,
-    colours: Mapping[str, tuple[int, int, int]],
+    grading: Grading,
     said: Sequence[str],
 ) -> Iterable[str]:
     if not worst:
@@ -194,7 +195,7 @@ def _write_worst(
         for crack in found.cracks:
             cells = [str(crack["number"]), escape(crack["kind"])]
             if unit == "mm":
-                cells.append(_swatch(crack["severity"], colours, crack["severity_range"]))
+                cells.append(_swatch(crack["severity"], grading, crack["severity_range"]))
             for name in ("length", "mean_width", "max_width"):
                 cells.append(_value(crack, name, unit))
             rows.append(cells)
@@ -212,7 +213,7 @@ def _write_worst(
         )
 
 
-def _write_all(inspection: Inspection, colours: Mapping[str, tuple[int, int, int]]) -> str:
+def _write_all(inspection: Inspection, grading: Grading) -> str:
     unit = inspection.unit
     rows = [
         [
@@ -220,7 +221,7 @@ def _write_all(inspection: Inspection, colours: Mapping[str, tuple[int, int, int
             str(found.num_cracks),
             _length(found.length, unit),
             "–" if found.max_width is None else f"{found.max_width:.2f} {unit}",
-            *([_swatch(found.severity, colours) if found.severity else "–"] if unit == "mm" else []),
+            *([_swatch(found.severity, grading) if found.severity else "–"] if unit == "mm" else []),
             "yes" if found.warning else "",
         ]
         for found in inspection.findings
@@ -277,8 +278,8 @@ def _value(crack: Mapping[str, float], name: str, unit: str) -> str:
     return text if uncertainty is None else f"{text} ± {uncertainty:.2f}"
 
 
-def _swatch(name: str, colours: Mapping[str, tuple[int, int, int]], text: str = "") -> str:
-    return f"<i class='class' style='background: rgb{colours[name]}'></i>{escape(text or name)}"
+def _swatch(name: str, grading: Grading, text: str = "") -> str:
+    return f"<i class='class' style='background: rgb{grading.colour_of(name)}'></i>{escape(text or name)}"
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]], *, kind: str = "") -> str:

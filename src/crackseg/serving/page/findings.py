@@ -201,8 +201,7 @@ def _show_legend(report: Report, grading: Grading) -> str:
 
 
 def _swatch(name: str, grading: Grading) -> str:
-    colour = dict(zip((each.name for each in grading.classes), grading.colours(), strict=True))[name]
-    return f"<i style='background: rgb{colour}'></i>"
+    return f"<i style='background: rgb{grading.colour_of(name)}'></i>"
 
 
 def _show_table(report: Report, grading: Grading) -> str:
