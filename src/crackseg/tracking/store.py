@@ -25,6 +25,7 @@ from crackseg.files import write_bytes
 from crackseg.project import find_real_root
 from crackseg.tracking.artifact_places import describe_lost_artifacts
 from crackseg.tracking.connection import StoreAwayError, check_connection, is_outage, said_if_slow
+from crackseg.tracking.new_database import make_database
 from crackseg.tracking.outbox import Deliveries, Outbox, begin_outbox, deliver_left_over, list_waiting
 from crackseg.tracking.runs import (
     OUTBOX_TAG,
@@ -108,6 +109,8 @@ class Store:
         with FileLock(self.home / "store.lock"), said_if_slow(self.uri):
             try:
                 check_connection(self.uri)
+                make_database(database_path(self.uri))
+                make_database(database_path(self.registry_uri or ""))
                 self._client = MlflowClient(self.uri, self.registry_uri)
                 self.experiment_id = find_or_create_experiment(
                     self._client, self._experiment, self.artifact_location
@@ -137,11 +140,7 @@ class Store:
 
     @property
     def client(self) -> MlflowClient:
-        """Return MLflow's client.
-
-        Raises:
-            StoreAwayError: the store did not answer when it was opened.
-        """
+        """Return MLflow's client; StoreAwayError if the store did not answer when it was opened."""
         if self._client is None:
             assert self._silence is not None
             raise self._silence

@@ -10,6 +10,7 @@ from mlflow.exceptions import MlflowException
 
 from crackseg.errors import CracksegError
 from crackseg.project import find_real_root, find_root
+from crackseg.tracking import new_database
 from crackseg.tracking import store as store_module
 from crackseg.tracking.connection import StoreAwayError
 from crackseg.tracking.outbox import Outbox, deliver_left_over
@@ -316,3 +317,25 @@ def test_a_run_that_a_server_away_cannot_show_is_continued_and_not_made_again(
     assert training.continue_run(root / "run.json") == (run_id, True)
     with pytest.raises(StoreAwayError):
         store.continue_run(root / "run.json")
+
+
+def test_a_kill_while_the_database_is_made_does_not_spoil_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(_: object) -> None:
+        raise KeyboardInterrupt
+
+    path = tmp_path / "mlflow.db"
+    for module, step in ((new_database.utils, "_upgrade_db"), (new_database, "sync_files")):
+        with monkeypatch.context() as dying:
+            dying.setattr(module, step, die)
+            with pytest.raises(KeyboardInterrupt):
+                new_database.make_database(path)
+        assert not path.exists()
+        assert path.with_name("mlflow.db.new").exists()
+    new_database.make_database(path)
+    assert MlflowClient(f"sqlite:///{path}").create_experiment("cracks")
+    assert not list(tmp_path.glob("mlflow.db.new*"))
+    before = path.read_bytes()
+    new_database.make_database(path)
+    assert path.read_bytes() == before
