@@ -25,6 +25,7 @@ from crackseg.cli.project import Project, with_project
     help="What is drawn over the patches; may be repeated, or all (docs/shipped-model.md). "
     "[default: all negatives but one]",
 )  # fmt: skip
+@click.option("--without", multiple=True, metavar="ELEMENT", help="An element that is not drawn; may be repeated.")
 @click.option(
     "--init", default="random", show_default=True,
     help="First weights: random, scenes, a file, or the model folder of a former run.",
@@ -49,6 +50,7 @@ def pretrain(
     seed: int,
     looks: tuple[str, ...],
     elements: tuple[str, ...],
+    without: tuple[str, ...],
     init: str,
     keep_initial: float,
     checks: tuple[str, ...],
@@ -72,6 +74,7 @@ def pretrain(
         seed=seed,
         looks=looks,
         elements=elements,
+        without=without,
         init=init,
         keep_initial=keep_initial,
         checks=checks,

@@ -81,6 +81,7 @@ def pretrain(
     seed: int = 0,
     looks: Sequence[str] = (),
     elements: Sequence[str] = (),
+    without: Sequence[str] = (),
     init: str = "random",
     keep_initial: float = 0.0,
     checks: Sequence[str] = (),
@@ -99,6 +100,7 @@ def pretrain(
         seed: of scenes, patches and weights.
         looks: names of what the scenes look like; empty: the default ones; ``all``: every one.
         elements: names of what is drawn over the patches, likewise.
+        without: names of elements that are not drawn, though ``elements`` or the default has them.
         init: first weights: as ``model.init``, or the folder of a finished training.
         keep_initial: fraction of the first weights in the saved ones, in [0, 1); only with ``init``.
         checks: datasets of the project whose validation images (all, if it has none) are scored at each validation;
@@ -117,7 +119,10 @@ def pretrain(
             f"--keep-initial {keep_initial:g} keeps first weights that are random; give --init, too"
         )
     looks = _choose("look", looks, LOOKS, DEFAULT_LOOKS)
-    elements = _choose("element", elements, tuple(ELEMENTS), DEFAULT_ELEMENTS)
+    left_out = _choose("without", without, tuple(ELEMENTS), ())
+    elements = tuple(
+        name for name in _choose("element", elements, tuple(ELEMENTS), DEFAULT_ELEMENTS) if name not in left_out
+    )
     check_samples = {name: _list_check(root, name) for name in checks}
     base = load_params(root / "params.yaml").train
     out_dir.mkdir(parents=True, exist_ok=True)

@@ -188,8 +188,11 @@ def test_the_number_of_epochs_follows_from_minutes_and_pace(root: Path, monkeypa
 
 
 @pytest.mark.usefixtures("_untrained")
-def test_all_stands_for_every_look_and_every_element(root: Path) -> None:
-    pretrain(root, root / "out", **TINY, looks=("all",), elements=("all",))
+def test_all_stands_for_every_look_and_every_element_but_those_left_out(root: Path) -> None:
+    pretrain(root, root / "out", **TINY, looks=("all",), elements=("all",), without=("text",))
     plan = json.loads((root / "out" / "pretrain.json").read_text(encoding="utf-8"))
     assert {"CrackLS315", "plaster"} <= set(plan["looks"])
     assert {"joints", "more_cracks", "alligator"} <= set(plan["elements"])
+    assert "text" not in plan["elements"]
+    with pytest.raises(CracksegError, match=r"--without texts: .*did you mean text"):
+        pretrain(root, root / "other", **TINY, without=("texts",))
