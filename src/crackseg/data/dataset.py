@@ -19,7 +19,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from crackseg.data.augmentation import augment_pair
 from crackseg.data.pixel_cache import PairReader, PixelCache
-from crackseg.data.synthetic.patches import ScenePatches
+from crackseg.data.synthetic.elements import ELEMENTS
+from crackseg.data.synthetic.patches import LOOKS, ScenePatches
 from crackseg.errors import CracksegError
 from crackseg.files import keep_newest
 from crackseg.lineage import PACKAGE, hash_modules
@@ -93,11 +94,22 @@ class CrackDataset(Dataset):
 
 
 def _open_scenes(folder: Path | None, patch_px: int, seed: int) -> ScenePatches:
-    """Open the drawn scenes of this code, which other code would draw differently; remove those of long ago."""
+    """Open the drawn scenes of this code, which other code would draw differently; remove those of long ago.
+
+    They have every look and every element, since the shipped model learnt from all (docs/training-recipe.md has what
+    the sample's looks without more cracks gave).
+    """
     assert folder is not None, "augment.scenes needs a folder"
     drawing = hash_modules(sorted((PACKAGE / "data" / "synthetic").glob("*.py")))[:12]
     keep_newest(folder, f"{drawing}-{seed}", _KEPT_SCENE_FOLDERS)
-    return ScenePatches(folder / f"{drawing}-{seed}", num_scenes=_NUM_SCENES, patch_px=patch_px, seed=seed)
+    return ScenePatches(
+        folder / f"{drawing}-{seed}",
+        num_scenes=_NUM_SCENES,
+        patch_px=patch_px,
+        seed=seed,
+        looks=LOOKS,
+        elements=tuple(ELEMENTS),
+    )
 
 
 class EpochSampler(Sampler[list[tuple[int, int]]]):
