@@ -43,6 +43,12 @@ def main() -> None:
     arguments = parser.parse_args()
     samples = list_samples(arguments.data, arguments.dataset, "val")
     photographs = [(read_image(s.image_path), read_mask(s.mask_path)) for s in samples]
+    photographs = [(image, mask) for image, mask in photographs if mask.any() and min(mask.shape) >= _SIDE_PX]
+    if not photographs:
+        parser.error(
+            f"{arguments.dataset}: none of {len(samples)} validation images has a crack and {_SIDE_PX} px"
+        )
+    print(f"cracks of {len(photographs)} of {len(samples)} validation images")
     surfaces = {name: _cut_square(np.dstack([getattr(skimage.data, name)()] * 3)) for name in ("brick", "moon")}
     surfaces |= {path.stem: _cut_square(read_image(path)) for path in arguments.surface}
     for address in arguments.model or ["scenes"]:
