@@ -23,7 +23,7 @@ def test_a_moved_crack_darkens_the_surface_along_its_ground_truth_and_nowhere_el
     ((image, lines),) = moved_cracks._move([draw_photograph()], surface, wider)
     rows = np.flatnonzero(lines.any(axis=1))
     assert 1 <= len(rows) <= 2  # a skeleton may jump by a pixel
-    assert image[rows[0], 256, 0] == pytest.approx(50, abs=6)
+    assert int(image[rows[0], 256, 0]) == pytest.approx(50, abs=10)
     dark_rows = np.flatnonzero(image[:, 256, 0] < 75)
     assert len(dark_rows) == pytest.approx(3 * wider, abs=wider)
     assert np.all(image[:200] == 100)
