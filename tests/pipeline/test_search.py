@@ -283,7 +283,12 @@ def test_four_workers_on_postgresql_lose_and_double_nothing(
     address = postgres.create_database("search")
     plain = address.replace("postgresql+psycopg://", "postgresql://")
     arguments = ("--study", "team", "--storage", plain)
-    longer = ("-S", "train.epochs=8", "-S", "train.patches_per_image=12")
+    longer = (
+        "-S",
+        "train.epochs=8",
+        "-S",
+        "train.patches_per_image=20",
+    )  # so that four work at once, also on busy cores
     process = start(*arguments, "--trials", "12", "--jobs", "3", *SETTINGS, *longer)
 
     storage = open_storage(address)

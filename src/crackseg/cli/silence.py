@@ -62,8 +62,8 @@ def end_silence(command: click.Command, *, only_at_start: bool = False) -> None:
 
 def _is_bar_open() -> bool:
     """Return True while a progress bar shows that the command works; in a log it writes only every 10 seconds."""
-    tqdm = sys.modules.get("tqdm.std")
-    return tqdm is not None and len(getattr(tqdm.tqdm, "_instances", ())) > 0
+    bars = getattr(sys.modules.get("tqdm.std"), "tqdm", None)  # absent while another thread imports the module
+    return len(getattr(bars, "_instances", ())) > 0
 
 
 def _watch(name: str, purpose: str, out: Watched, err: Watched, only_at_start: bool) -> None:

@@ -3,10 +3,12 @@
 import os
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
 
+from crackseg.cli import silence
 from crackseg.progress import QUIET
 
 SLOW = """
@@ -57,6 +59,11 @@ def test_commands_that_list_do_not_wait_for_torch() -> None:
     assert done.stdout == "[]\n"
 
 
+def test_a_library_of_bars_that_is_being_imported_ends_no_watching(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tqdm.std", types.ModuleType("tqdm.std"))
+    assert not silence._is_bar_open()
+
+
 def test_with_quiet_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(QUIET, "1")
     assert run(1.5).stderr == ""
@@ -74,6 +81,7 @@ def test_a_mistake_in_the_arguments_is_told_before_anything_slow(tmp_path: Path)
     for command in (["promote", "--force"], ["batch", "photographs", "found"], ["ui", "gamma-4"]):
         code = f"""
 import sys
+import types
 from crackseg.cli import main
 sys.argv = ["crackseg", *{command!r}]
 try:
