@@ -81,7 +81,6 @@ def test_a_mistake_in_the_arguments_is_told_before_anything_slow(tmp_path: Path)
     for command in (["promote", "--force"], ["batch", "photographs", "found"], ["ui", "gamma-4"]):
         code = f"""
 import sys
-import types
 from crackseg.cli import main
 sys.argv = ["crackseg", *{command!r}]
 try:
