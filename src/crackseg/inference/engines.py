@@ -315,8 +315,14 @@ def fold_batch_norm(network: nn.Module, example_B3HW: Tensor) -> nn.Module:
         if calls[convolution] == calls[normalisation] == 1 and normalisation.running_mean is not None:
             _fold(convolution, normalisation)
             parent, _, name = names[normalisation].rpartition(".")
-            setattr(folded.get_submodule(parent), name, nn.Identity())
+            setattr(folded.get_submodule(parent), name, _keep_activation(normalisation))
     return folded
+
+
+def _keep_activation(normalisation: nn.BatchNorm2d) -> nn.Module:
+    """Return what a normalisation does besides: timm's (``BatchNormAct2d``) hold their activation, torch's nothing."""
+    parts = (getattr(normalisation, name, None) for name in ("drop", "act"))
+    return nn.Sequential(*(part for part in parts if isinstance(part, nn.Module)))
 
 
 def _fold(convolution: nn.Conv2d, normalisation: nn.BatchNorm2d) -> None:

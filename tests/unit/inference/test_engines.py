@@ -22,7 +22,7 @@ def with_statistics(network: nn.Module) -> nn.Module:
     return network.double().eval()
 
 
-_QUICK = {"unet", "modified_unet", "deepcrack", "deeplabv3_mobilenet_v3_large"}
+_QUICK = {"unet", "modified_unet", "deepcrack", "deeplabv3_mobilenet_v3_large", "unet_encoder"}
 
 
 @pytest.mark.parametrize(
