@@ -10,20 +10,19 @@ import asyncio
 import base64
 import io
 import json
-import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections import Counter
-from urllib.request import urlopen
 
 import numpy as np
 import psutil
 from PIL import Image
 
-_START_S = 300
+from tests.faults.tracking_server import choose_port, wait_for_server
+
 _ANSWER_S = 900
 _SLICE = 2**18  # bytes that a client sends at a time
 
@@ -91,22 +90,12 @@ def main() -> int:
     parser.add_argument("--megabytes", type=float, default=30.0)
     options = parser.parse_args()
     body, small = make_body(int(options.megabytes * 1e6)), make_body(10_000)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = choose_port()
     command = [sys.executable, "-m", "crackseg", "serve", "--model", "scenes", "--port", str(port)]
     with tempfile.TemporaryDirectory() as folder:
         process = subprocess.Popen(command, cwd=folder)
         try:
-            deadline = time.monotonic() + _START_S
-            while True:
-                try:
-                    urlopen(f"http://127.0.0.1:{port}/ping", timeout=5).read()
-                    break
-                except OSError:
-                    assert process.poll() is None
-                    assert time.monotonic() < deadline
-                    time.sleep(0.5)
+            wait_for_server(f"http://127.0.0.1:{port}/ping", process)
             asyncio.run(send_all(port, small, 1))  # the first answer takes the model's memory
             started = time.monotonic()
             with MemoryWatch(process.pid) as watch:
