@@ -1,4 +1,4 @@
-"""How the time of import, prepare, predict and evaluate grows with the number of images, on images of 64 px."""
+"""How the time of import, prepare, predict, evaluate and the page grows with the number of images, of 64 px."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import cv2
+import gradio as gr
 import numpy as np
 import torch
 
@@ -20,19 +21,24 @@ from crackseg.data.images.files import write_mask, write_png
 from crackseg.data.importing.importer import import_datasets
 from crackseg.data.preprocessing import prepare_dataset
 from crackseg.evaluation.scoring import score_split
+from crackseg.geometry.severity import OF_CONCRETE
 from crackseg.inference.maps import predict_split
 from crackseg.inference.predictor import Predictor
 from crackseg.models import build_model
+from crackseg.models.shipped import SHIPPED_NAME
 from crackseg.params import load_params
+from crackseg.serving.page.model_cache import ModelCache
+from crackseg.serving.page.photographs_tab import PhotographsTab
+from crackseg.serving.page.session import Session
 
 _SIZE_PX = 64
 _COUNTS = {False: (100, 1000, 10000), True: (100, 300, 900)}
 _MOST_EXPONENT = 1.05
-_STEPS = ("import", "prepare", "predict", "evaluate")
+_STEPS = ("import", "prepare", "predict", "evaluate", "page")
 
 
 def run(effort: Effort) -> list[Row]:
-    """Row ``growth``, the steepest of the four steps, and a row for each of them."""
+    """Row ``growth``, the steepest of the five steps, and a row for each of them."""
     counts = _COUNTS[effort.quick]
     # A machine's speed drifts over minutes: what is quick is measured before the largest, and after it again.
     before, largest, after = (
@@ -93,7 +99,18 @@ def _time_steps(count: int) -> dict[str, float]:
                 samples, folder / "maps", params.evaluate, params.postprocess, operating_threshold=0.5
             ),
         )
+        timed("page", lambda: _drop_on_page([str(sample.image_path) for sample in samples], folder / "page"))
     return seconds
+
+
+def _drop_on_page(photographs: list[str], folder: Path) -> None:
+    folder.mkdir()
+    with gr.Blocks():
+        tab = PhotographsTab(OF_CONCRETE)
+    session = Session(ModelCache(None), folder)
+    for _ in tab.inspect(session, photographs, SHIPPED_NAME):
+        pass
+    assert len(session.inspections) == len(photographs), session.problems
 
 
 def _draw(folder: Path, count: int) -> None:

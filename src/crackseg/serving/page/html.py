@@ -52,7 +52,7 @@ def write_notes(inspection: Inspection) -> str:
 def show_photograph(inspection: Inspection) -> str:
     """Show the photograph, on which the cracks are laid."""
     name = html.escape(inspection.name, quote=True)
-    return f"<img alt='{name}' src='{as_data_uri(inspection.view)}'>"
+    return f"<img alt='{name}' src='{as_data_uri(inspection.view_path.read_bytes())}'>"
 
 
 def show_cracks(content: bytes) -> str:
@@ -93,6 +93,6 @@ def show_growth(picture: bytes) -> str:
 def show_heat(inspection: Inspection) -> str:
     """Show the probability map with its scale."""
     return (
-        f"<img alt='crack probability' src='{as_data_uri(inspection.heat)}'>"
+        f"<img alt='crack probability' src='{as_data_uri(inspection.heat_path.read_bytes())}'>"
         "<div class='scale'><span>0</span><i></i><span>1</span></div>"
     )

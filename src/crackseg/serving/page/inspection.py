@@ -18,6 +18,7 @@ from crackseg.inference.drift import Unusual, find_unusual, measure_photograph, 
 from crackseg.serving.page.pictures import encode_heat, encode_view
 
 THRESHOLD_STEP = 0.001  # of the page's slider
+_VIEW_NAME, _HEAT_NAME = "view.jpg", "heat.jpg"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,6 @@ class Inspection:
         unusual: values in which it is unlike the training photographs.
         warning: that the model must not be used, or that the photograph is unlike the training ones; for the tables.
         remark: how the photograph was converted when it was read; "" if it was not.
-        view, heat: JPEG files' contents, see :mod:`crackseg.serving.page.pictures`.
     """
 
     name: str
@@ -43,8 +43,6 @@ class Inspection:
     operating_threshold: float
     values: dict[str, float]
     unusual: tuple[Unusual, ...]
-    view: bytes
-    heat: bytes
     warning: str = ""
     remark: str = ""
 
@@ -58,6 +56,16 @@ class Inspection:
     def probability_path(self) -> Path:
         """Return the file of the probabilities before post-processing, as ``crackseg predict --maps`` writes it."""
         return self.map_path.with_suffix(".png")
+
+    @property
+    def view_path(self) -> Path:
+        """Return the file of the reduced photograph, see :mod:`crackseg.serving.page.pictures`."""
+        return self.map_path.with_name(_VIEW_NAME)
+
+    @property
+    def heat_path(self) -> Path:
+        """Return the file of the coloured probabilities."""
+        return self.map_path.with_name(_HEAT_NAME)
 
     def exact_threshold(self, slider_value: float) -> float:
         """Return the threshold that a value of the slider means.
@@ -74,12 +82,12 @@ class Inspection:
 
 
 def inspect_photograph(analyzer: CrackAnalyzer, image_path: Path, map_path: Path) -> Inspection:
-    """Decode a photograph, predict it and store its map.
+    """Decode a photograph, predict it and store its map and pictures: thousands of photographs take little memory.
 
     Args:
         analyzer: the model.
         image_path: any file.
-        map_path: where the map goes, and next to it the probabilities as PNG.
+        map_path: where the map goes, alone in its folder; next to it come the probabilities and the pictures.
     Raises:
         CracksegError: the file is no photograph that can be read, or the model refuses it.
     """
@@ -91,7 +99,7 @@ def inspect_photograph(analyzer: CrackAnalyzer, image_path: Path, map_path: Path
     photograph = decode_photograph(content, name=name)
     image_HW3 = photograph.image_HW3
     values = measure_photograph(image_HW3)
-    view = encode_view(image_HW3)
+    map_path.with_name(_VIEW_NAME).write_bytes(encode_view(image_HW3))
     try:
         crack_prob_HW = analyzer.predictor.predict_prob(image_HW3)
     except CracksegError as error:
@@ -100,6 +108,7 @@ def inspect_photograph(analyzer: CrackAnalyzer, image_path: Path, map_path: Path
     kept_HW = postprocess_map(crack_prob_HW, **settings.postprocess.model_dump())
     np.save(map_path, kept_HW)
     write_probability_map(map_path.with_suffix(".png"), crack_prob_HW)
+    map_path.with_name(_HEAT_NAME).write_bytes(encode_heat(crack_prob_HW))
     values["crack_fraction"] = float((kept_HW >= settings.operating_threshold).mean())
     values["confidence"] = measure_confidence(crack_prob_HW)
     return Inspection(
@@ -109,8 +118,6 @@ def inspect_photograph(analyzer: CrackAnalyzer, image_path: Path, map_path: Path
         operating_threshold=settings.operating_threshold,
         values=values,
         unusual=tuple(find_unusual(settings.reference, values)),
-        view=view,
-        heat=encode_heat(crack_prob_HW),
         warning=" ".join(warn_of_use(settings, [values])),
         remark=photograph.remark,
     )

@@ -29,7 +29,7 @@ def inspection(tmp_path: Path) -> Inspection:
     write_png(tmp_path / "deck.png", np.full((300, 400, 3), 150, np.uint8))
     return Inspection(
         name="deck.png", image_path=tmp_path / "deck.png", map_path=tmp_path / "map.npy", operating_threshold=OWN,
-        values={}, unusual=(), view=b"", heat=b"",
+        values={}, unusual=(),
     )  # fmt: skip
 
 

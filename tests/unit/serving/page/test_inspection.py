@@ -91,7 +91,7 @@ def test_what_cameras_write_comes_out_upright_and_in_its_colours(
 ) -> None:
     (tmp_path / name).write_bytes(READABLE[name]())
     inspection = inspect_photograph(analyzers["none"], tmp_path / name, tmp_path / "map.npy")
-    shown = decode_image(inspection.view).astype(int)
+    shown = decode_image(inspection.view_path.read_bytes()).astype(int)
     assert shown.shape == (HEIGHT, WIDTH, 3)
     expected = make_scene().astype(int)
     if name == "transparent.png":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import gradio as gr
@@ -10,6 +11,7 @@ import pytest
 
 from crackseg.data.images.files import write_png, write_probability_map
 from crackseg.geometry.severity import OF_CONCRETE
+from crackseg.inference.drift import FIGURES
 from crackseg.serving.page.inspection import Inspection
 from crackseg.serving.page.model_cache import ModelCache
 from crackseg.serving.page.photographs_tab import PhotographsTab
@@ -26,10 +28,30 @@ def session(tmp_path: Path) -> Session:
     session = Session(ModelCache(None), tmp_path)
     session.inspections["deck.png"] = Inspection(
         name="deck.png", image_path=tmp_path / "deck.png", map_path=tmp_path / "map.npy", operating_threshold=0.4,
-        values={}, unusual=(), view=b"", heat=b"",
+        values={}, unusual=(),
     )  # fmt: skip
+    session.inspections["deck.png"].view_path.touch()
+    session.inspections["deck.png"].heat_path.touch()
     session.shown = "deck.png"
     return session
+
+
+def test_the_list_of_a_thousand_photographs_is_not_sent_a_thousand_times(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with gr.Blocks():
+        tab = PhotographsTab(OF_CONCRETE)
+    deck = session.inspections["deck.png"]
+    monkeypatch.setattr(
+        "crackseg.serving.page.session.inspect_photograph",
+        lambda _analyzer, path, _map_path: replace(deck, name=path.name, values=dict.fromkeys(FIGURES, 0.5)),
+    )
+    names = [f"{number}.png" for number in range(1000)]
+    sent = [changes for changes in tab.inspect(session, names, "scenes") if tab.photograph in changes]
+    listed = [[name for name, _ in changes[tab.photograph].choices] for changes in sent]
+    assert listed[-1] == names
+    assert {1, 2, 3, 4, 5} <= {len(list_) for list_ in listed}  # each of the first as soon as it is ready
+    assert sum(map(len, listed)) < 15 * len(names)
 
 
 def test_files_are_written_for_the_last_measurement_only(session: Session) -> None:
