@@ -1,5 +1,6 @@
 """Without its tracking server a command goes on: everything is kept, and delivered once, to the right store."""
 
+import math
 import os
 import socket
 from collections.abc import Iterator
@@ -131,6 +132,19 @@ def test_results_of_several_stages_without_a_server_go_to_the_trainings_run_once
     client = switch.open(answers=True).client
     assert len(client.get_metric_history(run.info.run_id, "A/ods")) == 1
     assert [f.path for f in client.list_artifacts(run.info.run_id, "report")] == ["report/params.yaml"]
+
+
+def test_results_that_a_killed_stage_had_recorded_are_recorded_once_and_changed_ones_again(
+    switch: Switch, root: Path
+) -> None:
+    run_id = record_training(switch.open(answers=True), root)
+    for ods in (0.5, 0.5, 0.75, 0.75, 0.5):
+        with switch.open(answers=True).record(run_id) as recorder:
+            recorder.log_metrics({"A/ods": ods, "A/ois": math.nan}, only_new=True)
+    client = switch.open(answers=True).client
+    assert [metric.value for metric in client.get_metric_history(run_id, "A/ods")] == [0.5, 0.75, 0.5]
+    assert len(client.get_metric_history(run_id, "A/ois")) == 1
+    assert client.get_run(run_id).data.metrics["A/ods"] == 0.5
 
 
 def test_results_under_other_settings_without_a_server_go_to_one_child(switch: Switch, root: Path) -> None:

@@ -38,7 +38,7 @@ def run(root: Path, dataset: str) -> None:
     plan = read_output(layout.predictions / dataset / PLAN_NAME)
     write_scores(scores, lines, alarms, dataset, layout.scores, extra={"data_source": version["source"]})
     with store.record(find_result_run(store, layout, params)) as recorder:
-        recorder.log_metrics(flatten_scores(read_scores(layout.scores, [dataset]), dataset))
+        recorder.log_metrics(flatten_scores(read_scores(layout.scores, [dataset]), dataset), only_new=True)
         recorder.log_curve(f"{dataset}/{PRECISION_AT_RECALL}", scores.paper.curve.precision_at_recall())
         recorder.set_tags({f"predict.{dataset}.{key}": value for key, value in plan.items()})
         recorder.log_file(layout.scores / f"{dataset}_pr.csv", "pr_curves")

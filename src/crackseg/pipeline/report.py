@@ -41,8 +41,7 @@ def run(root: Path) -> None:
     with store.record(find_result_run(store, layout, params)) as recorder:
         # A run of changed settings may lack the datasets whose scoring was skipped as unchanged.
         figures = {k: v for name in scores for k, v in flatten_scores(scores, name).items()}
-        recorder.log_metrics(figures, only_new=True)
-        recorder.log_metrics({"mean/ods": ods["mean"]})
+        recorder.log_metrics(figures | {"mean/ods": ods["mean"]}, only_new=True)
         recorder.describe(describe_run(root, params, ods), over=BEGINNINGS)
         for path in sorted(layout.report.iterdir()):
             recorder.log_file(path, "report")

@@ -80,7 +80,9 @@ class Outbox:
         self._torn = self._records.exists()  # the last line may be cut, by a kill or a full disk
         self._refused = False
         self._run_id = ""  # in the store, once it is known
-        self._known_steps: dict[str, set[int]] = {}  # by metric, what the store had before
+        # By metric and step, the values that the store has, in the order in which they came; as text, so that NaN is
+        # equal to itself.
+        self._known: dict[str, dict[int, list[str]]] = {}
         # After a kill or a power loss, the store may have taken batches whose receipts were lost: look before sending
         # what is here now again.
         self._may_repeat_until = self._records.stat().st_size if self._records.exists() else 0
@@ -254,14 +256,25 @@ class Outbox:
         self._refused = True
 
     def _send_metrics(self, record: dict[str, Any]) -> None:
-        values, step = record["values"], record["step"]
-        if record["end"] <= self._may_repeat_until or record.get("only_new"):
-            values = {k: v for k, v in values.items() if step not in self._steps_in_store(k)}
+        step = record["step"]
+        may_repeat = record["end"] <= self._may_repeat_until
+        values = {k: v for k, v in record["values"].items() if not self._has(k, v, record, may_repeat=may_repeat)}
         metrics = [Metric(key, value, record["time_ms"], step) for key, value in values.items()]
         if metrics:
             self._client.log_batch(self._run_id, metrics=metrics)
-        for key in values:
-            self._known_steps.get(key, set()).add(step)
+        for key, value in values.items():
+            if key in self._known:
+                self._known[key].setdefault(step, []).append(repr(value))
+
+    def _has(self, key: str, value: float, record: dict[str, Any], *, may_repeat: bool) -> bool:
+        """Return True if the store has what a record says of a metric, or a former run of the step did."""
+        if not (may_repeat or record.get("only_new") or record.get("only_new_steps")):
+            return False
+        present = self._values_in_store(key).get(record["step"], [])
+        if record.get("only_new_steps") or not present:
+            return bool(present)
+        # A value that has changed and changed back is new again, but not if it is the record that came twice.
+        return repr(value) in (present if may_repeat else present[-1:])
 
     def _send_note(self, record: dict[str, Any]) -> None:
         present = self._client.get_run(self._run_id).data.tags.get(_NOTE_TAG, "")
@@ -269,20 +282,23 @@ class Outbox:
             self._client.set_tag(self._run_id, _NOTE_TAG, record["text"])
 
     def _send_curve(self, record: dict[str, Any]) -> None:
-        known, key = self._steps_in_store(record["name"]), record["name"]
+        key = record["name"]
+        known = self._values_in_store(key)
         points = {int(step): value for step, value in record["values"].items() if int(step) not in known}
         if points:
             self._client.log_batch(
                 self._run_id,
                 metrics=[Metric(key, value, record["time_ms"], step) for step, value in points.items()],
             )
-        known.update(points)
+        known.update({step: [repr(value)] for step, value in points.items()})
 
-    def _steps_in_store(self, key: str) -> set[int]:
-        if key not in self._known_steps:
-            history = self._client.get_metric_history(self._run_id, key)
-            self._known_steps[key] = {metric.step for metric in history}
-        return self._known_steps[key]
+    def _values_in_store(self, key: str) -> dict[int, list[str]]:
+        if key not in self._known:
+            values: dict[int, list[str]] = {}
+            for metric in sorted(self._client.get_metric_history(self._run_id, key), key=lambda m: m.timestamp):
+                values.setdefault(metric.step, []).append(repr(metric.value))
+            self._known[key] = values
+        return self._known[key]
 
     def _send_params(self, record: dict[str, Any]) -> None:
         self._client.log_batch(self._run_id, params=[Param(k, str(v)) for k, v in record["values"].items()])

@@ -253,12 +253,13 @@ class RunRecorder:
         Args:
             values: by name.
             step: e.g. the epoch.
-            only_new: leave out those that the run has at this step.
+            only_new: leave out a value that the run has at this step already, e.g. because a stage that was killed
+                after it had recorded it is run again.
         """
         new = {k: float(v) for k, v in values.items() if (k, step) not in self._seen}
         self._seen.update((key, step) for key in new)
         if new:
-            self.outbox.put("metrics", values=new, step=step, only_new=only_new or self._resumed)
+            self.outbox.put("metrics", values=new, step=step, only_new=only_new, only_new_steps=self._resumed)
 
     def log_curve(self, name: str, values: Mapping[int, float]) -> None:
         """Record a curve as one metric, its points by step; points that the run has are left out."""
