@@ -25,14 +25,13 @@ from crackseg.cli.project import Project, with_project
     help="What is drawn over the patches; may be repeated, or all (docs/shipped-model.md). "
     "[default: all negatives but one]",
 )  # fmt: skip
-@click.option("--without", multiple=True, metavar="ELEMENT", help="An element that is not drawn; may be repeated.")
 @click.option(
     "--init", default="random", show_default=True,
     help="First weights: random, scenes, a file, or the model folder of a former run.",
 )  # fmt: skip
 @click.option(
-    "--keep-initial", default=0.0, show_default=True, type=click.FloatRange(0, 1, max_open=True),
-    help="Fraction of the first weights in the saved ones, with --init.",
+    "--mix", nargs=2, default=("", 0.0), type=(str, click.FloatRange(0, 1, max_open=True)), metavar="MODEL FRACTION",
+    help="Another model, as for --init, and the fraction of its weights in the saved ones.",
 )  # fmt: skip
 @click.option(
     "--check", "checks", multiple=True, metavar="DATASET",
@@ -50,9 +49,8 @@ def pretrain(
     seed: int,
     looks: tuple[str, ...],
     elements: tuple[str, ...],
-    without: tuple[str, ...],
     init: str,
-    keep_initial: float,
+    mix: tuple[str, float],
     checks: tuple[str, ...],
     num_scenes: int,
 ) -> None:
@@ -74,9 +72,8 @@ def pretrain(
         seed=seed,
         looks=looks,
         elements=elements,
-        without=without,
         init=init,
-        keep_initial=keep_initial,
+        mix=mix,
         checks=checks,
         num_scenes=num_scenes,
     )

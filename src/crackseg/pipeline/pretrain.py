@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from crackseg.child_processes import terminations_as_interrupts
@@ -18,10 +18,12 @@ from crackseg.errors import CracksegError
 from crackseg.files import read_json, sole_writer, write_json
 from crackseg.inference.detector import WEIGHTS_NAME
 from crackseg.lineage import hash_modules, list_code
+from crackseg.models.network import CrackNetwork
 from crackseg.params import Params, load_params
 from crackseg.params.choices import explain_choice
 from crackseg.registry.package import PROBE_FILE, PROBE_NAME, build_analyzer, write_answers
 from crackseg.tracking.store import Store
+from crackseg.training.average import mix_weights
 from crackseg.training.pace import measure_step
 from crackseg.training.run import build_first_network, record_training
 from crackseg.types import CrackSample
@@ -51,7 +53,8 @@ class Plan:
         looks: of the scenes, in turn.
         elements: drawn over the patches.
         init: as ``model.init``.
-        keep_initial: as ``train.keep_initial``.
+        mix: the model whose weights are a part of the saved ones, as ``model.init``; "" for none.
+        mix_fraction: that part, in [0, 1).
         code: digest of the modules that draw and train.
         precision: in which a step is computed, e.g. ``float32``.
         num_scenes: to train on.
@@ -64,7 +67,8 @@ class Plan:
     looks: tuple[str, ...]
     elements: tuple[str, ...]
     init: str
-    keep_initial: float
+    mix: str
+    mix_fraction: float
     code: str
     precision: str
     num_scenes: int
@@ -81,9 +85,8 @@ def pretrain(
     seed: int = 0,
     looks: Sequence[str] = (),
     elements: Sequence[str] = (),
-    without: Sequence[str] = (),
     init: str = "random",
-    keep_initial: float = 0.0,
+    mix: tuple[str, float] = ("", 0.0),
     checks: Sequence[str] = (),
     num_scenes: int = 600,
     patch_px: int = 256,
@@ -100,9 +103,8 @@ def pretrain(
         seed: of scenes, patches and weights.
         looks: names of what the scenes look like; empty: the default ones; ``all``: every one.
         elements: names of what is drawn over the patches, likewise.
-        without: names of elements that are not drawn, though ``elements`` or the default has them.
         init: first weights: as ``model.init``, or the folder of a finished training.
-        keep_initial: fraction of the first weights in the saved ones, in [0, 1); only with ``init``.
+        mix: another model, as ``init``, and the fraction of its weights in the saved ones, in [0, 1).
         checks: datasets of the project whose validation images (all, if it has none) are scored at each validation;
             they train nothing and choose nothing.
         num_scenes, patch_px: see :class:`Plan`.
@@ -114,15 +116,8 @@ def pretrain(
         CracksegError: a look, element or dataset that does not exist, no room, a folder that holds another training, or
             one in which another process trains.
     """
-    if keep_initial and init == "random":
-        raise CracksegError(
-            f"--keep-initial {keep_initial:g} keeps first weights that are random; give --init, too"
-        )
     looks = _choose("look", looks, LOOKS, DEFAULT_LOOKS)
-    left_out = _choose("without", without, tuple(ELEMENTS), ())
-    elements = tuple(
-        name for name in _choose("element", elements, tuple(ELEMENTS), DEFAULT_ELEMENTS) if name not in left_out
-    )
+    elements = _choose("element", elements, tuple(ELEMENTS), DEFAULT_ELEMENTS)
     check_samples = {name: _list_check(root, name) for name in checks}
     base = load_params(root / "params.yaml").train
     out_dir.mkdir(parents=True, exist_ok=True)
@@ -136,8 +131,9 @@ def pretrain(
             seed=seed,
             looks=looks,
             elements=elements,
-            init=str(weights.resolve()) if (weights := Path(init, WEIGHTS_NAME)).is_file() else init,
-            keep_initial=keep_initial,
+            init=_find_weights(init),
+            mix=_find_weights(mix[0]),
+            mix_fraction=mix[1],
             code=_hash_code(),
             precision=str(choose_precision(base.precision, choose_device(base.device))).removeprefix("torch."),
             num_scenes=num_scenes,
@@ -158,6 +154,12 @@ def _choose(
         if name not in known:
             raise CracksegError(f"--{option} {name}: {explain_choice(name, (*known, _ALL))}")
     return tuple(names) or default
+
+
+def _find_weights(address: str) -> str:
+    """Return the file of a former run's model, or the address itself."""
+    weights = Path(address, WEIGHTS_NAME)
+    return str(weights.resolve()) if address and weights.is_file() else address
 
 
 def _list_check(root: Path, dataset: str) -> list[CrackSample]:
@@ -223,10 +225,15 @@ def _settle(root: Path, out_dir: Path, *, minutes: float, epochs: int | None, **
         steps = -(-plan.num_scenes // params.train.batch_size)
         epochs = max(1, round(60 * minutes / (steps * measure_step(params))))
         plan = Plan(epochs=epochs, **asked)  # type: ignore[arg-type]
-    if plan.init != "random":  # weights that cannot be loaded are no plan
-        build_first_network(_describe(root, plan, num_workers=0), Store(root, may_be_away=True))
+    for init in {plan.init, plan.mix} - {"random", ""}:  # weights that cannot be loaded are no plan
+        _build_network(root, plan, init)
     write_json(path, asdict(plan))
     return plan
+
+
+def _build_network(root: Path, plan: Plan, init: str) -> CrackNetwork:
+    params = _describe(root, replace(plan, init=init), num_workers=0)
+    return build_first_network(params, Store(root, may_be_away=True))[0]
 
 
 def _describe(root: Path, plan: Plan, *, num_workers: int) -> Params:
@@ -239,8 +246,7 @@ def _describe(root: Path, plan: Plan, *, num_workers: int) -> Params:
     train = {
         "epochs": plan.epochs, "batch_size": 4, "accumulate": 1, "patches_per_image": 1, "seed": plan.seed,
         "num_workers": num_workers, "num_processes": 1, "validate_every": max(1, plan.epochs // 10),
-        "precision": plan.precision, "compile": False, "ema_decay": _EMA_DECAY,
-        "keep_initial": plan.keep_initial,
+        "precision": plan.precision, "compile": False, "ema_decay": _EMA_DECAY, "keep_initial": 0.0,
     }  # fmt: skip
     lr = _LR if plan.init == "random" else _FURTHER_LR
     changes = {
@@ -311,6 +317,9 @@ def _train(
             take_last=True,
         ) as trained,
     ):
+        if plan.mix:
+            mix_weights(trained.network, _build_network(root, plan, plan.mix).state_dict(), plan.mix_fraction)
+            trained.recorder.set_tags({"mixed_with": plan.mix, "mixed_fraction": f"{plan.mix_fraction:g}"})
         weights_path = model_dir / WEIGHTS_NAME
         trained.save(weights_path, data_source=DATA_SOURCE, half=True)
         analyzer = build_analyzer(

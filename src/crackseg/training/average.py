@@ -48,9 +48,24 @@ class WithInitialWeights:
 
     def update(self, trained: nn.Module) -> None:
         """Take over the weights as they are now."""
-        self.module.load_state_dict(
-            {
-                key: torch.lerp(value, self._initial[key], self._fraction) if value.is_floating_point() else value
-                for key, value in trained.state_dict().items()
-            }
-        )
+        self.module.load_state_dict(trained.state_dict())
+        mix_weights(self.module, self._initial, self._fraction)
+
+
+def mix_weights(network: nn.Module, others: Mapping[str, torch.Tensor], fraction: float) -> None:
+    """Give a network weights and running statistics between its own and those of another one.
+
+    Two trainings from the same weights find different faults; their mean has fewer of each (Wortsman et al., Model
+    soups, ICML 2022).
+
+    Args:
+        network: is changed.
+        others: state dict of a network of the same architecture.
+        fraction: of the other weights, in [0, 1].
+    """
+    network.load_state_dict(
+        {
+            key: torch.lerp(value, others[key], fraction) if value.is_floating_point() else value
+            for key, value in network.state_dict().items()
+        }
+    )

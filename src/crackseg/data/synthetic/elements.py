@@ -95,7 +95,7 @@ ELEMENTS: dict[str, Element] = {
     "veins": Element(_as_light(lines.draw_veins), 0.08, "veins of marble"),
     "repairs": Element(_as_area(areas.draw_repairs), 0.2, "repaired areas and worn-off layers"),
     "spalls": Element(_as_area(areas.draw_spalls), 0.1, "broken spots, holes and blots"),
-    "pits": Element(_as_light(lines.draw_pits), 0.25, "short dark strokes, pores and scratches"),
+    "pits": Element(_as_light(lines.draw_pits), 0.06, "short dark strokes, pores and scratches"),
     "joints": Element(
         _as_light(lines.draw_joints), 0.55, "joints of planks, with steps of brightness and stains along them"
     ),
@@ -105,9 +105,9 @@ ELEMENTS: dict[str, Element] = {
     "stains": Element(_as_light(lines.draw_stains), 0.12, "wet or painted areas with soft edges"),
     "tyre_marks": Element(_as_light(lines.draw_tyre_marks), 0.08, "dark streaks of tyres"),
     "paint": Element(_as_area(areas.draw_paint), 0.15, "markings of roads with worn edges"),
-    "text": Element(_as_light(lines.draw_text), 0.05, "letters and strokes of chalk, marker or spray"),
+    "text": Element(_as_light(lines.draw_text), 0.03, "letters and strokes of chalk, marker or spray"),
     "seals": Element(_as_area(areas.draw_seals), 0.06, "sealed joints: smooth tar with sharp edges"),
-    "wires": Element(_as_light(lines.draw_wires), 0.08, "wires and stalks: smooth arcs of even width"),
+    "wires": Element(_as_light(lines.draw_wires), 0.04, "wires and stalks: smooth arcs of even width"),
     "plants": Element(_as_area(areas.draw_plants), 0.08, "grass, leaves and twigs"),
     "borders": Element(_as_area(areas.draw_borders), 0.15, "kerbs, walls and the sky beyond an edge"),
     "shadow_lines": Element(_as_light(lines.draw_shadow_lines), 0.06, "soft shadows of railings"),

@@ -111,7 +111,7 @@ def draw_pits(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
     height, width = size
     canvas = np.zeros(size, np.uint8)
     heading, spread = rng.uniform(0, np.pi), rng.choice((0.25, 3.0))
-    longest = rng.uniform(5, 30)
+    longest = rng.uniform(4, 20)
     for _ in range(int(rng.integers(4, 60))):
         angle, length = heading + rng.normal(0, spread), rng.uniform(2, longest)
         bend = rng.normal(0, 0.25)
