@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from ruamel.yaml import YAML
 
 from crackseg.cli import main
@@ -139,12 +140,20 @@ def _first_project() -> tempfile.TemporaryDirectory:
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A project after `dvc repro`, committed; tests leave it as they found it."""
-    project = make_project(tmp_path_factory.mktemp("finished") / "project")
-    copy_migrated_store(project.folder / "mlruns" / "mlflow.db")
-    (project.folder / "repro.log").write_text(project.run("dvc", "repro"), encoding="utf-8")
-    shutil.move(project.folder / "repro.log", project.folder.parent / "repro.log")
-    project.commit("First results")
-    return project
+    base = tmp_path_factory.getbasetemp()
+    template = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "finished"
+    log = template / "repro.log"
+    with FileLock(f"{template}.lock"):  # the first of several workers makes it, which takes half a minute
+        if not log.exists():
+            shutil.rmtree(template, ignore_errors=True)
+            making = make_project(template / "project")
+            copy_migrated_store(making.folder / "mlruns" / "mlflow.db")
+            printed = making.run("dvc", "repro")
+            making.commit("First results")
+            log.write_text(printed, encoding="utf-8")
+    copy = base / "copy"  # its store's artifacts stay in the template, whose path MLflow has written down
+    shutil.copytree(template, copy, symlinks=True)
+    return Project(copy / "project")
 
 
 @pytest.fixture
