@@ -39,7 +39,7 @@ _LR, _FURTHER_LR = 3e-3, 2e-3  # from random weights, and from those of a former
 _MIN_LENGTH_PX = 40
 # On drawn scenes F is nearly the same over a wide range of thresholds. Photographs hold more that looks like a crack,
 # so the upper end of the range is taken.
-_F_LOSS = 0.02
+_F_LOSS = 0.05
 _log = logging.getLogger("crackseg")
 
 
