@@ -225,8 +225,12 @@ def _settle(root: Path, out_dir: Path, *, minutes: float, epochs: int | None, **
         steps = -(-plan.num_scenes // params.train.batch_size)
         epochs = max(1, round(60 * minutes / (steps * measure_step(params))))
         plan = Plan(epochs=epochs, **asked)  # type: ignore[arg-type]
-    for init in {plan.init, plan.mix} - {"random", ""}:  # weights that cannot be loaded are no plan
-        _build_network(root, plan, init)
+    for option, init in {"init": plan.init, "mix": plan.mix}.items():
+        try:
+            if init:  # weights that cannot be loaded are no plan
+                _build_network(root, plan, init)
+        except CracksegError as error:
+            raise CracksegError(f"--{option} {init}: {error}") from error
     write_json(path, asdict(plan))
     return plan
 
