@@ -209,13 +209,15 @@ def test_several_photographs_and_versions(page: Page, registered: Registered) ->
     first, second = list_samples(registered[0].folder / "model" / "samples")[0][:2]
     drop(page, first.image_path, second.image_path)
     wait_until_measured(page)
-    for sample in (second, first):
+    for sample in (second, first, second):
         page.locator("#photograph input").click()
         page.get_by_role("option", name=sample.image_path.name).click()
         expect(page.locator(f"#base img[alt='{sample.image_path.name}']")).to_be_visible()
     page.locator("#version input").click()
     page.get_by_role("option", name="version 2").click()
     expect(page.locator("#version input")).to_have_value(re.compile("version 2"))
+    # Until then the files of the former version can be enabled.
+    expect(page.locator(f"#base img[alt='{first.image_path.name}']")).to_be_visible()
     wait_until_measured(page)
     assert download(page, "mask").suggested_filename == f"{first.stem}_mask.png"
 
