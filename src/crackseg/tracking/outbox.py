@@ -83,6 +83,7 @@ class Outbox:
         # By metric and step, the values that the store has, in the order in which they came; as text, so that NaN is
         # equal to itself.
         self._known: dict[str, dict[int, list[str]]] = {}
+        self._recorded: set[str] | None = None  # names of the metrics that the run has
         # After a kill or a power loss, the store may have taken batches whose receipts were lost: look before sending
         # what is here now again.
         self._may_repeat_until = self._records.stat().st_size if self._records.exists() else 0
@@ -265,6 +266,8 @@ class Outbox:
         for key, value in values.items():
             if key in self._known:
                 self._known[key].setdefault(step, []).append(repr(value))
+            elif self._recorded is not None:
+                self._recorded.add(key)
 
     def _has(self, key: str, value: float, record: dict[str, Any], *, may_repeat: bool) -> bool:
         """Return True if the store has what a record says of a metric, or a former run of the step did."""
@@ -293,9 +296,12 @@ class Outbox:
         known.update({step: [repr(value)] for step, value in points.items()})
 
     def _values_in_store(self, key: str) -> dict[int, list[str]]:
+        if self._recorded is None:  # one request, instead of one for each metric that the run does not have
+            self._recorded = set(self._client.get_run(self._run_id).data.metrics)
         if key not in self._known:
+            history = self._client.get_metric_history(self._run_id, key) if key in self._recorded else []
             values: dict[int, list[str]] = {}
-            for metric in sorted(self._client.get_metric_history(self._run_id, key), key=lambda m: m.timestamp):
+            for metric in sorted(history, key=lambda m: m.timestamp):
                 values.setdefault(metric.step, []).append(repr(metric.value))
             self._known[key] = values
         return self._known[key]

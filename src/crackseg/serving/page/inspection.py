@@ -99,7 +99,6 @@ def inspect_photograph(analyzer: CrackAnalyzer, image_path: Path, map_path: Path
     photograph = decode_photograph(content, name=name)
     image_HW3 = photograph.image_HW3
     values = measure_photograph(image_HW3)
-    map_path.with_name(_VIEW_NAME).write_bytes(encode_view(image_HW3))
     try:
         crack_prob_HW = analyzer.predictor.predict_prob(image_HW3)
     except CracksegError as error:
@@ -108,6 +107,7 @@ def inspect_photograph(analyzer: CrackAnalyzer, image_path: Path, map_path: Path
     kept_HW = postprocess_map(crack_prob_HW, **settings.postprocess.model_dump())
     np.save(map_path, kept_HW)
     write_probability_map(map_path.with_suffix(".png"), crack_prob_HW)
+    map_path.with_name(_VIEW_NAME).write_bytes(encode_view(image_HW3))
     map_path.with_name(_HEAT_NAME).write_bytes(encode_heat(crack_prob_HW))
     values["crack_fraction"] = float((kept_HW >= settings.operating_threshold).mean())
     values["confidence"] = measure_confidence(crack_prob_HW)
