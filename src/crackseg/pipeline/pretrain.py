@@ -227,7 +227,7 @@ def _settle(root: Path, out_dir: Path, *, minutes: float, epochs: int | None, **
         plan = Plan(epochs=epochs, **asked)  # type: ignore[arg-type]
     for option, init in {"init": plan.init, "mix": plan.mix}.items():
         try:
-            if init:  # weights that cannot be loaded are no plan
+            if init or plan.mix_fraction:  # weights that cannot be loaded are no plan
                 _build_network(root, plan, init)
         except CracksegError as error:
             raise CracksegError(f"--{option} {init}: {error}") from error

@@ -131,6 +131,8 @@ def test_a_pretraining_goes_on_from_the_model_of_a_former_one(root: Path) -> Non
 def test_a_pretraining_saves_a_mixture_with_another_model(root: Path) -> None:
     with pytest.raises(CracksegError, match=r"--mix nothing\.pt: .* nor a file that exists"):
         pretrain(root, root / "mixed", **TINY, mix=("nothing.pt", 0.25))
+    with pytest.raises(CracksegError, match="--mix : "):
+        pretrain(root, root / "mixed", **TINY, mix=("", 0.25))
     assert not (root / "mixed" / "pretrain.json").exists()
     alone = pretrain(root, root / "alone", **TINY)
     other = pretrain(root, root / "other", **TINY | {"seed": 1})
