@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
+from uuid import uuid4
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
@@ -32,6 +33,7 @@ Action = Literal["promotion", "rollback", "outside"]
 MAX_REASON_CHARACTERS = 1000
 _MAX_TAG_CHARACTERS = 5000  # the column's width in MLflow's database
 _KEY = re.compile(r"history\.(\d{6})")
+_WRITER = "writer"  # tag of a claim: one attempt to write it
 
 
 class Overtaken(CracksegError):
@@ -133,16 +135,18 @@ class History:
         number = after + 1
         before = self._read_tags()[0].get(_key(after), "")
         tags = _format(record, _key(number), before)
-        claim = self._claim_name(number)
+        claim, writer = self._claim_name(number), uuid4().hex
         try:
             self.client.create_registered_model(
-                claim, tags=tags, description=f"A change of {self.name} that is being written; gone in a moment."
+                claim,
+                tags=tags | {_WRITER: writer},
+                description=f"A change of {self.name} that is being written; gone in a moment.",
             )
         except MlflowException as error:
             # The second: MLflow reads the existing one for its message, and its writer has just removed it.
             if error.error_code not in ("RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST"):
                 raise
-            if not self._is_written(claim, tags):
+            if not self._is_written(claim, writer):
                 self.settle()
                 raise Overtaken("another command is changing production at this moment") from error
         # The claim was free: the number is unused, or its writer has written it and removed the claim.
@@ -187,15 +191,18 @@ class History:
     def _claim_name(self, number: int) -> str:
         return f"{self.name}.history-{number:06d}"
 
-    def _is_written(self, claim: str, tags: Mapping[str, str]) -> bool:
-        """Return whether a claim is ours: MLflow sends a request again whose answer was lost."""
+    def _is_written(self, claim: str, writer: str) -> bool:
+        """Return whether a claim is ours: MLflow sends a request again whose answer was lost.
+
+        Another command's record may be equal, if two promote the same version within a second.
+        """
         try:
             found = self.client.get_registered_model(claim)
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
             return False
-        return tags.items() <= found.tags.items()
+        return found.tags.get(_WRITER) == writer
 
     def _copy(self, tags: Mapping[str, str]) -> None:
         for key in sorted(tags, reverse=True):  # the record last: if it exists, the gate's results exist too

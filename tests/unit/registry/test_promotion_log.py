@@ -110,6 +110,24 @@ def test_a_claim_left_behind_is_finished_for_its_writer(history: History, monkey
     history.append(make_record("1", "2"), after=1)
 
 
+def test_of_two_equal_records_at_once_only_one_is_its_writers(
+    history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two users of one name promote the same version within a second, on two machines."""
+    record = make_record(None, "1")
+    write = history._copy
+
+    def meet_the_other(tags: dict[str, str]) -> None:
+        monkeypatch.setattr(history, "_copy", write)
+        with pytest.raises(Overtaken):
+            history.append(record, after=0)
+        write(tags)
+
+    monkeypatch.setattr(history, "_copy", meet_the_other)
+    assert history.append(record, after=0).number == 1
+    assert len(history.read()) == 1
+
+
 def test_a_claim_that_mlflow_sends_twice_is_still_its_writers(
     history: History, monkeypatch: pytest.MonkeyPatch
 ) -> None:
