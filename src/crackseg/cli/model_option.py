@@ -19,11 +19,19 @@ model_option = click.option(
 threshold_option = click.option(
     "--threshold", type=click.FloatRange(0, 1), help="Instead of the model's operating threshold."
 )
+flips_option = click.option(
+    "--flips/--no-flips",
+    default=None,
+    help="Average over flips: better, and four times as slow. [default: as the model was trained]",
+)
 
 
-def load_chosen_model(project: Project, uri: str | None) -> LoadedModel:
+def load_chosen_model(project: Project, uri: str | None, *, flips: bool | None = None) -> LoadedModel:
     """Load the model of `--model`; without the option, what is in production, or else the shipped one.
 
+    Args:
+        uri: of `--model`.
+        flips: whether it averages over flips; None: as its settings say.
     Raises:
         CracksegError: there is no such model, or a registered one is asked for outside a project.
     """
@@ -31,4 +39,5 @@ def load_chosen_model(project: Project, uri: str | None) -> LoadedModel:
     from crackseg.serving.deployment import find_production
 
     uri = uri or find_production()
-    return load_model(uri, project.root if uri.startswith("models:/") else None)
+    model = load_model(uri, project.root if uri.startswith("models:/") else None)
+    return model if flips is None else model.averaging_flips(flips)

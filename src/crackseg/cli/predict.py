@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from crackseg.cli.model_option import load_chosen_model, model_option, threshold_option
+from crackseg.cli.model_option import flips_option, load_chosen_model, model_option, threshold_option
 from crackseg.cli.mosaic import bands_option
 from crackseg.cli.output import elapsed_s, warn
 from crackseg.cli.project import Project, with_project
@@ -21,6 +21,7 @@ from crackseg.types import Surface
 @click.option("--out", "out_dir", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder.")
 @model_option
 @threshold_option
+@flips_option
 @click.option(
     "--overlays/--no-overlays", default=True, show_default=True, help="Draw the cracks on the photographs."
 )
@@ -39,6 +40,7 @@ def predict(
     out_dir: Path,
     uri: str | None,
     threshold: float | None,
+    flips: bool | None,
     overlays: bool,
     maps: bool,
     measure: bool,
@@ -96,7 +98,7 @@ def predict(
         say(f"note: --surface {surface} counts for the mosaics only: {NO_CLASS}")
     grading = make_grading(project.measure_params, surface) if measure or mosaics else OF_CONCRETE
     root = project.root if report_drift else None  # before the work: drift is recorded in a project
-    model = load_chosen_model(project, uri)
+    model = load_chosen_model(project, uri, flips=flips)
     inspected = MosaicResults()
     if mosaics:
         inspected = inspect_mosaics(

@@ -108,7 +108,7 @@ def settle(predictor: Predictor, image_HW3: np.ndarray, num_images: int) -> None
         plan = _openvino_plan(device, predictor.plan.precision)
     else:
         rows, columns = predictor.tile_places(image_HW3)
-        num_tiles = num_images * len(rows) * len(columns)
+        num_tiles = num_images * len(rows) * len(columns) * predictor.num_passes
         plan = find_plan(network, device, tile_hw3, num_tiles=num_tiles, batch_size=params.batch_size)
     if plan is None:
         return

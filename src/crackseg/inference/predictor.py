@@ -143,7 +143,12 @@ class Predictor:
             return logits_Bhw
         for axes in _FLIPS:
             logits_Bhw = logits_Bhw + np.flip(engine(np.ascontiguousarray(np.flip(tiles_Bhw3, axes))), axes)
-        return logits_Bhw / (len(_FLIPS) + 1)
+        return logits_Bhw / self.num_passes
+
+    @property
+    def num_passes(self) -> int:
+        """Passes of the network through each tile."""
+        return len(_FLIPS) + 1 if self.params.flips else 1
 
     def _engine_for(self, shape: tuple[int, ...]) -> Engine:
         if self._settled is not None and self._settled[0] in (None, shape):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from crackseg.errors import CracksegError
@@ -27,6 +27,13 @@ class LoadedModel:
     analyzer: CrackAnalyzer
     uri: str
     digest: str
+
+    def averaging_flips(self, flips: bool) -> LoadedModel:
+        """The same weights, averaging over flips or not; the digest tells a changed setting."""
+        if flips == self.analyzer.predictor.params.flips:
+            return self
+        self.analyzer.predictor.params = self.analyzer.predictor.params.model_copy(update={"flips": flips})
+        return replace(self, digest=f"{self.digest}{'+' if flips else '-'}flips")
 
 
 def load_model(uri: str, root: Path | None) -> LoadedModel:

@@ -29,6 +29,7 @@ from crackseg.inference.detector import SETTINGS_NAME, CrackAnalyzer, ModelSetti
 from crackseg.inference.drift import FIGURES
 from crackseg.inference.files import Summary, measure_masks, predict_files
 from crackseg.inference.maps import predict_split
+from crackseg.inference.predictor import sigmoid
 from crackseg.inference.steps import draw_overlay
 from crackseg.inference.table import COLUMNS
 from crackseg.params import EvaluateParams, PredictParams
@@ -292,6 +293,36 @@ def test_maps_are_written_when_asked_for_and_never_left_from_another_model(
     run(analyzer, photos, out, model="m2")
     assert not list((out / "maps").rglob("*.png"))
     assert {row["map"] for row in rows_of(out).values()} == {""}
+
+
+def test_flips_are_averaged_if_asked_for_and_results_without_them_are_not_kept(tmp_path: Path) -> None:
+    model = write_model_folder(tmp_path / "model", {"architecture": "unet", "width": 4})
+    image = np.random.default_rng(0).integers(0, 256, (48, 60, 3), dtype=np.uint8)  # one tile
+    out, photograph = tmp_path / "out", tmp_path / "1.png"
+    write_bytes(photograph, encode_png(image))
+
+    def predict(*options: str) -> tuple[np.ndarray, int]:
+        command = ["predict", str(photograph), "--model", str(model), "--out", str(out), "--maps", "--json"]
+        command += options
+        done = CliRunner().invoke(cli, command)
+        assert done.exit_code == 0, done.output
+        crack_prob = cv2.imread(str(out / "maps" / "1.png"), cv2.IMREAD_UNCHANGED) / 65535
+        return crack_prob, json.loads(done.stdout)["num_kept"]
+
+    plain, _ = predict()
+    averaged, kept = predict("--flips")
+    assert kept == 0
+    predictor = load_model(str(model), None).analyzer.predictor
+    logits = [
+        np.flip(predictor.predict_logits(np.ascontiguousarray(np.flip(image, axes))), axes)
+        for axes in ((), (0,), (1,), (0, 1))
+    ]
+    np.testing.assert_allclose(averaged, sigmoid(np.mean(logits, axis=0)), atol=2e-4)
+    assert np.abs(averaged - plain).max() > 0.01
+    assert predict("--flips")[1] == 1
+    again, kept = predict("--no-flips")  # as the model has it
+    assert kept == 0
+    np.testing.assert_array_equal(again, plain)
 
 
 @pytest.mark.slow
