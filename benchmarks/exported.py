@@ -47,7 +47,7 @@ def run(effort: Effort) -> list[Row]:
                 lambda: session.run(None, {"image": tile}),
                 lambda: compiled(tile),
             ],
-            repeats=effort.pick(25, 9),
+            repeats=effort.pick(15, 9),
         )
     name = f"our torch path, {_ARCHITECTURE}, float32"
     return [

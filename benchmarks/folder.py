@@ -26,7 +26,7 @@ _MULTIPLE = 16  # of the network's input
 
 def run(effort: Effort) -> list[Row]:
     """Row ``predict-folder``."""
-    return [compare(effort.pick(200, 12), effort.pick(40, 4))]
+    return [compare(effort.pick(200, 12), effort.pick(20, 4))]
 
 
 def compare(num_photographs: int, num_plain: int, size: tuple[int, int] = (1600, 1200)) -> Row:

@@ -53,8 +53,8 @@ class Case:
 
 _CASES = (
     Case("inference-r101", "deeplabv3_resnet101", 3.2, (3, 1), (100, 10)),
-    Case("inference-unet", "unet", 4.0, (25, 9), (10_000, 400)),
-    Case("inference-mnv3", "deeplabv3_mobilenet_v3_large", 4.0, (25, 9), (20_000, 500)),
+    Case("inference-unet", "unet", 4.0, (15, 9), (10_000, 400)),
+    Case("inference-mnv3", "deeplabv3_mobilenet_v3_large", 4.0, (15, 9), (20_000, 500)),
 )
 
 
