@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from crackseg.errors import CracksegError
@@ -29,11 +30,13 @@ class LoadedModel:
     digest: str
 
     def averaging_flips(self, flips: bool) -> LoadedModel:
-        """The same weights, averaging over flips or not; the digest tells a changed setting."""
-        if flips == self.analyzer.predictor.params.flips:
+        """Return a model of the same weights that averages over flips, or does not; its digest says what was changed."""
+        predictor = copy.copy(self.analyzer.predictor)
+        if flips == predictor.params.flips:
             return self
-        self.analyzer.predictor.params = self.analyzer.predictor.params.model_copy(update={"flips": flips})
-        return replace(self, digest=f"{self.digest}{'+' if flips else '-'}flips")
+        predictor.params = predictor.params.model_copy(update={"flips": flips})
+        analyzer = CrackAnalyzer(predictor, self.analyzer.settings)
+        return LoadedModel(analyzer, self.uri, f"{self.digest}{'+' if flips else '-'}flips")
 
 
 def load_model(uri: str, root: Path | None) -> LoadedModel:

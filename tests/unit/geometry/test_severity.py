@@ -194,6 +194,5 @@ def test_another_surface_measures_again_and_is_in_the_table_of_classes(tmp_path:
     assert ",hairline," not in table
     said = run(tmp_path / "a.png", "--mm-per-px", 2.6, "--surface", "pavement").stdout
     (length_mm,) = re.findall(r"medium ([\d.]+) mm", said)
-    assert float(length_mm) == pytest.approx(
-        180 * 2.6, rel=0.01
-    )  # which pixels a bar has differs between processors
+    # Which pixels a bar has differs between processors.
+    assert float(length_mm) == pytest.approx(180 * 2.6, rel=0.01)
