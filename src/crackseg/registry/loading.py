@@ -30,7 +30,7 @@ class LoadedModel:
     digest: str
 
     def averaging_flips(self, flips: bool) -> LoadedModel:
-        """Return a model of the same weights that averages over flips, or does not; its digest says what was changed."""
+        """Return a model of the same weights that averages over flips, or does not; its digest says so."""
         predictor = copy.copy(self.analyzer.predictor)
         if flips == predictor.params.flips:
             return self
