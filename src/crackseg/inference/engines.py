@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import ctypes
 import importlib.util
 import logging
 import shutil
@@ -175,7 +176,7 @@ class OpenVinoEngine:
             "INFERENCE_NUM_THREADS": plan.threads,
             "PERFORMANCE_HINT": "LATENCY",
         }
-        self._compiled = openvino.Core().compile_model(model, "CPU", settings)
+        self._compiled = compile_openvino(model, settings)
 
     def __call__(self, tiles_Bhw3: np.ndarray) -> np.ndarray:
         tiles_B3hw = np.ascontiguousarray(tiles_Bhw3.transpose(0, 3, 1, 2))
@@ -222,6 +223,29 @@ def load_openvino() -> ModuleType:
     import openvino
 
     return openvino
+
+
+def compile_openvino(model: Any, settings: dict[str, Any]) -> Any:
+    """Compile a model, or the file of one, for the CPU; Ctrl-C and other signals are handled as before.
+
+    On processors with large registers (AVX-512) OpenVINO gives each compiled model's thread a stack for signals of its
+    own, and puts back that of a model which is gone by then. Python's handlers run on such a stack, and the process
+    ended by SIGSEGV with the next signal. Without one they run on the usual stack.
+    """
+    compiled = load_openvino().Core().compile_model(model, "CPU", settings)
+    if sys.platform == "linux":
+        none = _SignalStack(None, _SS_DISABLE, 0)
+        ctypes.CDLL(None).sigaltstack(ctypes.byref(none), None)
+    return compiled
+
+
+class _SignalStack(ctypes.Structure):
+    """``stack_t`` of ``sigaltstack(2)``."""
+
+    _fields_ = (("ss_sp", ctypes.c_void_p), ("ss_flags", ctypes.c_int), ("ss_size", ctypes.c_size_t))
+
+
+_SS_DISABLE = 2
 
 
 def has_compiler() -> bool:

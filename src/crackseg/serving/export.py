@@ -27,7 +27,7 @@ from crackseg.data.images.files import IMAGE_EXTENSIONS, read_image
 from crackseg.errors import CracksegError
 from crackseg.files import hash_file, write_bytes
 from crackseg.inference.detector import SETTINGS_NAME, WEIGHTS_NAME, ModelSettings
-from crackseg.inference.engines import load_openvino, without_advice
+from crackseg.inference.engines import compile_openvino, load_openvino, without_advice
 from crackseg.models import ARCHITECTURES
 from crackseg.models.network import MIN_SIDE_PX
 from crackseg.models.state_dicts import read_weights
@@ -269,9 +269,8 @@ def _run_onnx(path: Path) -> _Run:
 
 
 def _run_openvino(path: Path) -> _Run:
-    openvino = load_openvino()
     # Its default on recent processors is bfloat16, which the comparison must not include.
-    compiled = openvino.compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = compile_openvino(str(path), {"INFERENCE_PRECISION_HINT": "f32"})
     return lambda batch: compiled(batch)[0]
 
 

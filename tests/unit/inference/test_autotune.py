@@ -1,8 +1,6 @@
 """`auto` means measured: the fastest way that agrees, remembered, and never slower than eager float32."""
 
-import gc
 import json
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -56,16 +54,6 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def make_predictor(engine: str = "auto", precision: str = "auto") -> Predictor:
     params = PredictParams(tile_size_px=64, overlap_px=16, batch_size=2, engine=engine)
     return build_predictor(make_network(3).eval(), params, device="cpu", precision=precision)
-
-
-@pytest.fixture(autouse=True)
-def _engines_are_gone() -> Iterator[None]:
-    """Free each test's engines, which lie in cycles: with many alive, a later test's process ended by itself.
-
-    Seen on a processor that multiplies bfloat16; the cause, in OpenVINO or torch, is not known.
-    """
-    yield
-    gc.collect()
 
 
 def test_setup_time_is_weighed_against_the_length_of_the_run() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -71,3 +74,26 @@ def test_the_network_given_is_left_as_it_is() -> None:
     assert network.training
     assert [name for name, tensor in network.state_dict().items() if not torch.equal(tensor, before[name])] == []
     assert all(parameter.requires_grad for parameter in network.parameters())
+
+
+SIGNALLED = """
+import gc, os, signal, torch
+from crackseg.inference.engines import Plan, build_engine
+from crackseg.models import build_model
+
+signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
+network = build_model("unet", width=4).eval()
+plan = Plan("openvino", "float32", False, 1, 1)
+first, second = (build_engine(network, torch.device("cpu"), plan, (64, 64)) for _ in "ab")
+del first
+gc.collect()
+del second
+gc.collect()
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
+def test_a_signal_after_engines_are_gone_is_handled() -> None:
+    answer = subprocess.run([sys.executable, "-c", SIGNALLED], capture_output=True, text=True, check=False)
+    assert (answer.returncode, answer.stdout) == (0, "handled\n"), answer.stderr
