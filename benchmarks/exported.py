@@ -23,13 +23,14 @@ _ARCHITECTURE = "unet"
 def run(effort: Effort) -> list[Row]:
     """Rows ``onnx`` and ``openvino``; exporting compares the file with torch, and fails if it differs."""
     params = PredictParams(tile_size_px=SIZE_PX, overlap_px=64, batch_size=1)
-    predictor = Predictor(make_network(_ARCHITECTURE), params, device=torch.device("cpu"), precision=torch.float32)
+    network = make_network(_ARCHITECTURE)
+    predictor = Predictor(network, params, device=torch.device("cpu"), precision=torch.float32)
     image, _ = draw_pair(0)
     tile = np.ascontiguousarray(image.transpose(2, 0, 1)[None])
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "model"
         folder.mkdir()
-        model_folder(folder, _ARCHITECTURE)
+        model_folder(folder, _ARCHITECTURE, network)
         proofs = {}
         for file_format, suffix in (("onnx", ".onnx"), ("openvino", ".xml")):
             path = Path(scratch) / f"exported{suffix}"
@@ -47,7 +48,7 @@ def run(effort: Effort) -> list[Row]:
                 lambda: session.run(None, {"image": tile}),
                 lambda: compiled(tile),
             ],
-            repeats=effort.pick(15, 9),
+            repeats=effort.pick(15, 7),
         )
     name = f"our torch path, {_ARCHITECTURE}, float32"
     return [

@@ -28,12 +28,12 @@ Pairs = Sequence[tuple[np.ndarray, np.ndarray]]
 def run(effort: Effort) -> list[Row]:
     """Rows ``scoring``, ``scoring-sklearn``, ``scoring-memory`` and ``scoring-lines``."""
     cv2.setNumThreads(1)
-    pairs = [draw_map(seed) for seed in range(200)]
+    pairs = [draw_map(seed) for seed in range(effort.pick(200, 50))]
     return [_against_loop(pairs, effort), _against_sklearn(pairs, effort), _memory(), _thinning(pairs, effort)]
 
 
 def _against_loop(pairs: Pairs, effort: Effort) -> Row:
-    few = pairs[:: effort.pick(4, 20)]
+    few = pairs[:: effort.pick(4, 5)]
     ours, (ods, ois, ap) = _score(few).paper, _score_by_loop(few)
     differences = [abs(ours.ods - ods), abs(ours.ois - ois), abs(ours.ap - ap)]
     assert max(differences) < 1e-9, differences
@@ -44,27 +44,26 @@ def _against_loop(pairs: Pairs, effort: Effort) -> Row:
         warm_up=False,
     )
     ours_s, peer_s = (1000 * s / len(few) for s in seconds)
-    note = f"{len(few)} of 200 maps of 512²; ours counts all three protocols, the loop one; ODS, OIS, AP equal to 1e-9"
+    note = f"{len(few)} maps of 512²; ours counts all three protocols, the loop one; ODS, OIS, AP equal to 1e-9"
     return Row("scoring", ours_s, peer_s, "NumPy, a loop over 256 thresholds", "ms/map", note, target=40)
 
 
 def _against_sklearn(pairs: Pairs, effort: Effort) -> Row:
-    few = pairs[: effort.pick(200, 50)]
-    ours = _score(few, min_max=False).strict.curve
-    precision, recall, thresholds = _curve_by_sklearn(few)
+    ours = _score(pairs, min_max=False).strict.curve
+    precision, recall, thresholds = _curve_by_sklearn(pairs)
     # scikit-learn has a point for each value that occurs: the one of k / 255 is that of the next value above.
     at = np.searchsorted(thresholds, ours.thresholds, side="left")
     reached = at < len(thresholds)
     np.testing.assert_allclose(ours.precision[reached], precision[at[reached]], atol=1e-9)
     np.testing.assert_allclose(ours.recall[reached], recall[at[reached]], atol=1e-9)
     seconds = measure_in_turn(
-        [lambda: _score(few, min_max=False), lambda: _curve_by_sklearn(few)],
+        [lambda: _score(pairs, min_max=False), lambda: _curve_by_sklearn(pairs)],
         repeats=effort.pick(2, 1),
         clock=time.thread_time,
         warm_up=False,
     )
-    ours_s, peer_s = (1000 * s / len(few) for s in seconds)
-    note = f"{len(few)} maps of 512²; precision and recall at 256 thresholds equal to 1e-9"
+    ours_s, peer_s = (1000 * s / len(pairs) for s in seconds)
+    note = f"{len(pairs)} maps of 512²; precision and recall at 256 thresholds equal to 1e-9"
     return Row("scoring-sklearn", ours_s, peer_s, "scikit-learn, pooled", "ms/map", note, target=25)
 
 

@@ -17,7 +17,7 @@ from crackseg.inference.predictor import Predictor, fit_side, tile_windows
 from crackseg.models.unet import UNet
 from crackseg.params import PredictParams
 
-_TILE_PX, _OVERLAP_PX = 512, 64  # the sides fit the photograph, see crackseg.inference.predictor.fit_side
+_TILE_PX, _OVERLAP_PX = 512, 32  # as in the presets; the sides fit the photograph, see fit_side
 _UNTILED_PX = 2048
 _MOST_GB = 2.0
 

@@ -1,6 +1,6 @@
 """Random flips, crop, blur, hue, saturation, brightness and contrast, image and mask together (section 3.3).
 
-The paper names the operations and not their ranges; ours are in params.yaml and docs/adr/0003. Quarter turns, crops
+The paper names the operations and not their ranges; ours are in params.yaml and docs/adr/0003. Turns, zoom, crops
 around cracks, drawn cracks and dilated ground truth are not the paper's, and off unless params.yaml sets them.
 """
 
@@ -27,7 +27,10 @@ def augment_pair(
     Returns:
         image and mask of (crop_px, crop_px), or of the whole size for ``crop_px`` 0; mask is never interpolated.
     """
-    image, mask = crop_pair(image, mask, params.crop_px, rng, at_cracks=params.crop_at_cracks)
+    if params.warp and rng.random() < params.warp:
+        image, mask = warp_pair(image, mask, params, rng)
+    else:
+        image, mask = crop_pair(image, mask, params.crop_px, rng, at_cracks=params.crop_at_cracks)
     # An operation that is off draws no number, so that the others draw the same with and without it.
     if params.drawn_cracks and rng.random() < params.drawn_cracks and not mask.any():
         image, mask = _draw_cracks(image, rng)
@@ -76,6 +79,76 @@ def crop_pair(
     """
     if not crop_px:
         return image, mask
+    image, mask, top, left = _place_crop(image, mask, crop_px, rng, at_cracks)
+    window = (slice(top, top + crop_px), slice(left, left + crop_px))
+    return image[window], mask[window]
+
+
+def warp_pair(
+    image: np.ndarray, mask: np.ndarray, params: AugmentParams, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cut a square that is turned by up to 45° and zoomed by up to ``warp_zoom`` from both; edges are reflected.
+
+    A line of one pixel has gaps after a turn if its pixels are looked up. So thin parts of the mask are drawn anew, with
+    a line between each two pixels that touch.
+
+    Returns:
+        As :func:`augment_pair`.
+    """
+    height, width = (params.crop_px, params.crop_px) if params.crop_px else image.shape[:2]
+    top = left = 0
+    if params.crop_px:
+        image, mask, top, left = _place_crop(image, mask, params.crop_px, rng, params.crop_at_cracks)
+    angle = rng.uniform(-np.pi / 4, np.pi / 4)
+    zoom = params.warp_zoom ** rng.uniform(-1, 1)
+    turn = zoom * np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    target = np.array([(width - 1) / 2, (height - 1) / 2])
+    # Half of the sides of what the square covers of the image, which may end before.
+    reach = np.ceil(np.abs(np.linalg.inv(turn)) @ target).astype(int) + 2
+    image, mask = (_cut_around(array, left + width // 2, top + height // 2, *reach) for array in (image, mask))
+    source = reach - (np.array([width, height]) // 2 - target)
+    place = np.column_stack([turn, target - turn @ source])  # of a pixel (x, y, 1)
+    warped = cv2.warpAffine(image, place, (width, height), flags=cv2.INTER_LINEAR)
+    return warped, _redraw(mask, place, (height, width))
+
+
+def _cut_around(array: np.ndarray, x: int, y: int, reach_x: int, reach_y: int) -> np.ndarray:
+    """Cut what is at most ``reach`` from a pixel, continued by reflection."""
+    top, bottom, left, right = y - reach_y, y + reach_y + 1, x - reach_x, x + reach_x + 1
+    inside = array[max(0, top) : bottom, max(0, left) : right]
+    edges = (max(0, -top), max(0, bottom - array.shape[0]), max(0, -left), max(0, right - array.shape[1]))
+    return cv2.copyMakeBorder(inside, *edges, cv2.BORDER_REFLECT_101) if any(edges) else inside
+
+
+def _redraw(mask: np.ndarray, place: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Move the pixels of a mask: squares of four are looked up, the others get lines between neighbours.
+
+    Args:
+        mask: uint8 of {0, 1}.
+        place: float (2, 3), from a pixel (x, y, 1) to its new place.
+        shape: height and width of the result.
+    """
+    wide = cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((2, 2), np.uint8))
+    moved = cv2.warpAffine(wide, place, shape[::-1], flags=cv2.INTER_NEAREST)
+    rows, columns = np.nonzero(mask)
+    crack, thin = (
+        np.pad(pixels > 0, 1) for pixels in (mask, mask - wide)
+    )  # the outermost pixels have neighbours, too
+    for down, right in ((0, 0), (0, 1), (1, 0), (1, 1), (1, -1)):
+        here, there = (rows + 1, columns + 1), (rows + 1 + down, columns + 1 + right)
+        (joined,) = np.nonzero(crack[there] & (thin[here] | thin[there]))
+        ends = [
+            np.stack([columns[joined] + x, rows[joined] + y], 1) @ place[:, :2].T + place[:, 2]
+            for x, y in ((0, 0), (right, down))
+        ]
+        cv2.polylines(moved, list(np.rint(np.stack(ends, 1)).astype(np.int32)), isClosed=False, color=1)
+    return moved
+
+
+def _place_crop(
+    image: np.ndarray, mask: np.ndarray, crop_px: int, rng: np.random.Generator, at_cracks: float
+) -> tuple[np.ndarray, np.ndarray, int, int]:
+    """Return both, continued by reflection if they are smaller, and the first row and column of a random crop."""
     missing = [max(0, crop_px - side) for side in image.shape[:2]]
     if any(missing):
         edges = (missing[0] // 2, missing[0] - missing[0] // 2, missing[1] // 2, missing[1] - missing[1] // 2)
@@ -89,8 +162,7 @@ def crop_pair(
             int(np.clip(at + shift - crop_px / 2, 0, side - crop_px))
             for at, shift, side in zip(pixel, away, mask.shape, strict=True)
         )
-    window = (slice(top, top + crop_px), slice(left, left + crop_px))
-    return image[window], mask[window]
+    return image, mask, top, left
 
 
 def shift_hue_saturation(image: np.ndarray, hue: float, saturation: float) -> np.ndarray:

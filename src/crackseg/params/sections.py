@@ -87,6 +87,10 @@ class AugmentParams(_Section):
     # Older files lack these keys (docs/training-recipe.md says what each gave).
     rotate_quarter: Annotated[Probability, Affects(WEIGHTS)] = 0.0
     """Probability of a turn by 90 degrees; with both flips at 0.5, 0.5 makes all eight positions equally likely."""
+    warp: Annotated[Probability, Affects(WEIGHTS)] = 0.0
+    """Probability of a turn by any angle up to 45 degrees, together with a zoom."""
+    warp_zoom: Annotated[float, Field(ge=1, le=2), Affects(WEIGHTS)] = 1.25
+    """Largest factor by which a warped patch is enlarged or reduced."""
     crop_at_cracks: Annotated[Probability, Affects(WEIGHTS)] = 0.0
     """Fraction of the crops that are placed around a crack pixel, if the image has one."""
     dilate_mask_px: Annotated[int, Field(ge=0, le=20), Affects(WEIGHTS)] = 0

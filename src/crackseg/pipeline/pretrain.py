@@ -263,7 +263,7 @@ def _describe(root: Path, plan: Plan, *, num_workers: int) -> Params:
         "train": train,
         "predict": {
             "tile_size_px": 512,
-            "overlap_px": 64,
+            "overlap_px": 32,
             "batch_size": 4,
             "engine": "auto",
             "flips": False,
