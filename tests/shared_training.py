@@ -36,7 +36,7 @@ CASES: dict[str, dict[str, Any]] = {
     "batch norm, averaged": {
         "loss": "focal",
         "architecture": "unet",
-        "train": {"batch_size": 3, "ema_decay": 0.8, "keep_initial": 0.3},
+        "train": {"batch_size": 3, "ema_decay": 0.8, "flip_agreement": 1.0, "keep_initial": 0.3},
         "optimizer": {"name": "sgd", "lr": 0.05},
     },
     "focal": {"loss": "focal", "train": {"batch_size": 3}},

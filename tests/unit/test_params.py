@@ -66,6 +66,11 @@ def test_random_weights_are_not_kept() -> None:
         change_params(load_params(COMMITTED), {"train.keep_initial": 0.25}, source="test")
 
 
+def test_agreement_without_averaged_weights_to_agree_with_is_refused() -> None:
+    with pytest.raises(CracksegError, match=r"flip_agreement 1 is agreement .* ema_decay is 0: set ema_decay"):
+        change_params(load_params(COMMITTED), {"train.flip_agreement": 1.0}, source="test")
+
+
 def test_scientific_notation_is_a_number(tmp_path: Path) -> None:
     assert load_changed(tmp_path, "lr: 0.0001", "lr: 1e-3")["optimizer.lr"] == 1e-3
 

@@ -89,8 +89,8 @@ def warp_pair(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Cut a square that is turned by up to 45° and zoomed by up to ``warp_zoom`` from both; edges are reflected.
 
-    A line of one pixel has gaps after a turn if its pixels are looked up. So thin parts of the mask are drawn anew, with
-    a line between each two pixels that touch.
+    A line of one pixel has gaps after a turn if its pixels are looked up. So thin parts of the mask are drawn anew,
+    with a line between each two pixels that touch.
 
     Returns:
         As :func:`augment_pair`.

@@ -61,6 +61,7 @@ PAPER: Mapping[str, Any] = {
     "train.num_workers": 2,
     "train.validate_every": 1,
     "train.ema_decay": 0.0,
+    "train.flip_agreement": 0.0,
     "train.keep_initial": 0.0,
     "predict.overlap_px": 64,
     "predict.flips": False,

@@ -192,9 +192,21 @@ class TrainParams(_Section):
     # Older files lack these keys.
     ema_decay: Annotated[float, Field(ge=0, lt=1), Affects(WEIGHTS, PACE)] = 0.0
     """Decay per step of an exponential moving average of the weights, which is validated and saved; 0: no average."""
+    flip_agreement: Annotated[float, Field(ge=0), Affects(WEIGHTS, PACE)] = 0.0
+    """Weight of a second term of the loss: agreement with what the averaged weights (``ema_decay``) say of the flipped
+    patch, so that one pass is nearly as good as ``predict.flips``; 0: none."""
     keep_initial: Annotated[float, Field(ge=0, lt=1), Affects(WEIGHTS)] = 0.0
     """Fraction of the initial weights in those that are validated and saved, so that a model that is trained further
     keeps what it knew of other images."""
+
+    @model_validator(mode="after")
+    def _agreement_has_a_teacher(self) -> TrainParams:
+        if self.flip_agreement and not self.ema_decay:
+            raise ValueError(
+                f"flip_agreement {self.flip_agreement:g} is agreement with the averaged weights, but ema_decay is 0: "
+                "set ema_decay, for example to 0.98, or flip_agreement to 0"
+            )
+        return self
 
     @model_validator(mode="after")
     def _batch_can_be_divided(self) -> TrainParams:

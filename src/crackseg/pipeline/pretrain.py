@@ -250,7 +250,8 @@ def _describe(root: Path, plan: Plan, *, num_workers: int) -> Params:
     train = {
         "epochs": plan.epochs, "batch_size": 4, "accumulate": 1, "patches_per_image": 1, "seed": plan.seed,
         "num_workers": num_workers, "num_processes": 1, "validate_every": max(1, plan.epochs // 10),
-        "precision": plan.precision, "compile": False, "ema_decay": _EMA_DECAY, "keep_initial": 0.0,
+        "precision": plan.precision, "compile": False, "ema_decay": _EMA_DECAY, "flip_agreement": 0.0,
+        "keep_initial": 0.0,
     }  # fmt: skip
     lr = _LR if plan.init == "random" else _FURTHER_LR
     changes = {

@@ -35,6 +35,7 @@ from crackseg.params import (
     SchedulerParams,
     TrainParams,
 )
+from crackseg.training.agreement import FlipAgreement
 from crackseg.training.average import AveragedWeights, WithInitialWeights
 from crackseg.training.checkpoint import BEST_NAME, Progress, load_state, resume, save_progress, save_unless_full
 from crackseg.training.distributed.processes import ALONE, Processes
@@ -173,7 +174,12 @@ def fit(
     if params.compile:
         trained = compile_network(trained)
     graph = None if params.compile or processes.size > 1 else stepper.graph
-    stepper = replace(stepper, network=trained, loss_function=batch_loss_function, graph=graph)
+    agreement = None
+    if average and params.flip_agreement:
+        agreement = FlipAgreement(average.module, params.flip_agreement, processes.sums)
+    stepper = replace(
+        stepper, network=trained, loss_function=batch_loss_function, graph=graph, agreement=agreement
+    )
 
     bar = progress_bar.progress(
         None,
@@ -202,6 +208,7 @@ def fit(
                 processes,
                 notice,
                 average,
+                progress.step,
             )
             processes.share_buffers(network)
             if average:
@@ -268,8 +275,9 @@ def _train_one_epoch(
     processes: Processes,
     notice: DurationNotice | None,
     average: AveragedWeights | None,
+    first_step: int,
 ) -> float:
-    """Train one epoch; return the mean loss."""
+    """Train one epoch, whose first step has this number; return the mean loss."""
     stepper.network.train()
     total = torch.zeros((), device=stepper.device)
     by_step = isinstance(scheduler, torch.optim.lr_scheduler.LambdaLR)
@@ -278,7 +286,9 @@ def _train_one_epoch(
         # The last batch may be smaller; all processes must have as many parts, as they exchange in each.
         num_parts = min(accumulate, max(1, sampler.batch_length(step) // processes.size))
         num_counted = None if sampler.share_length(step) else 0
-        total += stepper.compute_gradients(images_B3HW, masks_B1HW, num_parts=num_parts, num_counted=num_counted)
+        total += stepper.compute_gradients(
+            images_B3HW, masks_B1HW, num_parts=num_parts, num_counted=num_counted, step=first_step + step
+        )
         stepper.scaler.step(optimizer)
         stepper.scaler.update()
         if average:

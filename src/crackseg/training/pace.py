@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -13,6 +14,8 @@ from crackseg.data.augmentation import augment_pair
 from crackseg.devices import choose_device, choose_precision
 from crackseg.models import build_model
 from crackseg.params import Params
+from crackseg.training.agreement import FlipAgreement
+from crackseg.training.average import AveragedWeights
 from crackseg.training.losses import build_loss
 from crackseg.training.optimizers import build_optimizer
 from crackseg.training.step import build_stepper
@@ -33,7 +36,10 @@ def measure_step(params: Params) -> float:
     torch.manual_seed(0)
     network = build_model(**dict(params.model) | {"init": "random"}).to(device).train()
     precision = choose_precision(params.train.precision, device)
+    average = AveragedWeights(network, params.train.ema_decay) if params.train.ema_decay else None
     stepper = build_stepper(network, build_loss(**dict(params.loss)), device, precision)
+    if average and params.train.flip_agreement:
+        stepper = replace(stepper, agreement=FlipAgreement(average.module, params.train.flip_agreement))
     optimizer = build_optimizer(network, params.optimizer)
     rng = np.random.default_rng(0)
     photo = rng.integers(0, 256, (_PHOTO_PX, _PHOTO_PX, 3), dtype=np.uint8)
@@ -48,6 +54,8 @@ def measure_step(params: Params) -> float:
         loss = stepper.compute_gradients(images, masks, num_parts=params.train.accumulate)
         stepper.scaler.step(optimizer)
         stepper.scaler.update()
+        if average:
+            average.update()
         loss.item()  # waits for a GPU
         if step >= _WARM_UP_STEPS:
             seconds.append(time.monotonic() - started)

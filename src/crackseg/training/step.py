@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from crackseg.devices import full_float32
 from crackseg.errors import CracksegError, first_line
+from crackseg.training.agreement import FlipAgreement
 from crackseg.training.losses import Loss
 from crackseg.training.step_graph import StepGraph, compute_maps
 from crackseg.types import ModelOutput
@@ -31,6 +32,7 @@ class Stepper:
         scaler: scales the loss where float16 gradients would vanish; disabled elsewhere.
         graph: of the same network, loss and precision; None computes kernel by kernel.
         memory_format: of the images, as the network's weights have it.
+        agreement: a second term of the loss; a graph is not used then.
     """
 
     network: nn.Module
@@ -40,6 +42,7 @@ class Stepper:
     scaler: torch.amp.GradScaler
     graph: StepGraph | None = None
     memory_format: torch.memory_format = torch.channels_last
+    agreement: FlipAgreement | None = None
 
     @full_float32()
     def compute_gradients(
@@ -49,6 +52,7 @@ class Stepper:
         *,
         num_parts: int = 1,
         num_counted: int | None = None,
+        step: int = 0,
     ) -> torch.Tensor:
         """Add the gradients of one batch to those of the parameters.
 
@@ -59,6 +63,7 @@ class Stepper:
                 except for batch normalisation, whose statistics are those of a part.
             num_counted: patches, from the first, that count in loss and gradient; None: all. The others are there
                 because every process must compute something.
+            step: number of the step, see FlipAgreement.
         Returns:
             The batch's loss, a scalar on ``device``, without gradient.
         """
@@ -66,24 +71,40 @@ class Stepper:
         images_B3HW = images_B3HW.to(self.device, non_blocking=True)
         masks_B1HW = masks_B1HW.to(self.device, non_blocking=True)
         if num_parts == 1:
-            if self.graph is not None and num_counted is None:
+            if self.graph is not None and num_counted is None and self.agreement is None:
                 recorded_loss = self.graph(images_B3HW, masks_B1HW)
                 if recorded_loss is not None:
                     self.scaler.scale(recorded_loss).backward()
                     return recorded_loss.detach().clone()  # the next step writes to the same memory
+            taught_B1HW = self._teach(images_B3HW[:num_counted], step)
             output = self._forward(images_B3HW)
             if num_counted is not None:
                 masks_B1HW = masks_B1HW[:num_counted]
                 output = ModelOutput(
                     output.logits[:num_counted], tuple(maps[:num_counted] for maps in output.side_logits)
                 )
-            loss = self.loss_function(output, masks_B1HW)
+            loss = self._loss(output, masks_B1HW, taught_B1HW)
             self.scaler.scale(loss).backward()
             return loss.detach()
         assert num_counted is None, "a process without patches has one part"
-        return self._compute_in_parts(images_B3HW.tensor_split(num_parts), masks_B1HW)
+        return self._compute_in_parts(images_B3HW.tensor_split(num_parts), masks_B1HW, step)
 
-    def _compute_in_parts(self, parts: tuple[torch.Tensor, ...], masks_B1HW: torch.Tensor) -> torch.Tensor:
+    def _teach(self, images_B3HW: torch.Tensor, step: int) -> torch.Tensor | None:
+        if self.agreement is None:
+            return None
+        return self.agreement.teach(images_B3HW, step, self.precision, self.memory_format)
+
+    def _loss(
+        self, output: ModelOutput, masks_B1HW: torch.Tensor, taught_B1HW: torch.Tensor | None
+    ) -> torch.Tensor:
+        loss = self.loss_function(output, masks_B1HW)
+        if self.agreement is None or taught_B1HW is None:
+            return loss
+        return loss + self.agreement.distance(output.logits, taught_B1HW)
+
+    def _compute_in_parts(
+        self, parts: tuple[torch.Tensor, ...], masks_B1HW: torch.Tensor, step: int
+    ) -> torch.Tensor:
         """Compute in two passes: the logits of all parts, for the loss and its gradient; then backward part by part.
 
         Adding up the parts' own losses would be cheaper by a forward pass, and wrong: the focal loss divides sums
@@ -91,10 +112,12 @@ class Stepper:
         """
         with torch.no_grad(), self._rehearsal():
             outputs = [self._forward(part) for part in parts]
+            taught = [maps for part in parts if (maps := self._teach(part, step)) is not None]
         logits, *side_logits = (
             torch.cat(maps).requires_grad_() for maps in zip(*map(_list_maps, outputs), strict=True)
         )
-        loss = self.loss_function(ModelOutput(logits, tuple(side_logits)), masks_B1HW)
+        output = ModelOutput(logits, tuple(side_logits))
+        loss = self._loss(output, masks_B1HW, torch.cat(taught) if taught else None)
         self.scaler.scale(loss).backward()
         gradients = [
             maps.grad.tensor_split(len(parts)) for maps in (logits, *side_logits) if maps.grad is not None
@@ -103,8 +126,8 @@ class Stepper:
             is_last = number == len(parts) - 1
             # Processes exchange gradients once, with the last part.
             with contextlib.nullcontext() if is_last else _no_exchange(self.network):
-                maps = _list_maps(self._forward(part))
-                torch.autograd.backward(maps, [gradient[number] for gradient in gradients])
+                part_maps = _list_maps(self._forward(part))
+                torch.autograd.backward(part_maps, [gradient[number] for gradient in gradients])
         return loss.detach()
 
     def _forward(self, images_B3HW: torch.Tensor) -> ModelOutput:

@@ -87,6 +87,18 @@ def test_interrupted_training_keeps_the_average_of_its_weights_and_the_initial_o
     assert [row["val/ods"] for row in history] != [row["val/ods"] for row in plain_history]
 
 
+def test_interrupted_training_that_agrees_with_its_flips_ends_with_the_same_weights(
+    samples: tuple, tmp_path: Path
+) -> None:
+    average = {"ema_decay": 0.9}
+    straight, history = run_fit(samples, tmp_path / "straight", train=average | {"flip_agreement": 1.0})
+    resumed, _ = run_interrupted(samples, tmp_path / "stopped", train=average | {"flip_agreement": 1.0})
+    assert_same_weights(straight, resumed)
+    without, plain_history = run_fit(samples, tmp_path / "without", train=average)
+    assert any(not torch.equal(straight[key], without[key]) for key in straight)
+    assert history[0]["train/loss"] > plain_history[0]["train/loss"]
+
+
 def test_the_last_weights_are_taken_on_demand_though_earlier_ones_scored_better(
     samples: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

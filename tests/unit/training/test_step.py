@@ -12,6 +12,7 @@ from torch import nn
 from crackseg.errors import CracksegError
 from crackseg.models import build_model
 from crackseg.training import loop
+from crackseg.training.agreement import FlipAgreement
 from crackseg.training.loop import fit
 from crackseg.training.losses import Loss, build_loss
 from crackseg.training.step import Stepper, choose_memory_format, explained_step_errors
@@ -58,6 +59,36 @@ def test_gradients_in_parts_are_those_of_the_whole_batch(name: str, num_parts: i
     scale = max(float(g.abs().max()) for g in whole)
     for expected, found in zip(whole, in_parts, strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-6 * scale)
+
+
+@pytest.mark.parametrize("num_parts", [1, 2])
+def test_agreement_pulls_towards_what_the_averaged_weights_say_of_the_flipped_batch(num_parts: int) -> None:
+    """By hand: the teacher's answer for the left-right flip, flipped back, in the step that has this flip."""
+    torch.manual_seed(0)
+    network, teacher = (build_model("deepcrack", width=4, batch_norm=False) for _ in range(2))
+    images, masks = make_batch(4)
+    stepper = make_stepper(network)
+    plain = stepper.compute_gradients(images, masks)
+    without = gradients_of(network)
+    network.zero_grad()
+    agreeing = replace(stepper, agreement=FlipAgreement(teacher, 0.5))
+    loss = agreeing.compute_gradients(images, masks, num_parts=num_parts, step=2)
+    with torch.no_grad():
+        taught = teacher.eval()(images.flip(3).float() / 255).logits.sigmoid().flip(3)
+        prob = network(images.float() / 255).logits.sigmoid()
+    expected = 0.5 * (prob - taught).square().sum() / (prob.square().sum() + taught.square().sum())
+    torch.testing.assert_close(loss - plain, expected, rtol=1e-3, atol=1e-6)
+    assert any(not torch.allclose(a, b) for a, b in zip(gradients_of(network), without, strict=True))
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+
+
+def test_a_network_that_agrees_with_itself_has_no_second_term() -> None:
+    agreement = FlipAgreement(nn.Identity(), 1.0)
+    logits = torch.randn(2, 1, 8, 8)
+    assert agreement.distance(logits, logits.sigmoid()) == 0
+    assert agreement.distance(torch.full((1, 1, 4, 4), -1e4), torch.zeros(1, 1, 4, 4)) == 0  # not 0 / 0
+    apart = agreement.distance(torch.full((1, 1, 4, 4), 1e4), torch.zeros(1, 1, 4, 4))
+    assert apart == 1
 
 
 def test_the_memory_format_follows_from_architecture_and_device_and_changes_no_gradient() -> None:
