@@ -131,17 +131,18 @@ def _redraw(mask: np.ndarray, place: np.ndarray, shape: tuple[int, int]) -> np.n
     wide = cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((2, 2), np.uint8))
     moved = cv2.warpAffine(wide, place, shape[::-1], flags=cv2.INTER_NEAREST)
     rows, columns = np.nonzero(mask)
-    crack, thin = (
-        np.pad(pixels > 0, 1) for pixels in (mask, mask - wide)
-    )  # the outermost pixels have neighbours, too
+    # Pixels at the edge have neighbours, too.
+    crack, thin = (np.pad(pixels > 0, 1) for pixels in (mask, mask - wide))
+    longest = np.hypot(1, 1) * np.hypot(*place[:, 0])
+    along = np.linspace(0, 1, 1 + int(np.ceil(longest)))[:, None]  # steps of at most a pixel leave no gap
+    points = []
     for down, right in ((0, 0), (0, 1), (1, 0), (1, 1), (1, -1)):
         here, there = (rows + 1, columns + 1), (rows + 1 + down, columns + 1 + right)
-        (joined,) = np.nonzero(crack[there] & (thin[here] | thin[there]))
-        ends = [
-            np.stack([columns[joined] + x, rows[joined] + y], 1) @ place[:, :2].T + place[:, 2]
-            for x, y in ((0, 0), (right, down))
-        ]
-        cv2.polylines(moved, list(np.rint(np.stack(ends, 1)).astype(np.int32)), isClosed=False, color=1)
+        joined = crack[there] & (thin[here] | thin[there])
+        points.append([(columns[joined] + along * right).ravel(), (rows[joined] + along * down).ravel()])
+    x, y = np.rint(place[:, :2] @ np.concatenate(points, axis=1) + place[:, 2:]).astype(int)
+    inside = (x >= 0) & (x < shape[1]) & (y >= 0) & (y < shape[0])
+    moved[y[inside], x[inside]] = 1
     return moved
 
 
