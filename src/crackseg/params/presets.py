@@ -120,8 +120,10 @@ PRESETS: dict[str, Preset] = {
         {
             **_SHIPPED_UNET,
             "data.resize": "none",
+            "augment.warp": 0.75,
             "augment.crop_at_cracks": 0.4,
             "augment.scenes": 0.15,
+            "train.flip_agreement": 1.0,
             "train.keep_initial": 0.1,
             "optimizer.lr": 1e-3,
             "train.epochs": 12,
