@@ -27,11 +27,11 @@ def augment_pair(
     Returns:
         image and mask of (crop_px, crop_px), or of the whole size for ``crop_px`` 0; mask is never interpolated.
     """
+    # An operation that is off draws no number, so that the others draw the same with and without it.
     if params.warp and rng.random() < params.warp:
         image, mask = warp_pair(image, mask, params, rng)
     else:
         image, mask = crop_pair(image, mask, params.crop_px, rng, at_cracks=params.crop_at_cracks)
-    # An operation that is off draws no number, so that the others draw the same with and without it.
     if params.drawn_cracks and rng.random() < params.drawn_cracks and not mask.any():
         image, mask = _draw_cracks(image, rng)
     if params.rotate_quarter and rng.random() < params.rotate_quarter:
@@ -109,7 +109,7 @@ def warp_pair(
     source = reach - (np.array([width, height]) // 2 - target)
     place = np.column_stack([turn, target - turn @ source])  # of a pixel (x, y, 1)
     warped = cv2.warpAffine(image, place, (width, height), flags=cv2.INTER_LINEAR)
-    return warped, _redraw(mask, place, (height, width))
+    return warped, move_mask(mask, place, (height, width))
 
 
 def _cut_around(array: np.ndarray, x: int, y: int, reach_x: int, reach_y: int) -> np.ndarray:
@@ -120,7 +120,7 @@ def _cut_around(array: np.ndarray, x: int, y: int, reach_x: int, reach_y: int) -
     return cv2.copyMakeBorder(inside, *edges, cv2.BORDER_REFLECT_101) if any(edges) else inside
 
 
-def _redraw(mask: np.ndarray, place: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+def move_mask(mask: np.ndarray, place: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """Move the pixels of a mask: squares of four are looked up, the others get lines between neighbours.
 
     Args:
@@ -128,17 +128,20 @@ def _redraw(mask: np.ndarray, place: np.ndarray, shape: tuple[int, int]) -> np.n
         place: float (2, 3), from a pixel (x, y, 1) to its new place.
         shape: height and width of the result.
     """
-    wide = cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((2, 2), np.uint8))
+    # Not MORPH_OPEN: with an even square it shifts by a pixel. A line along the mask's edge is not wide.
+    square = np.ones((2, 2), np.uint8)
+    wide = cv2.dilate(cv2.erode(mask, square, borderValue=0), square, anchor=(0, 0))
     moved = cv2.warpAffine(wide, place, shape[::-1], flags=cv2.INTER_NEAREST)
     rows, columns = np.nonzero(mask)
     # Pixels at the edge have neighbours, too.
     crack, thin = (np.pad(pixels > 0, 1) for pixels in (mask, mask - wide))
-    longest = np.hypot(1, 1) * np.hypot(*place[:, 0])
-    along = np.linspace(0, 1, 1 + int(np.ceil(longest)))[:, None]  # steps of at most a pixel leave no gap
     points = []
     for down, right in ((0, 0), (0, 1), (1, 0), (1, 1), (1, -1)):
         here, there = (rows + 1, columns + 1), (rows + 1 + down, columns + 1 + right)
         joined = crack[there] & (thin[here] | thin[there])
+        # Steps of at most a row and a column leave no gap, and more of them make a line thicker.
+        num_steps = int(np.ceil(np.abs(place[:, :2] @ (right, down)).max() - 1e-6))
+        along = np.linspace(0, 1, num_steps + 1)[:, None]
         points.append([(columns[joined] + along * right).ravel(), (rows[joined] + along * down).ravel()])
     x, y = np.rint(place[:, :2] @ np.concatenate(points, axis=1) + place[:, 2:]).astype(int)
     inside = (x >= 0) & (x < shape[1]) & (y >= 0) & (y < shape[0])

@@ -87,9 +87,9 @@ class AugmentParams(_Section):
     # Older files lack these keys (docs/training-recipe.md says what each gave).
     rotate_quarter: Annotated[Probability, Affects(WEIGHTS)] = 0.0
     """Probability of a turn by 90 degrees; with both flips at 0.5, 0.5 makes all eight positions equally likely."""
-    warp: Annotated[Probability, Affects(WEIGHTS)] = 0.0
+    warp: Annotated[Probability, Affects(WEIGHTS, PACE)] = 0.0
     """Probability of a turn by any angle up to 45 degrees, together with a zoom."""
-    warp_zoom: Annotated[float, Field(ge=1, le=2), Affects(WEIGHTS)] = 1.25
+    warp_zoom: Annotated[float, Field(ge=1, le=1.5), Affects(WEIGHTS)] = 1.25
     """Largest factor by which a warped patch is enlarged or reduced."""
     crop_at_cracks: Annotated[Probability, Affects(WEIGHTS)] = 0.0
     """Fraction of the crops that are placed around a crack pixel, if the image has one."""

@@ -51,7 +51,7 @@ def measure_step(params: Params) -> float:
         images = torch.stack([torch.from_numpy(image).permute(2, 0, 1) for image, _ in pairs])
         masks = torch.stack([torch.from_numpy(mask)[None] for _, mask in pairs])
         optimizer.zero_grad(set_to_none=True)
-        loss = stepper.compute_gradients(images, masks, num_parts=params.train.accumulate)
+        loss = stepper.compute_gradients(images, masks, num_parts=params.train.accumulate, step=step)
         stepper.scaler.step(optimizer)
         stepper.scaler.update()
         if average:
