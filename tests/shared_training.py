@@ -40,10 +40,16 @@ CASES: dict[str, dict[str, Any]] = {
         "optimizer": {"name": "sgd", "lr": 0.05},
     },
     "focal": {"loss": "focal", "train": {"batch_size": 3}},
-    "last batch of one": {"loss": "focal", "train": {"batch_size": 7}},
+    "last batch of one": {
+        "loss": "focal",
+        "train": {"batch_size": 7, "ema_decay": 0.8, "flip_agreement": 1.0},
+    },
     "bce_soft_f": {"loss": "bce_soft_f", "train": {"batch_size": 3}},
     "bce_soft_f, last batch of one": {"loss": "bce_soft_f", "train": {"batch_size": 7}},
-    "bce in parts": {"loss": "bce", "train": {"batch_size": 7, "accumulate": 3}},
+    "bce in parts": {
+        "loss": "bce",
+        "train": {"batch_size": 7, "accumulate": 3, "ema_decay": 0.8, "flip_agreement": 1.0},
+    },
 }
 
 

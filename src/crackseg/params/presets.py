@@ -82,9 +82,9 @@ _SHIPPED_UNET: Mapping[str, Any] = {
     "train.ema_decay": 0.98,
     "train.batch_size": 4,
     "train.patches_per_image": 4,
-    # Both cores compute the network; drawing patches takes a tenth of the time.
+    # Both cores compute the network, and drawing patches takes little of the time.
     "train.num_workers": 0,
-    # Half of the paper preset's: 8 % fewer pixels of a large photograph (docs/adr/0018).
+    # Half of the paper preset's: 10 % fewer pixels of a large photograph (docs/adr/0018).
     "predict.overlap_px": 32,
     "predict.fit_tiles": True,
 }

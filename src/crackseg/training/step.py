@@ -32,7 +32,7 @@ class Stepper:
         scaler: scales the loss where float16 gradients would vanish; disabled elsewhere.
         graph: of the same network, loss and precision; None computes kernel by kernel.
         memory_format: of the images, as the network's weights have it.
-        agreement: a second term of the loss; a graph is not used then.
+        agreement: a second term of the loss; with it, no graph is used.
     """
 
     network: nn.Module

@@ -90,7 +90,7 @@ def test_interrupted_training_keeps_the_average_of_its_weights_and_the_initial_o
 def test_interrupted_training_that_agrees_with_its_flips_ends_with_the_same_weights(
     samples: tuple, tmp_path: Path
 ) -> None:
-    average = {"ema_decay": 0.9}
+    average = {"ema_decay": 0.9, "batch_size": 3}  # 3 steps an epoch, and four flips in turn
     straight, history = run_fit(samples, tmp_path / "straight", train=average | {"flip_agreement": 1.0})
     resumed, _ = run_interrupted(samples, tmp_path / "stopped", train=average | {"flip_agreement": 1.0})
     assert_same_weights(straight, resumed)

@@ -69,16 +69,19 @@ def test_agreement_pulls_towards_what_the_averaged_weights_say_of_the_flipped_ba
     images, masks = make_batch(4)
     stepper = make_stepper(network)
     plain = stepper.compute_gradients(images, masks)
-    without = gradients_of(network)
+    with torch.no_grad():
+        taught = teacher.eval()(images.flip(3).float() / 255).logits.sigmoid().flip(3)
+    prob = network(images.float() / 255).logits.sigmoid()
+    expected = 0.5 * (prob - taught).square().sum() / (prob.square().sum() + taught.square().sum())
+    expected.backward()  # added to the gradients of the plain loss
+    together = gradients_of(network)
     network.zero_grad()
     agreeing = replace(stepper, agreement=FlipAgreement(teacher, 0.5))
     loss = agreeing.compute_gradients(images, masks, num_parts=num_parts, step=2)
-    with torch.no_grad():
-        taught = teacher.eval()(images.flip(3).float() / 255).logits.sigmoid().flip(3)
-        prob = network(images.float() / 255).logits.sigmoid()
-    expected = 0.5 * (prob - taught).square().sum() / (prob.square().sum() + taught.square().sum())
-    torch.testing.assert_close(loss - plain, expected, rtol=1e-3, atol=1e-6)
-    assert any(not torch.allclose(a, b) for a, b in zip(gradients_of(network), without, strict=True))
+    torch.testing.assert_close(loss - plain, expected.detach(), rtol=1e-3, atol=1e-6)
+    scale = max(float(gradient.abs().max()) for gradient in together)
+    for found, gradient in zip(gradients_of(network), together, strict=True):
+        torch.testing.assert_close(found, gradient, rtol=1e-3, atol=1e-6 * scale)
     assert all(parameter.grad is None for parameter in teacher.parameters())
 
 
