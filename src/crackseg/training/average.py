@@ -24,6 +24,10 @@ class AveragedWeights(AveragedModel):
         super().__init__(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
         self._averaged = (network,)  # a tuple, so that torch does not register it as a part of this module
 
+    def begin(self) -> None:
+        """Take over the network's weights as they are before the first step."""
+        self.module.load_state_dict(self._averaged[0].state_dict())
+
     def update(self) -> None:
         """Take in the network's weights after an optimiser step."""
         self.update_parameters(self._averaged[0])

@@ -171,6 +171,8 @@ def fit(
     if progress.epoch == 0 and device.type == "cpu" and processes.is_first:
         notice = DurationNotice(params.epochs, len(sampler))
     trained = processes.wrap(network, sync_batch_norm=params.sync_batch_norm)
+    if average and progress.step == 0:
+        average.begin()  # the other processes have the first one's weights only now
     if params.compile:
         trained = compile_network(trained)
     graph = None if params.compile or processes.size > 1 else stepper.graph
