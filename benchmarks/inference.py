@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import tempfile
 from dataclasses import dataclass
@@ -90,8 +89,8 @@ def _compare(case: Case, effort: Effort) -> Row:
     peer, peer_name = _peer(case.architecture, network)
     peer.to(choose_device("auto"))
     params = PredictParams(tile_size_px=SIZE_PX, overlap_px=64, batch_size=4)
-    predictor = build_predictor(copy.deepcopy(network), params, device="auto", precision="auto")
-    images = [draw_pair(seed) for seed in range(2)]
+    predictor = build_predictor(network, params, device="auto", precision="auto")
+    images = [draw_pair(seed) for seed in range(effort.pick(2, 1))]
     with tempfile.TemporaryDirectory() as cache:
         former = os.environ.get(CACHE_VARIABLE)
         os.environ[CACHE_VARIABLE] = cache
@@ -106,6 +105,7 @@ def _compare(case: Case, effort: Effort) -> Row:
     ours, theirs = measure_in_turn(
         [lambda: predictor.predict_logits(image), lambda: _predict_peer(peer, image)],
         repeats=effort.pick(*case.repeats),
+        warm_up=False,  # both have predicted already
     )
     note = f"auto chose: {predictor.plan}; ODS differs by {difference:.5f}"
     return Row(case.row, ours, theirs, peer_name, "s/image", note, target=case.target)

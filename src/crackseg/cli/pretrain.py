@@ -34,6 +34,14 @@ from crackseg.cli.project import Project, with_project
     help="Another model, as for --init, and the fraction of its weights in the saved ones.",
 )  # fmt: skip
 @click.option(
+    "--lr", type=click.FloatRange(min=0, min_open=True),
+    help="Highest learning rate of the cycle. [default: 0.003; with --init 0.002]",
+)  # fmt: skip
+@click.option(
+    "--flip-agreement", default=0.0, show_default=True, type=click.FloatRange(min=0), metavar="WEIGHT",
+    help="Of a second term of the loss: one pass learns the average over flips (train.flip_agreement).",
+)  # fmt: skip
+@click.option(
     "--check", "checks", multiple=True, metavar="DATASET",
     help="Imported photographs that are scored at each validation and train nothing; may be repeated.",
 )  # fmt: skip
@@ -51,6 +59,8 @@ def pretrain(
     elements: tuple[str, ...],
     init: str,
     mix: tuple[str, float],
+    lr: float | None,
+    flip_agreement: float,
     checks: tuple[str, ...],
     num_scenes: int,
 ) -> None:
@@ -74,6 +84,8 @@ def pretrain(
         elements=elements,
         init=init,
         mix=mix,
+        lr=lr,
+        flip_agreement=flip_agreement,
         checks=checks,
         num_scenes=num_scenes,
     )

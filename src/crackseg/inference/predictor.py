@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from crackseg.devices import choose_device, choose_precision
-from crackseg.inference.engines import Engine, Plan, TorchEngine
+from crackseg.inference.engines import Engine, Plan, TorchEngine, fold_batch_norm
 from crackseg.models.network import is_local
 from crackseg.params import PredictParams
 
@@ -20,10 +20,10 @@ _FLIPS = ((1,), (2,), (1, 2))  # axes of tiles (B, h, w, 3)
 
 
 def build_predictor(network: nn.Module, params: PredictParams, *, device: str, precision: str) -> Predictor:
-    """Build a predictor from settings.
+    """Build a predictor of finished weights from settings; batch normalisation is folded into them.
 
     Args:
-        network: returns ModelOutput for images in [0, 1].
+        network: returns ModelOutput for images in [0, 1]; it is copied.
         params: tile size, overlap, tiles in a pass, engine.
         device, precision: as ``train.device`` and ``train.precision``; with the precision ``auto``
             crackseg.inference.autotune may choose a faster one.
@@ -32,7 +32,11 @@ def build_predictor(network: nn.Module, params: PredictParams, *, device: str, p
     """
     chosen: torch.device = choose_device(device)
     return Predictor(
-        network, params, device=chosen, precision=choose_precision(precision, chosen), measured=precision == "auto"
+        fold_batch_norm(network.to(chosen)),
+        params,
+        device=chosen,
+        precision=choose_precision(precision, chosen),
+        measured=precision == "auto",
     )
 
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from crackseg.inference.engines import fold_batch_norm
 from crackseg.models import ARCHITECTURES, build_model
+from crackseg.types import ModelOutput
 
 
 def with_statistics(network: nn.Module) -> nn.Module:
@@ -36,7 +37,7 @@ def test_folded_network_gives_the_same_map(architecture: str) -> None:
     torch.manual_seed(0)
     network = with_statistics(build_model(architecture))
     image = torch.rand(1, 3, 64, 96, dtype=torch.float64)
-    folded = fold_batch_norm(network, image)
+    folded = fold_batch_norm(network)
     with torch.inference_mode():
         torch.testing.assert_close(folded(image).logits, network(image).logits, rtol=1e-6, atol=1e-8)
     before, after = (
@@ -52,25 +53,47 @@ def test_what_is_used_twice_stays_as_it_is() -> None:
             self.shared = nn.Conv2d(3, 3, 3, padding=1)
             self.first, self.second = nn.BatchNorm2d(3), nn.BatchNorm2d(3)
 
-        def forward(self, image: torch.Tensor) -> torch.Tensor:
-            return self.second(self.shared(self.first(self.shared(image))))
+        def forward(self, image: torch.Tensor) -> ModelOutput:
+            return ModelOutput(self.second(self.shared(self.first(self.shared(image)))))
 
     network = with_statistics(Twice())
     image = torch.rand(1, 3, 8, 8, dtype=torch.float64)
     with torch.inference_mode():
-        torch.testing.assert_close(fold_batch_norm(network, image)(image), network(image))
+        torch.testing.assert_close(fold_batch_norm(network)(image).logits, network(image).logits)
+
+
+class Normalised(nn.Module):
+    """A convolution and its normalisation; ``skip`` adds the convolution's own result, which folding changes."""
+
+    def __init__(self, *, skip: bool, track_running_stats: bool = True) -> None:
+        super().__init__()
+        self.skip = skip
+        self.convolution = nn.Conv2d(3, 1, 3, padding=1)
+        self.normalisation = nn.BatchNorm2d(1, track_running_stats=track_running_stats)
+
+    def forward(self, image: torch.Tensor) -> ModelOutput:
+        features = self.convolution(image)
+        return ModelOutput(self.normalisation(features) + features * self.skip)
 
 
 def test_normalisation_by_the_batch_at_hand_stays() -> None:
-    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False)).eval()
-    folded = fold_batch_norm(network, torch.rand(2, 3, 8, 8))
-    assert isinstance(folded[1], nn.BatchNorm2d)
+    folded = fold_batch_norm(Normalised(skip=False, track_running_stats=False).eval())
+    assert isinstance(folded.normalisation, nn.BatchNorm2d)
+
+
+def test_a_network_that_also_reads_what_is_normalised_keeps_its_answers() -> None:
+    torch.manual_seed(0)
+    assert not isinstance(fold_batch_norm(with_statistics(Normalised(skip=False))).normalisation, nn.BatchNorm2d)
+    network = with_statistics(Normalised(skip=True))
+    image = torch.rand(1, 3, 8, 8, dtype=torch.float64)
+    with torch.inference_mode():
+        torch.testing.assert_close(fold_batch_norm(network)(image).logits, network(image).logits)
 
 
 def test_the_network_given_is_left_as_it_is() -> None:
     network = with_statistics(build_model("unet", width=4)).train()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    fold_batch_norm(network, torch.rand(1, 3, 32, 32, dtype=torch.float64))
+    fold_batch_norm(network)
     assert network.training
     assert [name for name, tensor in network.state_dict().items() if not torch.equal(tensor, before[name])] == []
     assert all(parameter.requires_grad for parameter in network.parameters())

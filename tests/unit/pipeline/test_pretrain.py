@@ -30,6 +30,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / name).write_bytes((source / name).read_bytes())
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setattr(module, "_VALIDATION_SCENES", 1)
+    monkeypatch.setattr(module, "_THRESHOLD_SCENES", 2)
     monkeypatch.setattr(module, "_PROBE_PX", 64)
     # Of a network that learnt nothing the map is noise, in which every pixel is a line to be followed.
     monkeypatch.setattr(module, "write_validation_scenes", partial(write_validation_scenes, size_px=96))
@@ -121,11 +122,18 @@ def test_a_pretraining_goes_on_from_the_model_of_a_former_one(root: Path) -> Non
         pretrain(root, root / "second", **TINY, init="nothing.pt")
     first = pretrain(root, root / "first", **TINY, elements=("joints",))
     second = pretrain(root, root / "second", **TINY, init=str(first))
-    for started in MlflowClient().search_runs(["1"], "params.`optimizer.lr` = '0.002'"):
-        assert started.data.params["model.init"] == str(first / "weights.pt")
+    third = pretrain(root, root / "third", **TINY, init=str(first), lr=1e-3, flip_agreement=1.0)
+    experiments = [e.experiment_id for e in MlflowClient().search_experiments()]
+    by_lr = {
+        run.data.params["optimizer.lr"]: run.data.params for run in MlflowClient().search_runs(experiments)
+    }
+    assert {lr: params["train.flip_agreement"] for lr, params in by_lr.items()} == {
+        "0.003": "0.0", "0.002": "0.0", "0.001": "1.0",
+    }  # fmt: skip
+    assert by_lr["0.002"]["model.init"] == by_lr["0.001"]["model.init"] == str(first / "weights.pt")
     # In half precision, after six steps at a small learning rate, the weights are still near those it began from.
-    begun, trained = (_weights_of(folder) for folder in (first, second))
-    assert 0 < (trained - begun).abs().mean() < 0.05
+    begun, trained, agreed = (_weights_of(folder) for folder in (first, second, third))
+    assert 0 < (agreed - begun).abs().mean() < (trained - begun).abs().mean() < 0.05
 
 
 def test_a_pretraining_saves_a_mixture_with_another_model(root: Path) -> None:
