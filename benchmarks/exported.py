@@ -7,13 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
-import torch
 
 from benchmarks.inference import SIZE_PX, make_network, model_folder
 from benchmarks.measure import Effort, Row, measure_in_turn
 from benchmarks.scenes import draw_pair
 from crackseg.inference.engines import load_openvino
-from crackseg.inference.predictor import Predictor
+from crackseg.inference.predictor import build_predictor
 from crackseg.params import PredictParams
 from crackseg.serving.export import export_model
 
@@ -24,7 +23,7 @@ def run(effort: Effort) -> list[Row]:
     """Rows ``onnx`` and ``openvino``; exporting compares the file with torch, and fails if it differs."""
     params = PredictParams(tile_size_px=SIZE_PX, overlap_px=64, batch_size=1)
     network = make_network(_ARCHITECTURE)
-    predictor = Predictor(network, params, device=torch.device("cpu"), precision=torch.float32)
+    predictor = build_predictor(network, params, device="cpu", precision="float32")
     image, _ = draw_pair(0)
     tile = np.ascontiguousarray(image.transpose(2, 0, 1)[None])
     with tempfile.TemporaryDirectory() as scratch:

@@ -7,13 +7,11 @@ import sys
 import time
 
 import numpy as np
-import torch
 
 from benchmarks.inference import make_network
 from benchmarks.measure import Effort, Row, peak_memory_mb, run_apart
 from benchmarks.scenes import draw_pair
-from crackseg.devices import choose_device
-from crackseg.inference.predictor import Predictor, fit_side, tile_windows
+from crackseg.inference.predictor import Predictor, build_predictor, fit_side, tile_windows
 from crackseg.models.unet import UNet
 from crackseg.params import PredictParams
 
@@ -65,7 +63,7 @@ def run(effort: Effort) -> list[Row]:
 
 def _measure(side: int, tile_px: int) -> dict[str, float]:
     params = PredictParams(tile_size_px=tile_px, overlap_px=_OVERLAP_PX, batch_size=1, fit_tiles=True)
-    predictor = Predictor(make_network("unet"), params, device=choose_device("auto"), precision=torch.float32)
+    predictor = build_predictor(make_network("unet"), params, device="auto", precision="float32")
     part, _ = draw_pair(0)
     photograph = np.tile(part, (side // 512, side // 512, 1))
     alone = tile_px < side

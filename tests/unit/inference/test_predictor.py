@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from crackseg.inference.predictor import Predictor, fit_side, sigmoid, tile_windows
+from crackseg.inference.predictor import Predictor, build_predictor, fit_side, sigmoid, tile_windows
 from crackseg.models import build_model
 from crackseg.params import PredictParams
 from crackseg.types import ModelOutput
@@ -137,6 +137,17 @@ def test_stream_keeps_order_across_sizes_and_batches() -> None:
     assert [r.shape for r in results] == sizes
     np.testing.assert_allclose([r.mean() for r in results], [20 * i / 255 * 8 - 4 for i in range(9)], atol=1e-5)
     assert max(shape[0] for shape in network.passes) == 3
+
+
+def test_a_finished_model_predicts_the_same_without_its_normalisation_layers() -> None:
+    network = build_model("unet", init="scenes", width=8).eval()
+    params = PredictParams(tile_size_px=64, overlap_px=16, batch_size=2)
+    image = np.random.default_rng(0).integers(0, 256, (80, 96, 3), dtype=np.uint8)
+    plain = Predictor(network, params, device=torch.device("cpu"), precision=torch.float32)
+    folded = build_predictor(network, params, device="cpu", precision="float32")
+    np.testing.assert_allclose(folded.predict_prob(image), plain.predict_prob(image), atol=1e-5)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.network.modules())
+    assert any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
 
 
 def test_predicting_switches_dropout_and_batch_statistics_off() -> None:

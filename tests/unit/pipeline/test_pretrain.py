@@ -124,9 +124,7 @@ def test_a_pretraining_goes_on_from_the_model_of_a_former_one(root: Path) -> Non
     second = pretrain(root, root / "second", **TINY, init=str(first))
     third = pretrain(root, root / "third", **TINY, init=str(first), lr=1e-3, flip_agreement=1.0)
     experiments = [e.experiment_id for e in MlflowClient().search_experiments()]
-    by_lr = {
-        run.data.params["optimizer.lr"]: run.data.params for run in MlflowClient().search_runs(experiments)
-    }
+    by_lr = {run.data.params["optimizer.lr"]: run.data.params for run in MlflowClient().search_runs(experiments)}
     assert {lr: params["train.flip_agreement"] for lr, params in by_lr.items()} == {
         "0.003": "0.0", "0.002": "0.0", "0.001": "1.0",
     }  # fmt: skip
