@@ -17,7 +17,8 @@ from benchmarks.measure import Effort, Row
 from benchmarks.scenes import write_photographs
 from crackseg.data.image_files import find_photographs
 from crackseg.inference.files import predict_files
-from crackseg.models.shipped import SHIPPED_NAME
+from crackseg.models.shipped import SHIPPED_NAME, SHIPPED_WEIGHTS
+from crackseg.models.weights_file import load_network
 from crackseg.registry.loading import LoadedModel, load_model
 
 _MOST_DIFFERENT = 1e-3  # of the pixels of a mask
@@ -70,7 +71,8 @@ def compare(num_photographs: int, num_plain: int, size: tuple[int, int] = (1600,
 
 def _predict_plainly(model: LoadedModel, paths: list[Path], out_dir: Path) -> float:
     """Read, predict as a whole in eager float32, threshold, remove short components, write; returns seconds."""
-    network, settings = model.analyzer.predictor.network, model.analyzer.settings
+    settings = model.analyzer.settings
+    network = load_network(SHIPPED_WEIGHTS)[0].eval()
     out_dir.mkdir(exist_ok=True)
     started = time.perf_counter()
     for path in paths:

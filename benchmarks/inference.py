@@ -105,7 +105,7 @@ def _compare(case: Case, effort: Effort) -> Row:
     ours, theirs = measure_in_turn(
         [lambda: predictor.predict_logits(image), lambda: _predict_peer(peer, image)],
         repeats=effort.pick(*case.repeats),
-        warm_up=False,  # both have predicted already
+        warm_up=predictor.device.type == "cuda",  # on a CPU, both have predicted already
     )
     note = f"auto chose: {predictor.plan}; ODS differs by {difference:.5f}"
     return Row(case.row, ours, theirs, peer_name, "s/image", note, target=case.target)

@@ -85,7 +85,7 @@ def measure_in_turn(
 def run_family(family: str, effort: Effort) -> list[Row]:
     """Run a module of this package in a process of its own: families set threads, and one may run out of memory.
 
-    It is a copy of a process that has imported torch and nothing more, which saves each family the seconds of that.
+    It is a copy of a process that has imported torch and torchvision, which saves each family the seconds of that.
     """
     forkserver = multiprocessing.get_context("forkserver")
     forkserver.set_forkserver_preload(["torchvision"])

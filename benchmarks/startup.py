@@ -20,7 +20,7 @@ _FILES = 20  # in each folder
 
 def run(effort: Effort) -> list[Row]:
     """Rows ``startup`` and ``startup-dvc``."""
-    repeats = effort.pick(3, 2)
+    repeats = effort.pick(3, 1)
     help_s, mlflow_s = measure_in_turn(
         [lambda: _call("-m", "crackseg", "--help"), lambda: _call("-m", "mlflow", "--version")], repeats=repeats
     )

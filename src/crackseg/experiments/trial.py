@@ -17,12 +17,11 @@ from filelock import FileLock
 from crackseg.data.catalog import data_source, list_splits
 from crackseg.data.images.files import read_image
 from crackseg.data.preprocessing import prepare_dataset
-from crackseg.devices import choose_device, choose_precision
 from crackseg.evaluation.false_alarms import FalseAlarms
 from crackseg.evaluation.scoring import score_split
 from crackseg.files import hash_file, read_json, write_bytes
 from crackseg.inference.maps import predict_split
-from crackseg.inference.predictor import Predictor
+from crackseg.inference.predictor import Predictor, build_predictor
 from crackseg.lineage import hash_code, settings_behind
 from crackseg.models.network import CrackNetwork
 from crackseg.params import Params, flatten_params
@@ -133,12 +132,8 @@ def run_trial(
         parent=parent,
         on_epoch=on_epoch,
     ) as trained:
-        device = choose_device(params.train.device)
-        predictor = Predictor(
-            trained.network,
-            params.predict,
-            device=device,
-            precision=choose_precision(params.train.precision, device),
+        predictor = build_predictor(
+            trained.network, params.predict, device=params.train.device, precision=params.train.precision
         )
         figures = _score(predictor, splits["val"], params, folder / "maps", trained.progress.operating_threshold)
         progress = trained.progress

@@ -32,7 +32,7 @@ def build_predictor(network: nn.Module, params: PredictParams, *, device: str, p
     """
     chosen: torch.device = choose_device(device)
     return Predictor(
-        fold_batch_norm(network.to(chosen)),
+        fold_batch_norm(network),
         params,
         device=chosen,
         precision=choose_precision(precision, chosen),

@@ -50,16 +50,19 @@ def test_what_is_used_twice_stays_as_it_is() -> None:
     class Twice(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.shared = nn.Conv2d(3, 3, 3, padding=1)
-            self.first, self.second = nn.BatchNorm2d(3), nn.BatchNorm2d(3)
+            self.shared, self.own = nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(3, 1, 1)
+            self.first, self.second, self.third = nn.BatchNorm2d(3), nn.BatchNorm2d(3), nn.BatchNorm2d(1)
 
         def forward(self, image: torch.Tensor) -> ModelOutput:
-            return ModelOutput(self.second(self.shared(self.first(self.shared(image)))))
+            return ModelOutput(self.third(self.own(self.second(self.shared(self.first(self.shared(image)))))))
 
     network = with_statistics(Twice())
     image = torch.rand(1, 3, 8, 8, dtype=torch.float64)
+    folded = fold_batch_norm(network)
     with torch.inference_mode():
-        torch.testing.assert_close(fold_batch_norm(network)(image).logits, network(image).logits)
+        torch.testing.assert_close(folded(image).logits, network(image).logits)
+    kept = [isinstance(module, nn.BatchNorm2d) for module in (folded.first, folded.second, folded.third)]
+    assert kept == [True, True, False]
 
 
 class Normalised(nn.Module):

@@ -66,7 +66,9 @@ def test_a_killed_pretraining_resumes_to_the_same_weights_and_is_a_model(
     first, second = (read_weights(folder / "weights.pt").state_dict for folder in (straight, resumed))
     assert all(torch.equal(first[key], second[key]) for key in first)
     assert first["output.weight"].dtype == torch.float16
-    assert load_model(str(resumed), None).analyzer.settings.data_source == "scenes"
+    settings = load_model(str(resumed), None).analyzer.settings
+    assert settings.data_source == "scenes"
+    assert settings.reference.num_images == 2  # all that the threshold was chosen on
     runs = MlflowClient().search_runs([e.experiment_id for e in MlflowClient().search_experiments()])
     assert sorted(run.info.status for run in runs) == ["FINISHED", "FINISHED"]
     with caplog.at_level(logging.INFO, logger="crackseg"):

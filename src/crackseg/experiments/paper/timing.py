@@ -13,7 +13,7 @@ import torch
 
 from crackseg.devices import choose_precision, describe_device
 from crackseg.errors import CracksegError
-from crackseg.inference.predictor import Predictor
+from crackseg.inference.predictor import Predictor, build_predictor
 from crackseg.models import ARCHITECTURES, build_model
 from crackseg.params import PredictParams
 from crackseg.progress import progress
@@ -98,9 +98,11 @@ def _time_architecture(
     params = PredictParams(tile_size_px=SIZE_PX, overlap_px=0, batch_size=1)
     timings = []
     for precision in precisions:
-        predictor = Predictor(network, params, device=device, precision=precision)
-        seconds = time_predictor(predictor, size_px=SIZE_PX, repeats=repeats)
-        timings.append(InferenceTiming(architecture, str(precision).removeprefix("torch."), seconds))
+        name = str(precision).removeprefix("torch.")
+        predictor = build_predictor(network, params, device=device.type, precision=name)
+        timings.append(
+            InferenceTiming(architecture, name, time_predictor(predictor, size_px=SIZE_PX, repeats=repeats))
+        )
     return timings
 
 
