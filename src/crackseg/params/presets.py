@@ -124,7 +124,7 @@ PRESETS: dict[str, Preset] = {
             "augment.crop_at_cracks": 0.4,
             "augment.scenes": 0.15,
             "train.flip_agreement": 1.0,
-            "train.keep_initial": 0.1,
+            "train.keep_initial": 0.2,
             "optimizer.lr": 1e-3,
             "train.epochs": 12,
             "train.validate_every": 3,
