@@ -106,7 +106,7 @@ def _check_same_operations(image: np.ndarray, mask: np.ndarray) -> None:
 
     Brightness, contrast and saturation are defined differently in each (docs/adr/0003), at the same cost.
     """
-    nothing = dict.fromkeys(AugmentParams.model_fields, 0)
+    nothing = dict.fromkeys(AugmentParams.model_fields, 0) | {"warp_zoom": 1}
     tensor = torch.from_numpy(image).permute(2, 0, 1)
 
     def with_only(**changes: float) -> np.ndarray:

@@ -41,6 +41,7 @@ class Case:
         repeats: of a full and of a quick run.
         num_images: that `auto` is told of, likewise: enough for a trial, and for the small networks in a full run for
             torch.compile, too; a quick run measures engines for the U-Net only.
+        num_steps: of training, likewise.
     """
 
     row: str
@@ -48,10 +49,11 @@ class Case:
     target: float
     repeats: tuple[int, int]
     num_images: tuple[int, int]
+    num_steps: tuple[int, int] = (_TRAINING_STEPS, _TRAINING_STEPS)
 
 
 _CASES = (
-    Case("inference-r101", "deeplabv3_resnet101", 3.2, (3, 1), (100, 10)),
+    Case("inference-r101", "deeplabv3_resnet101", 3.2, (3, 1), (100, 10), (_TRAINING_STEPS, 6)),
     Case("inference-unet", "unet", 4.0, (15, 7), (10_000, 400)),
     Case("inference-mnv3", "deeplabv3_mobilenet_v3_large", 4.0, (15, 7), (20_000, 100)),
 )
@@ -62,7 +64,7 @@ def run(effort: Effort) -> list[Row]:
     return [_compare(case, effort) for case in _CASES]
 
 
-def make_network(architecture: str) -> CrackNetwork:
+def make_network(architecture: str, num_steps: int = _TRAINING_STEPS) -> CrackNetwork:
     """A network after a few steps of training, seeded.
 
     How long a pass takes does not depend on the weights, but how far halves move its answers does: random layers blow
@@ -71,7 +73,8 @@ def make_network(architecture: str) -> CrackNetwork:
     torch.manual_seed(0)
     device = choose_device("auto")
     network = build_model(architecture).to(device).train()
-    num_steps = _TRAINING_STEPS if device.type == "cpu" else _TRAINING_STEPS_ON_GPU
+    if device.type != "cpu":
+        num_steps = _TRAINING_STEPS_ON_GPU
     images, masks = zip(*(draw_pair(seed, _TRAINING_PX) for seed in range(2)), strict=True)
     images_B3HW = torch.from_numpy(np.stack(images)).to(device).permute(0, 3, 1, 2).float() / 255
     masks_B1HW = torch.from_numpy(np.stack(masks)).to(device)[:, None]
@@ -85,7 +88,7 @@ def make_network(architecture: str) -> CrackNetwork:
 
 
 def _compare(case: Case, effort: Effort) -> Row:
-    network = make_network(case.architecture)
+    network = make_network(case.architecture, effort.pick(*case.num_steps))
     peer, peer_name = _peer(case.architecture, network)
     peer.to(choose_device("auto"))
     params = PredictParams(tile_size_px=SIZE_PX, overlap_px=64, batch_size=4)
