@@ -62,6 +62,7 @@ class Layout:
         self.run = outputs / "model" / "run.json"
         self.history = outputs / "model" / "history.csv"
         self.training = outputs / "training.json"
+        self.threshold = outputs / "threshold.json"
         self.predictions = outputs / "predictions"
         self.scores = outputs / "scores"
         self.report = outputs / "report"

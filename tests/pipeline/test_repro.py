@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -167,15 +168,17 @@ def test_a_paper_report_without_a_finished_cell_fails_with_a_reason(finished: Pr
 
 
 def test_rescoring_trains_nothing_and_spoils_no_run(finished: Project) -> None:
-    log = finished.run("dvc", "exp", "run", "--temp", "-n", "wider", "-S", "evaluate.tolerance_px=4")
+    changes = ("-S", "evaluate.tolerance_px=4", "-S", "postprocess.min_length_px=2")
+    log = finished.run("dvc", "exp", "run", "--temp", "-n", "wider", *changes, "report")
     assert "Running stage 'evaluate@CRKWH100'" in log
+    assert re.search(r"operating threshold 0\.\d+, after post-processing", log)
     assert "Running stage 'train'" not in log
     trained = client_of(finished).get_run(run_id_of(finished))
     (child,) = [r for r in runs_of(finished) if r.data.tags.get("mlflow.parentRunId") == trained.info.run_id]
     assert trained.data.params["evaluate.tolerance_px"] == "2"
     assert child.data.params["evaluate.tolerance_px"] == "4"
     assert child.data.metrics["CrackTree260/ods"] >= trained.data.metrics["CrackTree260/ods"]
-    assert {"mean/ods", "CRKWH100/ods"} <= child.data.metrics.keys()
+    assert {"mean/ods", "CRKWH100/ods", "operating_threshold"} <= child.data.metrics.keys()
     assert finished.run("git", "status", "--porcelain") == ""
 
 

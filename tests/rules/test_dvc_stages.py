@@ -56,6 +56,7 @@ def test_stage_does_not_rerun_for_code_that_it_does_not_import(stage: str, place
 PRODUCTS: dict[str, tuple[Effect, ...]] = {
     "prepare": (IMAGES,),
     "train": (WEIGHTS,),
+    "threshold": (),  # a part of the scores and of the version: below, by the keys that its code reads
     "predict": (MAPS,),
     "evaluate": (COUNTING, SCORES),
     "report": (),

@@ -22,6 +22,7 @@ from crackseg.cli import (
     experiments,
     explain,
     inspection,
+    least_length,
     measure,
     mosaic,
     paper,
@@ -142,6 +143,7 @@ FAMILIES: Mapping[str, Sequence[click.Command]] = {
     ),
     "Data and scores": (
         data.data, annotations.annotation_forms, scoring.score, explain.explain_scores, explain.compare_postprocessing,
+        least_length.choose_length,
     ),
     "Upkeep": (command.doctor, store.store, pretrain.pretrain, stage.stage, completion.completion),
 }  # fmt: skip

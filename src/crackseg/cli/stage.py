@@ -85,6 +85,20 @@ def train(project: Project) -> None:
     stage_of_training.run(project.root)
 
 
+@stage.command("threshold")
+@with_project
+def stage_threshold(project: Project) -> None:
+    """Choose the operating threshold, after post-processing.
+
+    \b
+    crackseg stage threshold
+    """
+    _print_heading(project.root, "threshold")
+    from crackseg.pipeline import threshold
+
+    threshold.run(project.root)
+
+
 @stage.command("predict")
 @click.argument("dataset")
 @with_project

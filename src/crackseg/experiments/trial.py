@@ -21,6 +21,7 @@ from crackseg.evaluation.false_alarms import FalseAlarms
 from crackseg.evaluation.scoring import score_split
 from crackseg.files import hash_file, read_json, write_bytes
 from crackseg.inference.maps import predict_split
+from crackseg.inference.operating_threshold import choose_threshold
 from crackseg.inference.predictor import Predictor, build_predictor
 from crackseg.lineage import hash_code, settings_behind
 from crackseg.models.network import CrackNetwork
@@ -135,8 +136,8 @@ def run_trial(
         predictor = build_predictor(
             trained.network, params.predict, device=params.train.device, precision=params.train.precision
         )
-        figures = _score(predictor, splits["val"], params, folder / "maps", trained.progress.operating_threshold)
         progress = trained.progress
+        figures = _score(predictor, splits["val"], params, folder / "maps", progress.operating_threshold)
         figures |= {
             "best_epoch": progress.best_epoch,
             "seconds": round(progress.seconds, 1),
@@ -170,11 +171,12 @@ def _score(
     samples: Sequence[CrackSample],
     params: Params,
     maps_dir: Path,
-    operating_threshold: float,
+    of_training: float,
 ) -> dict[str, float]:
     predict_split(predictor, samples, maps_dir)
+    threshold = choose_threshold(predictor, samples, params.postprocess, of_training=of_training)
     scores, lines, alarms = score_split(
-        samples, maps_dir, params.evaluate, params.postprocess, operating_threshold=operating_threshold
+        samples, maps_dir, params.evaluate, params.postprocess, operating_threshold=threshold
     )
     return {
         "ods": scores.paper.ods,

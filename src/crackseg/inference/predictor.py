@@ -6,6 +6,8 @@ Shape legend: H, W the photograph; h, w a tile; B tiles in a pass.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +16,7 @@ from torch import nn
 from crackseg.devices import choose_device, choose_precision
 from crackseg.inference.engines import Engine, Plan, TorchEngine, fold_batch_norm
 from crackseg.models.network import is_local
+from crackseg.models.weights_file import load_network
 from crackseg.params import PredictParams
 
 _FLIPS = ((1,), (2,), (1, 2))  # axes of tiles (B, h, w, 3)
@@ -38,6 +41,22 @@ def build_predictor(network: nn.Module, params: PredictParams, *, device: str, p
         precision=choose_precision(precision, chosen),
         measured=precision == "auto",
     )
+
+
+def load_predictor(weights_path: Path, *, device: str, precision: str) -> tuple[Predictor, dict[str, Any]]:
+    """Build the predictor of trained weights, with the tiles of their training.
+
+    Args:
+        weights_path: written by training.
+        device, precision: see :func:`build_predictor`.
+    Returns:
+        The predictor, and what the file holds besides: ``operating_threshold``, ``run_id``, ``data_source``, ….
+    Raises:
+        CracksegError: the weights cannot be read, or the device is not available.
+    """
+    network, extra = load_network(weights_path)
+    params = PredictParams(**extra["predict"])
+    return build_predictor(network, params, device=device, precision=precision), extra
 
 
 class Predictor:

@@ -31,7 +31,7 @@ def run(root: Path, dataset: str) -> None:
         layout.predictions / dataset,
         params.evaluate,
         params.postprocess,
-        operating_threshold=read_output(layout.training)["train"]["operating_threshold"],
+        operating_threshold=read_output(layout.threshold)["operating_threshold"],
         on_counts=counts.__setitem__,
     )
     write_counts(counts, layout.scores / f"{dataset}_counts.npz")

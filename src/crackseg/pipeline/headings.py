@@ -14,6 +14,7 @@ SINCE = "CRACKSEG_DEMO_SINCE"  # seconds since the epoch, in the environment of 
 _PURPOSES = {
     "prepare": "check images and masks, and resize them",
     "train": "train the network further from the weights that come with crackseg",
+    "threshold": "choose the probability from which a pixel is a crack",
     "predict": "compute the crack probability of every pixel",
     "evaluate": "compare these maps with the ground truth",
     "report": "draw the figures",
@@ -24,7 +25,7 @@ _PURPOSES = {
 def list_stages(datasets: Sequence[str]) -> list[str]:
     """List the stages of dvc.yaml in the order in which DVC runs them, e.g. ``predict CRKWH100``."""
     of_datasets = [f"{stage} {dataset}" for stage in ("predict", "evaluate") for dataset in datasets]
-    return ["prepare", "train", *of_datasets, "report", "register"]
+    return ["prepare", "train", "threshold", *of_datasets, "report", "register"]
 
 
 def print_heading(root: Path, stage: str, dataset: str = "") -> None:

@@ -48,7 +48,14 @@ def _register(root: Path, store: Store) -> None:
         "val/ods": f"{read_output(layout.training)['train']['best_val_ods']:.4f}",
         "data.md5": read_output(layout.data_versions)["md5"],
     }
-    version = complete_and_register(store, layout.weights, layout.prepared, params, tags)
+    version = complete_and_register(
+        store,
+        layout.weights,
+        layout.prepared,
+        params,
+        tags,
+        operating_threshold=read_output(layout.threshold)["operating_threshold"],
+    )
     result_run = find_result_run(store, layout, params)
     with store.record(result_run) as recorder:
         lock = root / "dvc.lock"

@@ -184,7 +184,7 @@ def _describe_model(version: ModelVersion, run: Run, params: Mapping[str, str]) 
         f"loss {describe_loss(params)}, {params.get('train.epochs')} epochs on "
         f"{params.get('data.train_dataset')}. In: an encoded photograph. Out: a crack mask, the fraction of crack "
         "pixels, the cracks' length in pixels, the highest crack probability. "
-        f"Operating threshold from training: {shown} (chosen on validation images, on raw probabilities). Run "
+        f"Operating threshold: {shown} (chosen on validation images, on raw probabilities). Run "
         f"{version.run_id}."
     )
 

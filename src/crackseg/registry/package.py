@@ -10,15 +10,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from crackseg.data.catalog import spread_evenly
 from crackseg.data.images.files import encode_png, read_image, read_mask, write_mask
 from crackseg.errors import CracksegError
-from crackseg.evaluation.metrics import RAW_THRESHOLDS, ScoreAccumulator, count_image
-from crackseg.evaluation.stored_maps import ScoredMap, changes_maps
+from crackseg.evaluation.metrics import ScoreAccumulator
+from crackseg.evaluation.stored_maps import ScoredMap
 from crackseg.files import write_bytes, write_json
-from crackseg.geometry.postprocessing import postprocess_map
+from crackseg.geometry.postprocessing import postprocess
 from crackseg.inference.detector import (
     SETTINGS_NAME,
     CrackAnalyzer,
@@ -27,9 +25,9 @@ from crackseg.inference.detector import (
     measure_confidence,
 )
 from crackseg.inference.drift import measure_photograph
-from crackseg.inference.predictor import Predictor, build_predictor
-from crackseg.models.weights_file import load_network
-from crackseg.params import PostprocessParams, PredictParams
+from crackseg.inference.operating_threshold import choose_threshold
+from crackseg.inference.predictor import Predictor, load_predictor
+from crackseg.params import PostprocessParams
 from crackseg.types import CrackPrediction, CrackSample
 
 PROBE_NAME = "probe"
@@ -50,12 +48,10 @@ def build_analyzer(
     dataset: str,
     device: str = "auto",
     precision: str = "auto",
+    operating_threshold: float | None = None,
     f_loss: float = 0.0,
 ) -> CrackAnalyzer:
     """Build a finished model from trained weights: operating threshold, post-processing, reference statistics.
-
-    Training chose the threshold on the maps as they are. If post-processing changes them, it is chosen again: best F
-    (paper protocol, tolerance 2 px) on validation maps after post-processing, to which it is applied.
 
     Args:
         weights_path: written by training.
@@ -64,7 +60,8 @@ def build_analyzer(
         postprocessing: of a map before the threshold.
         dataset: on which it was trained.
         device, precision: as ``train.device`` and ``train.precision``.
-        f_loss: fraction of the best F that may be lost for a higher threshold, if it is chosen again.
+        operating_threshold: raw probability; None: :func:`choose_threshold` chooses it.
+        f_loss: fraction of the best F that may be lost for a higher threshold, if post-processing has it chosen again.
     Raises:
         CracksegError: the weights or a sample cannot be read, or there is no sample.
     """
@@ -72,21 +69,24 @@ def build_analyzer(
         raise CracksegError(
             f"{dataset}: no training or no validation images; see `crackseg data validate {dataset}`"
         )
-    network, extra = load_network(weights_path)
-    predictor = build_predictor(network, PredictParams(**extra["predict"]), device=device, precision=precision)
-    threshold, val_values = _survey(
-        predictor,
-        spread_evenly(val_samples, _MOST_IMAGES),
-        postprocessing,
-        threshold=float(extra["operating_threshold"]),
-        f_loss=f_loss,
+    predictor, extra = load_predictor(weights_path, device=device, precision=precision)
+    if operating_threshold is None:
+        operating_threshold = choose_threshold(
+            predictor,
+            val_samples,
+            postprocessing,
+            of_training=float(extra["operating_threshold"]),
+            f_loss=f_loss,
+        )
+    val_values = _survey(
+        predictor, spread_evenly(val_samples, _MOST_IMAGES), postprocessing, threshold=operating_threshold
     )
     photographs = [
         measure_photograph(read_image(s.image_path)) for s in spread_evenly(train_samples, _MOST_IMAGES)
     ]
     values = {name: tuple(p[name] for p in photographs) for name in ("brightness", "contrast", "sharpness")}
     settings = ModelSettings(
-        operating_threshold=threshold,
+        operating_threshold=operating_threshold,
         predict=predictor.params,
         postprocess=postprocessing,
         reference=ReferenceStatistics(num_images=len(photographs), **values, **val_values),
@@ -164,41 +164,16 @@ def compare_answers(probe: Mapping[str, Any], answers: Mapping[str, Mapping[str,
 
 
 def _survey(
-    predictor: Predictor,
-    samples: Sequence[CrackSample],
-    postprocessing: PostprocessParams,
-    *,
-    threshold: float,
-    f_loss: float,
-) -> tuple[float, dict[str, tuple[float, ...]]]:
-    """Predict each validation image once; return the operating threshold, ``crack_fraction`` and ``confidence``.
-
-    The threshold is the given one, unless post-processing changes the maps. Then the crack fraction at every
-    threshold is kept until one is chosen, instead of the maps, which could fill the memory.
-    """
-    chooses = changes_maps(postprocessing)
-    scores = ScoreAccumulator(num_thresholds=RAW_THRESHOLDS)
+    predictor: Predictor, samples: Sequence[CrackSample], postprocessing: PostprocessParams, *, threshold: float
+) -> dict[str, tuple[float, ...]]:
+    """Predict each validation image; return the ``crack_fraction`` and the ``confidence`` of each."""
     fractions, confidences = [], []
     for sample in samples:
         prob_HW = predictor.predict_prob(read_image(sample.image_path))
         confidences.append(measure_confidence(prob_HW))
-        if chooses:
-            processed_HW = postprocess_map(prob_HW, **postprocessing.model_dump())
-            mask_HW = read_mask(sample.mask_path)
-            counts = count_image(processed_HW, mask_HW, num_thresholds=RAW_THRESHOLDS, min_max=False)
-            scores.add(counts, sample.stem)
-            fractions.append(counts.predicted / prob_HW.size)
-        else:
-            fractions.append(np.array([np.count_nonzero(prob_HW >= threshold) / prob_HW.size]))
-    chosen = 0
-    if chooses:
-        paper = scores.result().paper
-        threshold = paper.curve.highest_threshold(f_loss) if f_loss else paper.threshold
-        chosen = round(threshold * (RAW_THRESHOLDS - 1))
-    return threshold, {
-        "crack_fraction": tuple(float(of_image[chosen]) for of_image in fractions),
-        "confidence": tuple(confidences),
-    }
+        crack_mask_HW = postprocess(prob_HW, threshold=threshold, **postprocessing.model_dump(), name=sample.stem)
+        fractions.append(float(crack_mask_HW.mean()))
+    return {"crack_fraction": tuple(fractions), "confidence": tuple(confidences)}
 
 
 def _answer(prediction: CrackPrediction) -> dict[str, float]:

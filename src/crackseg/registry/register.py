@@ -55,7 +55,13 @@ _REQUIREMENTS = (
 
 
 def complete_and_register(
-    store: Store, weights_path: Path, prepared_dir: Path, params: Params, tags: Mapping[str, object]
+    store: Store,
+    weights_path: Path,
+    prepared_dir: Path,
+    params: Params,
+    tags: Mapping[str, object],
+    *,
+    operating_threshold: float | None = None,
 ) -> ModelVersion:
     """Build a finished model from trained weights, and register it as a version.
 
@@ -65,12 +71,13 @@ def complete_and_register(
         prepared_dir: holds ``DATASET/manifest.csv`` of the training images.
         params: the training's; ``postprocess`` is part of the model, ``registry.model_name`` its name.
         tags: what to show with the version, besides ``architecture``, ``data.source`` and ``git.commit``.
+        operating_threshold: see ``build_analyzer``.
     Raises:
         CracksegError: see ``build_analyzer`` and :func:`register_model`.
     """
     dataset = params.data.train_dataset
     splits = list_splits(prepared_dir, dataset)
-    name_step("choose the operating threshold on validation images")
+    name_step("predict the validation images")
     analyzer = build_analyzer(
         weights_path,
         splits["train"],
@@ -79,6 +86,7 @@ def complete_and_register(
         dataset=dataset,
         device=params.train.device,
         precision=params.train.precision,
+        operating_threshold=operating_threshold,
     )
     about = {
         "data.source": analyzer.settings.data_source,

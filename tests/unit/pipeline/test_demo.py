@@ -31,7 +31,7 @@ def test_headings_count_every_stage_of_dvc_yaml() -> None:
     stages = YAML(typ="safe", pure=True).load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     listed = list_stages(PARAMS.data.test_datasets)
     assert list(dict.fromkeys(name.split()[0] for name in listed)) == list(stages)
-    assert len(listed) == 4 + 2 * len(PARAMS.data.test_datasets)
+    assert len(listed) == 5 + 2 * len(PARAMS.data.test_datasets)
 
 
 def test_stage_of_a_demo_says_its_number_and_purpose(
@@ -41,7 +41,7 @@ def test_stage_of_a_demo_says_its_number_and_purpose(
     print_heading(ROOT, "predict", "CRKWH100")
     said = capsys.readouterr().out
     assert said.startswith("[1:0")
-    assert "4/12 predict CRKWH100: compute" in said
+    assert "5/13 predict CRKWH100: compute" in said
 
 
 def test_stage_outside_a_demo_prints_no_heading(

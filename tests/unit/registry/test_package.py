@@ -8,13 +8,13 @@ import pytest
 from crackseg.data.images.files import read_image
 from crackseg.inference.predictor import Predictor
 from crackseg.registry.package import build_analyzer
-from tests.tiny_model import NO_POSTPROCESSING, make_model
+from tests.tiny_model import EXTRA, NO_POSTPROCESSING, make_model
 from tests.tiny_training import make_samples
 
 
-@pytest.mark.parametrize("method", ["none", "thin"])
+@pytest.mark.parametrize(("method", "threshold"), [("none", None), ("thin", 0.4)])
 def test_validation_images_are_predicted_once_and_described_as_the_model_finds_them(
-    tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, method: str, threshold: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     postprocessing = NO_POSTPROCESSING.model_copy(update={"method": method})
     make_model(tmp_path)
@@ -28,8 +28,10 @@ def test_validation_images_are_predicted_once_and_described_as_the_model_finds_t
 
     monkeypatch.setattr(Predictor, "predict_logits_of", count)
     analyzer = build_analyzer(
-        tmp_path / "weights.pt", train, val, postprocessing, dataset="tiny", device="cpu", precision="float32"
-    )
+        tmp_path / "weights.pt", train, val, postprocessing, dataset="tiny", device="cpu", precision="float32",
+        operating_threshold=threshold,
+    )  # fmt: skip
+    assert analyzer.settings.operating_threshold == (threshold or EXTRA["operating_threshold"])
     assert len(predicted) == len(val)
     found = [analyzer.analyze(read_image(sample.image_path)) for sample in val]
     assert analyzer.settings.reference.crack_fraction == pytest.approx([p.crack_fraction for p in found], abs=1e-3)

@@ -1,0 +1,90 @@
+"""Choose `postprocess.min_length_px`: with a least length, few photographs without cracks are marked.
+
+False marks are short and cracks are long. So with a least length the threshold can be lower, where cracks do not break
+into short components.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from crackseg.data.catalog import list_splits
+from crackseg.data.images.files import read_mask
+from crackseg.errors import CracksegError, count_of
+from crackseg.inference.operating_threshold import OperatingPoint, find_operating_points
+from crackseg.inference.predictor import load_predictor
+from crackseg.params import change_params, load_params
+from crackseg.params.writing import write_settings
+from crackseg.project import Layout, require_made
+
+KEY = "postprocess.min_length_px"
+LENGTHS_PX = (0, 20, 40, 60, 80, 120, 160, 200, 300)
+
+
+def compare_lengths(root: Path, lengths_px: Sequence[int] = LENGTHS_PX) -> list[OperatingPoint]:
+    """Find threshold, F and false alarms of the trained model with each least length, on the data that trained it.
+
+    Threshold and F are of the validation images; photographs without cracks count from validation and training.
+
+    Args:
+        root: of a project in which a model was trained.
+        lengths_px: in pixels of the prepared images; the other settings of ``postprocess`` are those of params.yaml.
+    Raises:
+        CracksegError: nothing was trained, or no photograph is without cracks.
+    """
+    layout = Layout(root)
+    params = load_params(layout.params)
+    splits = list_splits(layout.prepared, params.data.train_dataset)
+    trained_on = [s for s in splits["train"] if not read_mask(s.mask_path).any()]
+    if not trained_on and all(read_mask(s.mask_path).any() for s in splits["val"]):
+        raise CracksegError(
+            f"{params.data.train_dataset}: each of the {len(splits['train'])} training and {len(splits['val'])} "
+            "validation images has cracks, so false alarms cannot be counted; import some photographs without cracks, "
+            "with black masks, and train again"
+        )
+    predictor, _ = load_predictor(
+        require_made(layout.weights), device=params.train.device, precision=params.train.precision
+    )
+    variants = [change_params(params, {KEY: length}, source=KEY).postprocess for length in sorted(set(lengths_px))]
+    return find_operating_points(predictor, splits["val"], variants, more_crack_free=trained_on)
+
+
+def choose_length(points: Sequence[OperatingPoint], max_false_alarms: float) -> OperatingPoint:
+    """Choose the point with the best F among those that mark few enough photographs without cracks.
+
+    Args:
+        points: of :func:`compare_lengths`.
+        max_false_alarms: largest fraction of the crack-free photographs that may be marked, in [0, 1].
+    Raises:
+        CracksegError: none marks so few.
+    """
+    few = [p for p in points if p.num_alarmed <= max_false_alarms * p.num_crack_free]
+    if not few:
+        fewest = min(points, key=lambda p: p.num_alarmed)
+        raise CracksegError(
+            f"no length marks at most {max_false_alarms:.0%} of the {count_of(fewest.num_crack_free, 'photograph')} "
+            f"without cracks: the fewest, {fewest.num_alarmed}, with {fewest.postprocessing.min_length_px} px. Try "
+            "longer ones (--length-px), allow more (--max-false-alarms), or add such photographs to the training"
+        )
+    return max(few, key=lambda p: p.f)
+
+
+def write_length(root: Path, point: OperatingPoint) -> dict[str, tuple[Any, Any]]:
+    """Write the length into params.yaml; return the changes: key, value before and after."""
+    return write_settings(root / "params.yaml", {KEY: point.postprocessing.min_length_px}, source=KEY)
+
+
+def tabulate(points: Sequence[OperatingPoint]) -> pd.DataFrame:
+    """List the points by length: the threshold of each, its F, and how many crack-free photographs are marked."""
+    return pd.DataFrame(
+        {
+            "min_length_px": [p.postprocessing.min_length_px for p in points],
+            "threshold": [p.threshold for p in points],
+            "F": [p.f for p in points],
+            "crack-free photographs marked": [f"{p.num_alarmed} of {p.num_crack_free}" for p in points],
+        }
+    )

@@ -1,0 +1,99 @@
+"""Operating threshold of a finished model, chosen on validation images after post-processing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from crackseg.data.catalog import spread_evenly
+from crackseg.data.images.files import read_image, read_mask
+from crackseg.evaluation.metrics import RAW_THRESHOLDS, ScoreAccumulator, count_image
+from crackseg.evaluation.stored_maps import changes_maps
+from crackseg.geometry.postprocessing import postprocess_map
+from crackseg.inference.predictor import Predictor
+from crackseg.params import PostprocessParams
+from crackseg.progress import progress
+from crackseg.types import CrackSample
+
+_MOST_IMAGES = 200  # predicted, spread evenly over the split
+
+
+@dataclass(frozen=True, slots=True)
+class OperatingPoint:
+    """A post-processing with its best threshold.
+
+    Attributes:
+        postprocessing: of the maps.
+        threshold: raw probability with the best F over the validation images.
+        f: that F, in [0, 1] (paper protocol, tolerance 2 px).
+        num_crack_free: photographs without a crack pixel in the ground truth.
+        num_alarmed: how many of them are marked at the threshold.
+    """
+
+    postprocessing: PostprocessParams
+    threshold: float
+    f: float
+    num_crack_free: int
+    num_alarmed: int
+
+
+def find_operating_points(
+    predictor: Predictor,
+    val_samples: Sequence[CrackSample],
+    variants: Sequence[PostprocessParams],
+    *,
+    more_crack_free: Sequence[CrackSample] = (),
+    f_loss: float = 0.0,
+) -> list[OperatingPoint]:
+    """Find the best threshold of each post-processing; every image is predicted once.
+
+    Args:
+        predictor: of the trained network.
+        val_samples: prepared; the threshold is chosen on them, on 200 at most.
+        variants: of post-processing.
+        more_crack_free: prepared, of another split; they only count among the crack-free photographs, 200 at most.
+        f_loss: fraction of the best F that may be lost for a higher threshold.
+    """
+    scores = [ScoreAccumulator(num_thresholds=RAW_THRESHOLDS) for _ in variants]
+    highest: list[list[float]] = [[] for _ in variants]  # value of the map of each crack-free photograph
+    val_samples = spread_evenly(val_samples, _MOST_IMAGES)
+    samples = [*val_samples, *spread_evenly(more_crack_free, _MOST_IMAGES)]
+    for i, sample in enumerate(progress(samples, "choose the threshold", "image")):
+        prob_HW, mask_HW = predictor.predict_prob(read_image(sample.image_path)), read_mask(sample.mask_path)
+        for variant, accumulator, of_variant in zip(variants, scores, highest, strict=True):
+            processed_HW = postprocess_map(prob_HW, **variant.model_dump(), name=sample.stem)
+            if not mask_HW.any():
+                of_variant.append(float(processed_HW.max()))
+            if i < len(val_samples):
+                counts = count_image(processed_HW, mask_HW, num_thresholds=RAW_THRESHOLDS, min_max=False)
+                accumulator.add(counts, sample.stem)
+    points = []
+    for variant, accumulator, of_variant in zip(variants, scores, highest, strict=True):
+        paper = accumulator.result().paper
+        threshold = paper.curve.highest_threshold(f_loss) if f_loss else paper.threshold
+        alarmed = sum(value >= threshold for value in of_variant)
+        points.append(OperatingPoint(variant, threshold, paper.ods, len(of_variant), alarmed))
+    return points
+
+
+def choose_threshold(
+    predictor: Predictor,
+    val_samples: Sequence[CrackSample],
+    postprocessing: PostprocessParams,
+    *,
+    of_training: float,
+    f_loss: float = 0.0,
+) -> float:
+    """Choose the operating threshold of a finished model, a raw probability in [0, 1].
+
+    Training chose one on the maps as they are. If post-processing changes them, it is chosen again on the validation
+    maps after post-processing.
+
+    Args:
+        predictor, val_samples, f_loss: see :func:`find_operating_points`.
+        postprocessing: of a map before the threshold.
+        of_training: the one that training chose.
+    """
+    if not changes_maps(postprocessing):
+        return of_training
+    return find_operating_points(predictor, val_samples, [postprocessing], f_loss=f_loss)[0].threshold

@@ -1,0 +1,99 @@
+"""`crackseg choose-length`: the least length that leaves few photographs without cracks marked."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from crackseg.cli import cli
+from crackseg.data.catalog import list_splits
+from crackseg.data.images.files import write_mask
+from crackseg.data.synthetic.sample import write_sample
+from crackseg.errors import CracksegError
+from crackseg.experiments.least_length import choose_length
+from crackseg.inference.operating_threshold import OperatingPoint
+from crackseg.params import load_params
+from crackseg.project import Layout
+from tests.tiny_model import NO_POSTPROCESSING, make_model
+
+ROOT = Path(__file__).parents[3]
+DATASET = load_params(ROOT / "params.yaml").data.train_dataset
+
+
+def point(length_px: int, f: float, num_alarmed: int) -> OperatingPoint:
+    return OperatingPoint(
+        NO_POSTPROCESSING.model_copy(update={"min_length_px": length_px}), 0.5, f, 10, num_alarmed
+    )
+
+
+def test_the_best_f_among_those_with_few_alarms_is_chosen() -> None:
+    points = [point(0, 0.9, 10), point(40, 0.8, 1), point(80, 0.85, 1), point(160, 0.6, 0)]
+    assert choose_length(points, 0.1).postprocessing.min_length_px == 80
+    assert choose_length(points, 0.0).postprocessing.min_length_px == 160
+    assert choose_length(points, 1.0).postprocessing.min_length_px == 0
+
+
+def test_where_no_length_is_enough_the_fewest_alarms_are_told() -> None:
+    with pytest.raises(CracksegError, match=r"at most 10% of the 10 photographs .* fewest, 4, with 80 px"):
+        choose_length([point(0, 0.9, 10), point(80, 0.5, 4)], 0.1)
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A trained project: an untrained U-Net, two training and two validation images, one of each without cracks."""
+    for name in ("params.yaml", "dvc.yaml"):
+        shutil.copy(ROOT / name, tmp_path)
+    layout = Layout(tmp_path)
+    write_sample(layout.prepared, seed=1, counts={DATASET: (2, 2, 0)}, size=(96, 96))
+    layout.weights.parent.mkdir(parents=True)
+    make_model(tmp_path / "made")
+    shutil.copy(tmp_path / "made" / "weights.pt", layout.weights)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def blacken(project: Path) -> None:
+    for samples in list_splits(Layout(project).prepared, DATASET).values():
+        if samples:
+            write_mask(samples[0].mask_path, np.zeros((96, 96), np.uint8))
+
+
+def run(*arguments: str, capsys: pytest.CaptureFixture[str]) -> str:
+    cli.main(["choose-length", *arguments], standalone_mode=False)
+    return capsys.readouterr().out
+
+
+def test_the_table_counts_photographs_of_training_and_validation_and_the_length_is_written(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    blacken(project)
+    before = (project / "params.yaml").read_text(encoding="utf-8")
+    said = run("--length-px", "0", "--length-px", "40", "--max-false-alarms", "1", capsys=capsys)
+    assert "of 2 |" in said
+    assert "chosen: postprocess.min_length_px=" in said
+    assert (project / "params.yaml").read_text(encoding="utf-8") == before
+    said = run("--length-px", "40", "--max-false-alarms", "1", "--write", capsys=capsys)
+    assert "postprocess.min_length_px: 0 -> 40" in said
+    assert load_params(project / "params.yaml").postprocess.min_length_px == 40
+
+
+def test_data_without_a_crack_free_photograph_is_named(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for samples in list_splits(Layout(project).prepared, DATASET).values():
+        for sample in samples:
+            write_mask(sample.mask_path, np.eye(96, dtype=np.uint8))
+    with pytest.raises(
+        CracksegError, match=rf"{DATASET}: each of the 2 training and 2 validation images has cracks"
+    ):
+        run(capsys=capsys)
+
+
+def test_a_project_without_a_trained_model_is_told_how_to_make_one(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    blacken(project)
+    Layout(project).weights.unlink()
+    with pytest.raises(CracksegError, match=r"weights\.pt was not made yet.*dvc repro"):
+        run(capsys=capsys)
