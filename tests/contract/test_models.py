@@ -1,6 +1,8 @@
 """What every architecture has to do; a new one is tested by its name in `ARCHITECTURES` alone."""
 
+import copy
 import itertools
+from functools import cache
 
 import numpy as np
 import pytest
@@ -42,6 +44,16 @@ def build(architecture, **options):
     return build_model(architecture, **{**small(architecture), **options})
 
 
+_build_once = cache(build)  # drawing the weights of eleven networks for each test took a third of this file's time
+
+
+def build_small(architecture):
+    """Copy the network that was built first, with ``small_parts``."""
+    network = copy.deepcopy(_build_once(architecture))
+    torch.manual_seed(0)
+    return network
+
+
 def images(batch=1, height=65, width=49, seed=0):
     return torch.rand(batch, 3, height, width, generator=torch.Generator().manual_seed(seed))
 
@@ -74,7 +86,7 @@ def small_parts(architecture, monkeypatch):
 @pytest.mark.parametrize("architecture", EVERY_ARCHITECTURE)
 class TestEveryArchitecture:
     def test_logits_have_the_images_size_whatever_it_is(self, architecture):
-        network = build(architecture).eval()
+        network = build_small(architecture).eval()
         for size in ((65, 49), (32, 32), (33, 100)):
             with torch.inference_mode():
                 output = network(images(2, *size))
@@ -86,7 +98,7 @@ class TestEveryArchitecture:
                 assert logits.isfinite().all()
 
     def test_every_trained_parameter_gets_a_gradient(self, architecture):
-        network = build(architecture)
+        network = build_small(architecture)
         for module in network.modules():
             if type(module).__name__ == "DropPath":
                 module.drop_prob = 0.0  # chance would leave whole blocks without a gradient
@@ -99,7 +111,7 @@ class TestEveryArchitecture:
         assert not without
 
     def test_a_batch_of_one_trains_and_lowers_the_loss(self, architecture):
-        network = build(architecture)
+        network = build_small(architecture)
         optimizer = torch.optim.AdamW(network.parameters(), lr=3e-4)
         losses = []
         for _ in range(3):
@@ -112,7 +124,7 @@ class TestEveryArchitecture:
         assert all(parameter.isfinite().all() for parameter in network.state_dict().values())
 
     def test_evaluation_repeats_itself_and_does_not_depend_on_the_batch(self, architecture):
-        network = build(architecture)
+        network = build_small(architecture)
         network(images(2))  # running statistics away from their initial values
         network.eval()
         with torch.inference_mode():
@@ -149,7 +161,7 @@ class TestEveryArchitecture:
             torch.testing.assert_close(logits.sigmoid()[:, 0], maps_B2HW.softmax(dim=1)[:, 1])
 
     def test_normalize_is_the_same_as_normalising_before_and_changes_no_key(self, architecture):
-        plain = build(architecture).eval()
+        plain = build_small(architecture).eval()
         normalizing = build(architecture, normalize=True).eval()
         assert list(plain.state_dict()) == list(normalizing.state_dict())
         mean = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
@@ -187,7 +199,7 @@ class TestEveryArchitecture:
         assert ((crack_prob >= 0) & (crack_prob <= 1)).all()
 
     def test_channels_last_gives_the_same_logits(self, architecture):
-        network = build(architecture).eval()
+        network = build_small(architecture).eval()
         with torch.inference_mode():
             contiguous = network(images()).logits
             network = network.to(memory_format=torch.channels_last)

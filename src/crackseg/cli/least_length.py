@@ -27,7 +27,8 @@ from crackseg.cli.project import Project, with_project
 def choose_length(project: Project, max_false_alarms: float, lengths_px: tuple[int, ...], *, write: bool) -> None:
     """Choose postprocess.min_length_px for the trained model, so that few photographs without cracks are marked.
 
-    With each length the threshold is chosen again on the validation images; the length with the best F is taken.
+    With each length the threshold is chosen again on the validation images. The shortest length that is enough is
+    taken, since shorter cracks are lost: compare F in the table.
 
     \b
     crackseg choose-length

@@ -1,7 +1,7 @@
 """Choose `postprocess.min_length_px`: with a least length, few photographs without cracks are marked.
 
-False marks are short and cracks are long. So with a least length the threshold can be lower, where cracks do not break
-into short components.
+False marks are short, and many cracks are long. With a least length the threshold can be lower, where cracks do not
+break into short components; cracks that are shorter themselves are lost.
 """
 
 from __future__ import annotations
@@ -54,7 +54,10 @@ def compare_lengths(root: Path, lengths_px: Sequence[int] = LENGTHS_PX) -> list[
 
 
 def choose_length(points: Sequence[OperatingPoint], max_false_alarms: float) -> OperatingPoint:
-    """Choose the point with the best F among those that mark few enough photographs without cracks.
+    """Choose the shortest length with which few enough photographs without cracks are marked.
+
+    The shortest loses the fewest cracks. F does not decide: on a few images it may rise with a length that others lose
+    all their cracks to.
 
     Args:
         points: of :func:`compare_lengths`.
@@ -70,7 +73,7 @@ def choose_length(points: Sequence[OperatingPoint], max_false_alarms: float) -> 
             f"without cracks: the fewest, {fewest.num_alarmed}, with {fewest.postprocessing.min_length_px} px. Try "
             "longer ones (--length-px), allow more (--max-false-alarms), or add such photographs to the training"
         )
-    return max(few, key=lambda p: p.f)
+    return min(few, key=lambda p: p.postprocessing.min_length_px)
 
 
 def write_length(root: Path, point: OperatingPoint) -> dict[str, tuple[Any, Any]]:
@@ -79,12 +82,13 @@ def write_length(root: Path, point: OperatingPoint) -> dict[str, tuple[Any, Any]
 
 
 def tabulate(points: Sequence[OperatingPoint]) -> pd.DataFrame:
-    """List the points by length: the threshold of each, its F, and how many crack-free photographs are marked."""
+    """List the points by length: threshold, F, and how many images with and without cracks are marked."""
     return pd.DataFrame(
         {
             "min_length_px": [p.postprocessing.min_length_px for p in points],
             "threshold": [p.threshold for p in points],
             "F": [p.f for p in points],
-            "crack-free photographs marked": [f"{p.num_alarmed} of {p.num_crack_free}" for p in points],
+            "with cracks, marked": [f"{p.num_found} of {p.num_cracked}" for p in points],
+            "without cracks, marked": [f"{p.num_alarmed} of {p.num_crack_free}" for p in points],
         }
     )

@@ -69,7 +69,10 @@ def postprocess(
         floor=floor,
         name=name,
     )
-    return processed_HW >= threshold
+    crack_mask_HW = processed_HW >= threshold
+    if processed_HW is not crack_prob_HW:
+        crack_mask_HW &= processed_HW > crack_prob_HW.min()  # the value of "no crack"
+    return crack_mask_HW
 
 
 def postprocess_map(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from crackseg.data.catalog import spread_evenly
 from crackseg.data.images.files import read_image, read_mask
 from crackseg.evaluation.metrics import RAW_THRESHOLDS, ScoreAccumulator, count_image
@@ -24,15 +26,19 @@ class OperatingPoint:
 
     Attributes:
         postprocessing: of the maps.
-        threshold: raw probability with the best F over the validation images.
+        threshold: raw probability with the best F over the validation images, above 0; 1 if no crack is found.
         f: that F, in [0, 1] (paper protocol, tolerance 2 px).
-        num_crack_free: photographs without a crack pixel in the ground truth.
+        num_cracked: validation images with cracks in the ground truth.
+        num_found: how many of them are marked at the threshold, anywhere.
+        num_crack_free: images without a crack pixel in the ground truth.
         num_alarmed: how many of them are marked at the threshold.
     """
 
     postprocessing: PostprocessParams
     threshold: float
     f: float
+    num_cracked: int
+    num_found: int
     num_crack_free: int
     num_alarmed: int
 
@@ -51,28 +57,38 @@ def find_operating_points(
         predictor: of the trained network.
         val_samples: prepared; the threshold is chosen on them, on 200 at most.
         variants: of post-processing.
-        more_crack_free: prepared, of another split; they only count among the crack-free photographs, 200 at most.
+        more_crack_free: prepared, of another split and without cracks; they only count as such, 200 at most.
         f_loss: fraction of the best F that may be lost for a higher threshold.
     """
     scores = [ScoreAccumulator(num_thresholds=RAW_THRESHOLDS) for _ in variants]
-    highest: list[list[float]] = [[] for _ in variants]  # value of the map of each crack-free photograph
+    highest: list[list[float]] = [[] for _ in variants]  # value of each map
+    cracked: list[bool] = []
     val_samples = spread_evenly(val_samples, _MOST_IMAGES)
     samples = [*val_samples, *spread_evenly(more_crack_free, _MOST_IMAGES)]
     for i, sample in enumerate(progress(samples, "choose the threshold", "image")):
         prob_HW, mask_HW = predictor.predict_prob(read_image(sample.image_path)), read_mask(sample.mask_path)
+        cracked.append(bool(mask_HW.any()))
         for variant, accumulator, of_variant in zip(variants, scores, highest, strict=True):
             processed_HW = postprocess_map(prob_HW, **variant.model_dump(), name=sample.stem)
-            if not mask_HW.any():
-                of_variant.append(float(processed_HW.max()))
+            if processed_HW is not prob_HW:
+                processed_HW = np.where(processed_HW > prob_HW.min(), processed_HW, 0)  # the rest is no crack
+            of_variant.append(float(processed_HW.max()))
             if i < len(val_samples):
                 counts = count_image(processed_HW, mask_HW, num_thresholds=RAW_THRESHOLDS, min_max=False)
                 accumulator.add(counts, sample.stem)
     points = []
     for variant, accumulator, of_variant in zip(variants, scores, highest, strict=True):
-        paper = accumulator.result().paper
-        threshold = paper.curve.highest_threshold(f_loss) if f_loss else paper.threshold
-        alarmed = sum(value >= threshold for value in of_variant)
-        points.append(OperatingPoint(variant, threshold, paper.ods, len(of_variant), alarmed))
+        curve = accumulator.result().paper.curve
+        curve.f[0] = 0  # at 0 whole photographs are marked, which no model is meant to do
+        threshold = curve.highest_threshold(f_loss)
+        marked = [value >= threshold for value in of_variant]
+        found = sum(m for m, has_crack in zip(marked, cracked, strict=True) if has_crack)
+        free = len(cracked) - sum(cracked)
+        points.append(
+            OperatingPoint(
+                variant, threshold, float(curve.f.max()), sum(cracked), found, free, sum(marked) - found
+            )
+        )
     return points
 
 

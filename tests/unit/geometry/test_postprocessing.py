@@ -328,3 +328,10 @@ def test_a_gap_in_a_crack_is_no_noise(caplog: pytest.LogCaptureFixture) -> None:
     drawn[:, 40:46] = 0
     postprocess_map(blurred(drawn), method="link")
     assert not caplog.records
+
+
+@pytest.mark.parametrize("method", ["none", "thin", "hysteresis", "link"])
+def test_what_post_processing_removed_is_no_crack_at_any_threshold(method: str) -> None:
+    prob = np.full((40, 40), 0.2)
+    prob[20, 10:14] = 0.9
+    assert not postprocess(prob, threshold=0.0, method=method, min_length_px=30).any()

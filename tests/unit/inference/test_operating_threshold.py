@@ -65,6 +65,15 @@ def test_marks_on_photographs_without_cracks_are_counted_at_that_threshold(tmp_p
     assert 0.29 < kept.threshold <= 0.4
     assert (kept.num_crack_free, kept.num_alarmed) == (2, 1)
     assert (dropped.num_crack_free, dropped.num_alarmed) == (2, 0)
+    assert (kept.num_cracked, kept.num_found, dropped.num_found) == (1, 1, 1)
+
+
+def test_cracks_shorter_than_the_least_length_are_counted_as_not_found(tmp_path: Path) -> None:
+    sample = write_sample(tmp_path, "a", crack=True)
+    (point,) = find_operating_points(
+        PREDICTOR, [sample], [NO_POSTPROCESSING.model_copy(update={"min_length_px": 62})]
+    )
+    assert (point.num_cracked, point.num_found, point.f) == (1, 0, 0)
 
 
 def test_photographs_of_another_split_only_count_as_free_of_cracks(tmp_path: Path) -> None:
