@@ -59,7 +59,7 @@ def make_small_project(folder: Path) -> None:
     from ruamel.yaml import YAML
 
     from crackseg.params import change_params, load_params
-    from crackseg.pipeline import evaluate, predict, prepare, register, report, train
+    from crackseg.pipeline import evaluate, predict, prepare, register, report, threshold, train
 
     def run(*command: str) -> None:
         subprocess.run(command, cwd=folder, env=environment_of(folder), check=True)
@@ -76,6 +76,7 @@ def make_small_project(folder: Path) -> None:
         if not (folder / "outputs" / "prepared").exists():
             prepare.run(folder)
         train.run(folder)
+        threshold.run(folder)
         for dataset in DATASETS:
             predict.run(folder, dataset)
             evaluate.run(folder, dataset)

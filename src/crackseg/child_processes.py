@@ -36,6 +36,12 @@ _REASONS = {
 }
 
 
+def cores_each(num_processes: int) -> int:
+    """Return the number of threads for each of several processes: its share of the cores that this one may use."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, usable // num_processes)
+
+
 def end_with_parent(parent_pid: int, how: signal.Signals = signal.SIGTERM) -> None:
     """Send this process a signal when its parent has ended, for any reason.
 

@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,9 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from crackseg.files import write_json
+from crackseg.pipeline import evaluate
+from crackseg.project import read_output
 from crackseg.registry.version_tags import read_tags
 from tests.pipeline.conftest import Project
 
@@ -178,8 +182,20 @@ def test_rescoring_trains_nothing_and_spoils_no_run(finished: Project) -> None:
     assert trained.data.params["evaluate.tolerance_px"] == "2"
     assert child.data.params["evaluate.tolerance_px"] == "4"
     assert child.data.metrics["CrackTree260/ods"] >= trained.data.metrics["CrackTree260/ods"]
-    assert {"mean/ods", "CRKWH100/ods", "operating_threshold"} <= child.data.metrics.keys()
+    assert {"mean/ods", "CRKWH100/ods"} <= child.data.metrics.keys()
     assert finished.run("git", "status", "--porcelain") == ""
+
+
+def test_false_alarms_are_counted_at_the_threshold_of_the_finished_model(
+    finished: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    shutil.copytree(finished.folder, tmp_path / "project", symlinks=True)
+    outputs = tmp_path / "project" / "outputs"
+    for threshold, rate in ((0.999, 0.0), (0.001, 1.0)):
+        write_json(outputs / "threshold.json", {"operating_threshold": threshold})
+        evaluate.run(tmp_path / "project", "CRKWH100")
+        assert read_output(outputs / "scores" / "CRKWH100.json")["CRKWH100"]["false_alarm_rate"] == rate
 
 
 def test_an_edited_image_stops_the_pipeline(finished: Project) -> None:

@@ -91,6 +91,7 @@ LIGHT = {
     "without torch": {
         "crackseg.cli": ("torch", "mlflow", "pandas", "numpy", "dvc", "pydantic", "ruamel"),
         "crackseg.pipeline.prepare": ("torch", "mlflow", "matplotlib"),
+        "crackseg.pipeline.threshold": ("torch", "mlflow", "matplotlib"),
         "crackseg.pipeline.evaluate": ("torch", "matplotlib"),
         "crackseg.pipeline.report": ("torch",),
     },

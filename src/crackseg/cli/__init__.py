@@ -104,7 +104,7 @@ def cli(context: click.Context, quiet: bool, verbose: bool) -> None:
     """Find hair-thin cracks in photographs, and keep the whole experiment honest.
 
     \b
-    The day:  dvc repro                     train, predict, score, report, register
+    The day:  dvc repro                     train, choose the threshold, predict, score, register
               dvc exp run -S loss.gamma=4   one change, one run
               crackseg ui                   compare the runs
 

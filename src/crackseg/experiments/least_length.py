@@ -15,7 +15,7 @@ import pandas as pd
 from crackseg.data.catalog import list_splits
 from crackseg.data.images.files import read_mask
 from crackseg.errors import CracksegError, count_of
-from crackseg.inference.operating_threshold import OperatingPoint, find_operating_points
+from crackseg.inference.operating_threshold import OperatingPoint, find_operating_points, predict_map
 from crackseg.inference.predictor import load_predictor
 from crackseg.params import change_params, load_params
 from crackseg.params.writing import write_settings
@@ -34,23 +34,30 @@ def compare_lengths(root: Path, lengths_px: Sequence[int] = LENGTHS_PX) -> list[
         root: of a project in which a model was trained.
         lengths_px: in pixels of the prepared images; the other settings of ``postprocess`` are those of params.yaml.
     Raises:
-        CracksegError: nothing was trained, or no photograph is without cracks.
+        CracksegError: nothing was trained, or no validation image has cracks, or no image is without.
     """
     layout = Layout(root)
+    weights_path = require_made(layout.weights)
     params = load_params(layout.params)
     splits = list_splits(layout.prepared, params.data.train_dataset)
     trained_on = [s for s in splits["train"] if not read_mask(s.mask_path).any()]
-    if not trained_on and all(read_mask(s.mask_path).any() for s in splits["val"]):
-        raise CracksegError(
-            f"{params.data.train_dataset}: each of the {len(splits['train'])} training and {len(splits['val'])} "
-            "validation images has cracks, so false alarms cannot be counted; import some photographs without cracks, "
-            "with black masks, and train again"
-        )
-    predictor, _ = load_predictor(
-        require_made(layout.weights), device=params.train.device, precision=params.train.precision
-    )
+    predictor, extra = load_predictor(weights_path, device=params.train.device, precision=params.train.precision)
     variants = [change_params(params, {KEY: length}, source=KEY).postprocess for length in sorted(set(lengths_px))]
-    return find_operating_points(predictor, splits["val"], variants, more_crack_free=trained_on)
+    points = find_operating_points(
+        predict_map(predictor),
+        splits["val"],
+        variants,
+        of_training=float(extra["operating_threshold"]),
+        more_crack_free=trained_on,
+    )
+    if not points[0].num_crack_free or not points[0].num_cracked:
+        kind, use = ("without", "false alarms") if points[0].num_cracked else ("with", "F")
+        where = "validation or training" if points[0].num_cracked else "validation"
+        raise CracksegError(
+            f"{params.data.train_dataset}: no {where} image is {kind} cracks, so there is no {use} to compare lengths "
+            f"by; import some photographs {kind} cracks (without any: with a black mask), and train again"
+        )
+    return points
 
 
 def choose_length(points: Sequence[OperatingPoint], max_false_alarms: float) -> OperatingPoint:
@@ -65,13 +72,16 @@ def choose_length(points: Sequence[OperatingPoint], max_false_alarms: float) -> 
     Raises:
         CracksegError: none marks so few.
     """
-    few = [p for p in points if p.num_alarmed <= max_false_alarms * p.num_crack_free]
+    # Where no crack is found, nothing is marked: F is 0, and the length of no use.
+    found = [p for p in points if p.f > 0]
+    few = [p for p in found if p.num_alarmed / p.num_crack_free <= max_false_alarms]
     if not few:
-        fewest = min(points, key=lambda p: p.num_alarmed)
+        fewest = min(found or points, key=lambda p: p.num_alarmed)
         raise CracksegError(
-            f"no length marks at most {max_false_alarms:.0%} of the {count_of(fewest.num_crack_free, 'photograph')} "
-            f"without cracks: the fewest, {fewest.num_alarmed}, with {fewest.postprocessing.min_length_px} px. Try "
-            "longer ones (--length-px), allow more (--max-false-alarms), or add such photographs to the training"
+            f"no length marks at most {100 * max_false_alarms:g} % of the "
+            f"{count_of(fewest.num_crack_free, 'photograph')} without cracks: the fewest, {fewest.num_alarmed}, with "
+            f"{fewest.postprocessing.min_length_px} px. Try longer ones (--length-px), allow more "
+            "(--max-false-alarms), or add such photographs to the training"
         )
     return min(few, key=lambda p: p.postprocessing.min_length_px)
 

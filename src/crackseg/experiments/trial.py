@@ -15,7 +15,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from crackseg.data.catalog import data_source, list_splits
-from crackseg.data.images.files import read_image
+from crackseg.data.images.files import read_image, read_stored_map, to_probability
 from crackseg.data.preprocessing import prepare_dataset
 from crackseg.evaluation.false_alarms import FalseAlarms
 from crackseg.evaluation.scoring import score_split
@@ -171,10 +171,15 @@ def _score(
     samples: Sequence[CrackSample],
     params: Params,
     maps_dir: Path,
-    of_training: float,
+    training_threshold: float,
 ) -> dict[str, float]:
     predict_split(predictor, samples, maps_dir)
-    threshold = choose_threshold(predictor, samples, params.postprocess, of_training=of_training)
+    threshold = choose_threshold(
+        lambda sample: to_probability(read_stored_map(maps_dir / f"{sample.stem}.png")),
+        samples,
+        params.postprocess,
+        of_training=training_threshold,
+    )
     scores, lines, alarms = score_split(
         samples, maps_dir, params.evaluate, params.postprocess, operating_threshold=threshold
     )

@@ -69,10 +69,7 @@ def postprocess(
         floor=floor,
         name=name,
     )
-    crack_mask_HW = processed_HW >= threshold
-    if processed_HW is not crack_prob_HW:
-        crack_mask_HW &= processed_HW > crack_prob_HW.min()  # the value of "no crack"
-    return crack_mask_HW
+    return processed_HW >= threshold
 
 
 def postprocess_map(
@@ -111,7 +108,7 @@ def postprocess_map(
             min_length_px. Thresholds below it give the same mask as the floor.
         name: of the map in warnings, e.g. its path.
     Returns:
-        (H, W), same dtype, within the range of the map; the lowest value where no higher threshold shows a crack.
+        (H, W), same dtype, at most the map's highest value; 0 where no threshold shows a crack.
     Raises:
         CracksegError: no map, or a setting out of its range.
     """
@@ -128,7 +125,10 @@ def postprocess_map(
     elif method == "link":
         thin_HW = np.where(_find_ridges(processed_HW, span), processed_HW, low)
         processed_HW = _link_ends(thin_HW, crack_prob_HW, span, low_ratio, max_gap_px, name)
-    return _drop_short_pieces(processed_HW, span, min_length_px) if min_length_px > 1 else processed_HW
+    if min_length_px > 1:
+        processed_HW = _drop_short_pieces(processed_HW, span, min_length_px)
+    # In a map that is nowhere near 0, a threshold below its lowest value would mark what was removed.
+    return np.where(processed_HW > low, processed_HW, 0).astype(processed_HW.dtype)
 
 
 @dataclass(frozen=True, slots=True)

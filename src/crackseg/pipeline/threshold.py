@@ -24,16 +24,10 @@ def run(root: Path) -> None:
 
 
 def _choose(layout: Layout, params: Params, of_training: float) -> float:
-    # Only here, since they bring torch and MLflow: without post-processing the stage is done in a second.
-    from crackseg.inference.operating_threshold import choose_threshold
+    # Only here, since they bring torch: without post-processing the stage is done in a second.
+    from crackseg.inference.operating_threshold import choose_threshold, predict_map
     from crackseg.inference.predictor import load_predictor
-    from crackseg.pipeline.result_run import find_result_run
-    from crackseg.tracking.store import Store
 
     predictor, _ = load_predictor(layout.weights, device=params.train.device, precision=params.train.precision)
     val_samples = list_samples(layout.prepared, params.data.train_dataset, "val")
-    threshold = choose_threshold(predictor, val_samples, params.postprocess, of_training=of_training)
-    store = Store(layout.root, may_be_away=True)
-    with store.record(find_result_run(store, layout, params)) as recorder:
-        recorder.log_metrics({"operating_threshold": threshold})  # the model card shows it
-    return threshold
+    return choose_threshold(predict_map(predictor), val_samples, params.postprocess, of_training=of_training)

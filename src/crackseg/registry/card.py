@@ -20,7 +20,7 @@ from crackseg.evaluation.false_alarms import describe_false_alarms
 from crackseg.evaluation.html import render_html
 from crackseg.files import format_markdown
 from crackseg.lineage import describe_loss
-from crackseg.registry.version_tags import find_results_run, note_results_run
+from crackseg.registry.version_tags import THRESHOLD_TAG, find_results_run, note_results_run, read_tags
 from crackseg.tracking.store import Store
 
 if TYPE_CHECKING:
@@ -170,8 +170,9 @@ def _read_failures(store: Store, run_id: str, dataset: str, folder: Path) -> pd.
 
 
 def _describe_model(version: ModelVersion, run: Run, params: Mapping[str, str]) -> str:
-    threshold = run.data.metrics.get("operating_threshold")
-    shown = "as trained" if threshold is None else f"{threshold:.4f}"
+    # Versions of an earlier crackseg have no such tag; without post-processing theirs is that of the training.
+    trained = run.data.metrics.get("operating_threshold")
+    shown = read_tags(version).get(THRESHOLD_TAG) or ("as trained" if trained is None else f"{trained:.4f}")
     warning = (
         "**Trained on the embedded synthetic sample, not on photographs: it shows that the pipeline works and is "
         "useless on real surfaces.**\n\n"

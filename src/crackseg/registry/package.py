@@ -25,7 +25,7 @@ from crackseg.inference.detector import (
     measure_confidence,
 )
 from crackseg.inference.drift import measure_photograph
-from crackseg.inference.operating_threshold import choose_threshold
+from crackseg.inference.operating_threshold import MOST_IMAGES, choose_threshold, predict_map
 from crackseg.inference.predictor import Predictor, load_predictor
 from crackseg.params import PostprocessParams
 from crackseg.types import CrackPrediction, CrackSample
@@ -33,7 +33,6 @@ from crackseg.types import CrackPrediction, CrackSample
 PROBE_NAME = "probe"
 PROBE_FILE = "probe.json"
 _PROBE_IMAGES = 4
-_MOST_IMAGES = 200  # for the reference statistics, spread evenly over the dataset
 # Differences between processors and precisions: on UAV75, bfloat16 instead of float32 moved a U-Net's scores by 0.001
 # and its crack fractions and lengths by up to 2 %. A wrong model or threshold changes them far more.
 _TOLERANCE = {"relative": 0.1, "crack_fraction": 0.002, "crack_length_px": 16.0, "score": 0.03, "ods": 0.05}
@@ -60,7 +59,7 @@ def build_analyzer(
         postprocessing: of a map before the threshold.
         dataset: on which it was trained.
         device, precision: as ``train.device`` and ``train.precision``.
-        operating_threshold: raw probability; None: :func:`choose_threshold` chooses it.
+        operating_threshold: raw probability; None: :func:`choose_threshold` chooses it, on predictions of its own.
         f_loss: fraction of the best F that may be lost for a higher threshold, if post-processing has it chosen again.
     Raises:
         CracksegError: the weights or a sample cannot be read, or there is no sample.
@@ -72,18 +71,16 @@ def build_analyzer(
     predictor, extra = load_predictor(weights_path, device=device, precision=precision)
     if operating_threshold is None:
         operating_threshold = choose_threshold(
-            predictor,
+            predict_map(predictor),
             val_samples,
             postprocessing,
             of_training=float(extra["operating_threshold"]),
             f_loss=f_loss,
         )
     val_values = _survey(
-        predictor, spread_evenly(val_samples, _MOST_IMAGES), postprocessing, threshold=operating_threshold
+        predictor, spread_evenly(val_samples, MOST_IMAGES), postprocessing, threshold=operating_threshold
     )
-    photographs = [
-        measure_photograph(read_image(s.image_path)) for s in spread_evenly(train_samples, _MOST_IMAGES)
-    ]
+    photographs = [measure_photograph(read_image(s.image_path)) for s in spread_evenly(train_samples, MOST_IMAGES)]
     values = {name: tuple(p[name] for p in photographs) for name in ("brightness", "contrast", "sharpness")}
     settings = ModelSettings(
         operating_threshold=operating_threshold,

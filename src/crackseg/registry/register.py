@@ -30,7 +30,7 @@ from crackseg.params import Params
 from crackseg.progress import name_step
 from crackseg.registry.model_page import describe_model
 from crackseg.registry.package import build_analyzer, write_answers
-from crackseg.registry.version_tags import RESULTS_TAG, find_results_run, pack_tags, read_tags
+from crackseg.registry.version_tags import RESULTS_TAG, THRESHOLD_TAG, find_results_run, pack_tags, read_tags
 from crackseg.tracking.connection import is_outage, sent_once
 from crackseg.tracking.store import Store, describe_code
 
@@ -92,6 +92,7 @@ def complete_and_register(
         "data.source": analyzer.settings.data_source,
         "git.commit": describe_code(store.root)["git.commit"],
         "architecture": params.model.architecture,
+        THRESHOLD_TAG: f"{analyzer.settings.operating_threshold:.4f}",
     }
     with tempfile.TemporaryDirectory() as scratch:
         name_step("answer a few validation images, which the version carries")

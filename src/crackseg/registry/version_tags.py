@@ -11,6 +11,7 @@ from mlflow.entities.model_registry import ModelVersion
 _SHOWN = "mean/ods"
 _ABOUT_TAG = "crackseg"
 RESULTS_TAG = "results.run_id"
+THRESHOLD_TAG = "operating_threshold"
 
 
 def pack_tags(tags: Mapping[str, object]) -> dict[str, str]:

@@ -37,13 +37,18 @@ def test_the_shortest_length_with_few_alarms_is_chosen_even_if_a_longer_one_scor
 
 
 def test_where_no_length_is_enough_the_fewest_alarms_are_told() -> None:
-    with pytest.raises(CracksegError, match=r"at most 10% of the 10 photographs .* fewest, 4, with 80 px"):
+    with pytest.raises(CracksegError, match=r"at most 10 % of the 10 photographs .* fewest, 4, with 80 px"):
         choose_length([point(0, 0.9, 10), point(80, 0.5, 4)], 0.1)
+
+
+def test_a_length_that_finds_no_crack_at_all_is_not_chosen() -> None:
+    with pytest.raises(CracksegError, match=r"fewest, 9, with 40 px"):
+        choose_length([point(0, 0.9, 10), point(40, 0.8, 9), point(300, 0.0, 0)], 0.1)
 
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A trained project: an untrained U-Net, two training and two validation images, one of each without cracks."""
+    """A project with an untrained U-Net and two training and two validation images."""
     for name in ("params.yaml", "dvc.yaml"):
         shutil.copy(ROOT / name, tmp_path)
     layout = Layout(tmp_path)
@@ -79,22 +84,28 @@ def test_the_table_counts_photographs_of_training_and_validation_and_the_length_
     said = run("--length-px", "40", "--max-false-alarms", "1", "--write", capsys=capsys)
     assert "postprocess.min_length_px: 0 -> 40" in said
     assert load_params(project / "params.yaml").postprocess.min_length_px == 40
+    said = run("--length-px", "40", "--max-false-alarms", "1", "--write", capsys=capsys)
+    assert "params.yaml has postprocess.min_length_px=40 already" in said
 
 
-def test_data_without_a_crack_free_photograph_is_named(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("mask", "said"),
+    [(np.eye(96, dtype=np.uint8), "no validation or training image is without cracks"),
+     (np.zeros((96, 96), np.uint8), "no validation image is with cracks")],
+)  # fmt: skip
+def test_data_that_shows_only_one_of_both_is_named(
+    project: Path, capsys: pytest.CaptureFixture[str], mask: np.ndarray, said: str
+) -> None:
     for samples in list_splits(Layout(project).prepared, DATASET).values():
         for sample in samples:
-            write_mask(sample.mask_path, np.eye(96, dtype=np.uint8))
-    with pytest.raises(
-        CracksegError, match=rf"{DATASET}: each of the 2 training and 2 validation images has cracks"
-    ):
-        run(capsys=capsys)
+            write_mask(sample.mask_path, mask)
+    with pytest.raises(CracksegError, match=rf"{DATASET}: {said}, so there is no"):
+        run("--length-px", "2", capsys=capsys)
 
 
 def test_a_project_without_a_trained_model_is_told_how_to_make_one(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    blacken(project)
-    Layout(project).weights.unlink()
+    shutil.rmtree(project / "outputs")
     with pytest.raises(CracksegError, match=r"weights\.pt was not made yet.*dvc repro"):
         run(capsys=capsys)

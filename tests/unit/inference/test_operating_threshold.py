@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from crackseg.data.images.files import write_mask, write_png
-from crackseg.inference.operating_threshold import choose_threshold, find_operating_points
+from crackseg.data.images.files import read_image, write_mask, write_png
+from crackseg.inference.operating_threshold import OperatingPoint, choose_threshold, find_operating_points
+from crackseg.params import PostprocessParams
 from crackseg.types import CrackSample
 from tests.tiny_model import NO_POSTPROCESSING
 
 LONG = NO_POSTPROCESSING.model_copy(update={"min_length_px": 30})
 
 
-class Brightness:
-    """A predictor that takes the brightness of a pixel for its crack probability."""
-
-    def __init__(self) -> None:
-        self.num_predicted = 0
-
-    def predict_prob(self, image_HW3: np.ndarray) -> np.ndarray:
-        self.num_predicted += 1
-        return image_HW3[..., 0].astype(np.float32) / 255
+def map_of(sample: CrackSample) -> np.ndarray:
+    """The brightness of a pixel for its crack probability."""
+    return read_image(sample.image_path)[..., 0].astype(np.float32) / 255
 
 
-PREDICTOR: Any = Brightness()
+def find(
+    samples: list[CrackSample], *variants: PostprocessParams, more: Sequence[CrackSample] = ()
+) -> list[OperatingPoint]:
+    return find_operating_points(map_of, samples, variants, of_training=0.35, more_crack_free=more)
 
 
 def write_sample(folder: Path, stem: str, *, crack: bool, speck: float = 0.8) -> CrackSample:
@@ -46,23 +44,25 @@ def write_sample(folder: Path, stem: str, *, crack: bool, speck: float = 0.8) ->
 
 def test_without_post_processing_it_is_the_one_of_training(tmp_path: Path) -> None:
     sample = write_sample(tmp_path, "a", crack=True)
-    assert choose_threshold(PREDICTOR, [sample], NO_POSTPROCESSING, of_training=0.123) == 0.123
+    assert choose_threshold(map_of, [sample], NO_POSTPROCESSING, of_training=0.123) == 0.123
 
 
 def test_with_a_least_length_it_falls_to_where_cracks_are_whole(tmp_path: Path) -> None:
     sample = write_sample(tmp_path, "a", crack=True)
-    threshold = choose_threshold(PREDICTOR, [sample], LONG, of_training=0.85)
+    threshold = choose_threshold(map_of, [sample], LONG, of_training=0.85)
     assert 0 < threshold <= 0.4
-    all_kept, long_kept = find_operating_points(PREDICTOR, [sample], [NO_POSTPROCESSING, LONG])
+    all_kept, long_kept = find([sample], NO_POSTPROCESSING, LONG)
     assert long_kept.threshold == threshold
+    assert all_kept.threshold == 0.35, "which nothing changes, as training chose it"
     assert all_kept.f < long_kept.f == 1
 
 
 def test_marks_on_photographs_without_cracks_are_counted_at_that_threshold(tmp_path: Path) -> None:
     cracked = write_sample(tmp_path, "a", crack=True)
     free = [write_sample(tmp_path, f"free{i}", crack=False, speck=s) for i, s in enumerate((0.8, 0.3))]
-    kept, dropped = find_operating_points(PREDICTOR, [cracked, *free], [NO_POSTPROCESSING, LONG])
-    assert 0.29 < kept.threshold <= 0.4
+    kept, dropped = find([cracked, *free], NO_POSTPROCESSING, LONG)
+    assert kept.threshold == 0.35
+    assert 0 < dropped.threshold <= 0.4
     assert (kept.num_crack_free, kept.num_alarmed) == (2, 1)
     assert (dropped.num_crack_free, dropped.num_alarmed) == (2, 0)
     assert (kept.num_cracked, kept.num_found, dropped.num_found) == (1, 1, 1)
@@ -70,23 +70,26 @@ def test_marks_on_photographs_without_cracks_are_counted_at_that_threshold(tmp_p
 
 def test_cracks_shorter_than_the_least_length_are_counted_as_not_found(tmp_path: Path) -> None:
     sample = write_sample(tmp_path, "a", crack=True)
-    (point,) = find_operating_points(
-        PREDICTOR, [sample], [NO_POSTPROCESSING.model_copy(update={"min_length_px": 62})]
-    )
+    (point,) = find([sample], NO_POSTPROCESSING.model_copy(update={"min_length_px": 62}))
     assert (point.num_cracked, point.num_found, point.f) == (1, 0, 0)
 
 
 def test_photographs_of_another_split_only_count_as_free_of_cracks(tmp_path: Path) -> None:
     cracked = write_sample(tmp_path, "a", crack=True)
     more = [write_sample(tmp_path, f"free{i}", crack=False, speck=0.8) for i in range(3)]
-    (alone,) = find_operating_points(PREDICTOR, [cracked], [NO_POSTPROCESSING])
-    (point,) = find_operating_points(PREDICTOR, [cracked], [NO_POSTPROCESSING], more_crack_free=more)
+    (alone,) = find([cracked], NO_POSTPROCESSING)
+    (point,) = find([cracked], NO_POSTPROCESSING, more=more)
     assert (point.threshold, point.f) == (alone.threshold, alone.f)
     assert (alone.num_crack_free, point.num_crack_free, point.num_alarmed) == (0, 3, 3)
 
 
 def test_every_image_is_predicted_once_however_many_ways_are_compared(tmp_path: Path) -> None:
-    predictor: Any = Brightness()
+    asked: list[str] = []
+
+    def note(sample: CrackSample) -> np.ndarray:
+        asked.append(sample.stem)
+        return map_of(sample)
+
     samples = [write_sample(tmp_path, str(i), crack=True) for i in range(2)]
-    find_operating_points(predictor, samples, [NO_POSTPROCESSING, LONG, LONG])
-    assert predictor.num_predicted == 2
+    find_operating_points(note, samples, [NO_POSTPROCESSING, LONG, LONG], of_training=0.5)
+    assert asked == ["0", "1"]

@@ -11,6 +11,7 @@ from crackseg.registry.card import (
     shorten,
     write_card,
 )
+from crackseg.registry.version_tags import THRESHOLD_TAG, pack_tags
 from crackseg.tracking.store import Store
 
 PROTOCOLS = ("", "symmetric/", "strict/")
@@ -90,6 +91,18 @@ def test_card_shows_each_protocol_on_each_dataset_and_the_worst_images(store, tm
     assert f"/runs/{run_id}/artifacts/report/MyWalls_panels.png" in card
     for recorded in ("c0ffee", "abc.dir", "digest1", "γ = 2.0", "512 × 512 px", "one seed (7)", "not on CRKWH100"):
         assert recorded in card
+
+
+def test_card_shows_the_threshold_of_the_version_not_the_one_of_its_training(store, tmp_path):
+    version, run_id = make_version(store, tmp_path)
+    with store.record(run_id) as recorder:
+        recorder.log_metrics({"operating_threshold": 0.5})
+    assert "Operating threshold: 0.5000" in write_card(store, version)
+    for key, value in pack_tags({THRESHOLD_TAG: "0.2700"}).items():
+        store.client.set_model_version_tag(version.name, version.version, key, value)
+    assert "Operating threshold: 0.2700" in write_card(
+        store, store.client.get_model_version(version.name, version.version)
+    )
 
 
 def test_card_is_the_versions_description_and_an_artifact_of_its_run(store, tmp_path):

@@ -20,7 +20,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from crackseg.child_processes import end_with_parent
+from crackseg.child_processes import cores_each, end_with_parent
 from crackseg.data.catalog import data_source, read_manifest
 from crackseg.errors import CracksegError
 from crackseg.experiments.trial import prepare_images, read_result, run_trial, trial_key
@@ -171,7 +171,7 @@ def run_study(
         recorder.set_tags({"study": dataset, "data.source": data_source(prepared_dir, dataset)})
         recorder.resume()
         tasks = [
-            (root, params, prepared_dir, folders[configuration], configuration.name, parent, _threads(jobs))
+            (root, params, prepared_dir, folders[configuration], configuration.name, parent, cores_each(jobs))
             for configuration, params in waiting
         ]
         with progress(None, "study", "run", total=len(folders), initial=len(folders) - len(tasks)) as bar:
@@ -205,10 +205,6 @@ def _check_pretrained_weights(configurations: Sequence[Configuration], base: Par
         build_model(**dict(configuration.params(base, dataset, 1).model))
     except CracksegError as error:
         raise CracksegError(f"{error}\n  or leave the comparison out: --no-pretrained") from error
-
-
-def _threads(jobs: int) -> int:
-    return max(1, (os.cpu_count() or 1) // jobs)
 
 
 def _run_all(tasks: list[tuple], jobs: int) -> Iterator[None]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from optuna.trial import TrialState
 
-from crackseg.child_processes import end_with_parent, find_reason, terminations_as_interrupts
+from crackseg.child_processes import cores_each, end_with_parent, find_reason, terminations_as_interrupts
 from crackseg.data.catalog import list_samples
 from crackseg.errors import CracksegError
 from crackseg.experiments.search.figures import draw_figures
@@ -89,7 +89,7 @@ def run_search(root: Path, order: Order) -> str:
         recorder.resume()
     job = Job(
         root, address, name, search.params, search.overrides, search.run_id, search.folder, prepared_dir, deadline,
-        max(1, (os.cpu_count() or 1) // order.num_jobs), os.getpid(),
+        cores_each(order.num_jobs), os.getpid(),
     )  # fmt: skip
     try:
         _run_workers(job, order.num_jobs)

@@ -14,7 +14,7 @@ from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, Sign
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from crackseg.child_processes import describe_exit, find_reason
+from crackseg.child_processes import cores_each, describe_exit, find_reason
 from crackseg.errors import CracksegError
 
 _GRACE_S = 30  # time for the others to end by themselves after one has died
@@ -32,7 +32,7 @@ def run_in_processes(num_processes: int, arguments: Sequence[str]) -> None:
     # The launcher's own messages are logs with time stamps and tables; the failure is reported below.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     # Each would start a thread for every core.
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // num_processes)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(cores_each(num_processes)))
     with tempfile.TemporaryDirectory() as scratch:
         _launch(num_processes, arguments, DefaultLogsSpecs(log_dir=scratch))
 
