@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import platform
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +14,31 @@ import torch
 
 from crackseg.errors import CracksegError
 
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
+_KEPT_BYTES, _LARGEST_KEPT_BYTES = 512 << 20, 128 << 20
+
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def _keep_freed_memory() -> None:
+    """Let this process keep freed memory for the next tensors: up to 512 MB, blocks of up to 128 MB.
+
+    glibc gives large blocks back to the system when they are freed, and has the system clear new pages for the next
+    ones. That was a fifth of the time of a U-Net's pass over 512² on a CPU, and a seventh of a training step. Without
+    effect elsewhere than with glibc, or where the user has set it: by ``MALLOC_…`` or ``GLIBC_TUNABLES``.
+    """
+    chosen = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_")
+    if sys.platform != "linux" or any(name in os.environ for name in chosen):
+        return
+    if "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", ""):
+        return
+    if (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:  # musl has none
+        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+        mallopt(_M_MMAP_THRESHOLD, _LARGEST_KEPT_BYTES)
+
+
+# Before the first tensor; whatever computes with torch imports this module.
+_keep_freed_memory()
 
 
 def choose_device(name: str) -> torch.device:
