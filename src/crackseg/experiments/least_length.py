@@ -50,13 +50,13 @@ def compare_lengths(root: Path, lengths_px: Sequence[int] = LENGTHS_PX) -> list[
         of_training=float(extra["operating_threshold"]),
         more_crack_free=trained_on,
     )
-    if not points[0].num_crack_free or not points[0].num_cracked:
-        kind, use = ("without", "false alarms") if points[0].num_cracked else ("with", "F")
-        where = "validation or training" if points[0].num_cracked else "validation"
-        raise CracksegError(
-            f"{params.data.train_dataset}: no {where} image is {kind} cracks, so there is no {use} to compare lengths "
-            f"by; import some photographs {kind} cracks (without any: with a black mask), and train again"
-        )
+    missing = {"with cracks": points[0].num_cracked, "without cracks, with black masks": points[0].num_crack_free}
+    for kind, count in missing.items():
+        if not count:
+            raise CracksegError(
+                f"{params.data.train_dataset}: lengths cannot be compared without photographs {kind}, and there are "
+                "none to validate with; import some, and train again"
+            )
     return points
 
 

@@ -18,7 +18,7 @@ def run(root: Path) -> None:
     of_training = read_output(layout.training)["train"]["operating_threshold"]
     again = changes_maps(params.postprocess)
     threshold = _choose(layout, params, of_training) if again else of_training
-    write_json(layout.threshold, {"operating_threshold": threshold, "of_training": of_training})
+    write_json(layout.threshold, {"operating_threshold": threshold})
     reason = "after post-processing" if again else "as training chose it; no post-processing changes the maps"
     print(f"operating threshold {threshold:.4f}, {reason}", flush=True)
 
