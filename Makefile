@@ -42,6 +42,9 @@ bench: $(VENV)/.installed-bench ## speed and scale against what a user would use
 bench-quick: $(VENV)/.installed-bench ## the same rows with fewer repeats
 	$(BIN)/python -m benchmarks --quick
 
+# Containers set it: then each of the many processes that tests start would compile the tests and the package anew.
+test test-fast test-slow wheel: export PYTHONDONTWRITEBYTECODE :=
+
 test: setup lint ## lint, then all tests except the slow ones
 	$(BIN)/python -m pytest -m 'not slow' -n 2 --dist loadfile
 

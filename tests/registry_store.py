@@ -13,6 +13,7 @@ from typing import Any
 
 from mlflow import MlflowClient
 
+from crackseg.data import dataset
 from crackseg.errors import CracksegError
 from crackseg.registry.production import Production
 from crackseg.tracking.store import Store
@@ -22,15 +23,15 @@ WRITES = (
     "create_registered_model", "set_registered_model_tag", "delete_registered_model", "set_registered_model_alias",
     "delete_registered_model_alias", "transition_model_version_stage", "delete_model_version",
 )  # fmt: skip
-# MLflow takes seconds to import: a server imports it once, and every process is forked from there.
+# MLflow takes seconds to import: a server imports it once, and every process is forked from there. Python has one
+# server for all: where a test's loader of patches starts it, it imports these too.
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(
-    [
-        "crackseg.registry.production",
-        "mlflow.store.tracking.sqlalchemy_store",
-        "mlflow.store.model_registry.sqlalchemy_store",
-    ]
+dataset.PRELOAD += (
+    "crackseg.registry.production",
+    "mlflow.store.tracking.sqlalchemy_store",
+    "mlflow.store.model_registry.sqlalchemy_store",
 )
+PROCESSES.set_forkserver_preload(dataset.PRELOAD)
 
 
 def open_production(root: Path) -> Production:

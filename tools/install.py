@@ -92,8 +92,12 @@ def _pip(python: Path, *arguments: str) -> None:
 
 
 def _compile(python: Path) -> None:
-    """Compile the packages with every core, but for their tests: pip takes one core, a later import more each time."""
-    arguments = ["-m", "compileall", "-qq", "-j", "0", "-x", "[/\\\\]tests[/\\\\]", sysconfig.get_path("purelib")]
+    """Compile the packages with every core, but for their tests: pip takes one core, a later import more each time.
+
+    The package's own code too: where PYTHONDONTWRITEBYTECODE is set, as in many containers, each command would do it.
+    """
+    folders = [sysconfig.get_path("purelib"), str(ROOT / "src")]
+    arguments = ["-m", "compileall", "-qq", "-j", "0", "-x", "[/\\\\]tests[/\\\\]", *folders]
     subprocess.run([python, *arguments], check=False)  # a template that is no Python is no failure
 
 

@@ -22,6 +22,7 @@ from ruamel.yaml import YAML
 from crackseg.cli import main
 from crackseg.data.synthetic.sample import write_sample
 from tests.migrated_store import copy_migrated_store
+from tests.pipeline.warm_commands import start_server
 
 ROOT = Path(__file__).parents[2]
 TINY = {
@@ -51,7 +52,7 @@ class Project:
     def run(self, *command: str, fails: bool = False, timeout_s: float = 250) -> str:
         """Run a command; returns what it printed, and checks its exit code."""
         result = subprocess.run(
-            command, cwd=self.folder, env=self.environment, text=True, check=False, timeout=timeout_s,
+            command, cwd=self.folder, env=self._warm_environment(), text=True, check=False, timeout=timeout_s,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
         assert (result.returncode != 0) == fails, f"{' '.join(command)}: {result.returncode}\n{result.stdout}"
@@ -62,7 +63,7 @@ class Project:
         result = subprocess.run(
             command,
             cwd=self.folder,
-            env=self.environment,
+            env=self._warm_environment(),
             text=True,
             check=False,
             timeout=250,
@@ -70,6 +71,10 @@ class Project:
         )
         assert result.returncode == 0, f"{' '.join(command)}: {result.returncode}\n{result.stderr}"
         return json.loads(result.stdout)
+
+    def _warm_environment(self) -> dict[str, str]:
+        """The environment for commands that are waited for, without the seconds of their imports."""
+        return self.environment | {"PATH": f"{_warm_commands()}{os.pathsep}{self.environment['PATH']}"}
 
     def call(self, *arguments: str, fails: bool = False) -> tuple[str, str]:
         """Run a command of crackseg in this process, which has imported torch and MLflow already.
@@ -109,6 +114,17 @@ class Project:
         self.run("git", "commit", "-qm", message)
 
 
+@cache
+def _warm_commands() -> Path:
+    """The folder of the commands whose server all test processes share; the first of them starts it."""
+    watched = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
+    folder = Path(tempfile.gettempdir()) / f"crackseg-commands-{watched}"
+    with FileLock(f"{folder}.lock"):
+        if sys.platform == "linux" and not folder.exists():
+            start_server(folder, watched)
+    return folder
+
+
 def make_project(folder: Path) -> Project:
     """Make a project with two datasets of a few scenes, committed, nothing run yet."""
     shutil.copytree(_first_project().name, folder, symlinks=True)
@@ -123,8 +139,7 @@ def _first_project() -> tempfile.TemporaryDirectory:
     for name in ("dvc.yaml", "dvc.lock", "params.yaml", ".gitignore", "mlruns/README.md", "mlruns/.gitignore"):
         (folder / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, folder / name)
-    ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
-    shutil.copytree(ROOT / "src", folder / "src", ignore=ignored)
+    shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("*.egg-info"))  # compiled, too
     project = Project(folder)
     project.set_params(TINY)
     counts = {"CrackTree260": (4, 2, 2), "CRKWH100": (0, 0, 2)}

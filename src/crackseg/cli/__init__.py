@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 import click
 
 from crackseg import __version__
+from crackseg.child_processes import end_quickly
 from crackseg.cli import (
     annotations,
     app,
@@ -58,6 +59,7 @@ def main() -> None:
     """Run the command line; a user's mistake ends in one message and exit code 1, without a traceback."""
     # Imports allocate millions of objects and free none: looking for cycles among them was a tenth of a stage's start.
     gc.set_threshold(20_000, 25, 10)
+    end_quickly()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("crackseg").setLevel(logging.INFO)
     try:

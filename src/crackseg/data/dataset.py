@@ -27,6 +27,9 @@ from crackseg.lineage import PACKAGE, hash_modules
 from crackseg.params import AugmentParams
 from crackseg.types import CrackSample
 
+PRELOAD = [
+    "crackseg.data.dataset"
+]  # what the server of the loader's workers imports once, with torch, for all of them
 _KEPT_SCENE_FOLDERS = 4  # a few seeds of the same code; a training run that loses its own draws the scenes again
 _NUM_SCENES = 40  # for `augment.scenes`: each is rendered once and gives many patches
 
@@ -187,7 +190,7 @@ def _worker_context() -> BaseContext:
     if "forkserver" not in multiprocessing.get_all_start_methods():  # Windows
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["crackseg.data.dataset"])  # torch is imported once, not by each worker
+    context.set_forkserver_preload(PRELOAD)
     return context
 
 

@@ -15,7 +15,6 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import pandas as pd
-from skimage.morphology import disk
 
 from crackseg.data.images.files import IMAGE_EXTENSIONS, encode_png
 from crackseg.data.masks.crack_values import CrackValue
@@ -24,7 +23,7 @@ from crackseg.errors import CracksegError, join_some
 from crackseg.evaluation.metrics import ScoreAccumulator, Scores
 from crackseg.evaluation.scoring import MAP_EXTENSIONS, list_by_stem
 from crackseg.evaluation.stored_maps import ScoredMap
-from crackseg.geometry.centerlines import LineCounts, count_lines, count_pieces, thin
+from crackseg.geometry.centerlines import LineCounts, count_lines, count_pieces, make_disk, thin
 from crackseg.geometry.postprocessing import METHODS, postprocess_map
 from crackseg.params import EvaluateParams, PostprocessParams
 from crackseg.progress import progress
@@ -123,7 +122,7 @@ def compare_methods(
         loaded = _load_map(files, reader, evaluate)
         stretched_HW = loaded.stretched_HW  # once, before the times are taken
         num_truth_pieces += count_pieces(loaded.truth_HW)
-        near_HW = cv2.dilate(thin(loaded.truth_HW).astype(np.uint8), disk(evaluate.line_tolerance_px)) > 0
+        near_HW = cv2.dilate(thin(loaded.truth_HW).astype(np.uint8), make_disk(evaluate.line_tolerance_px)) > 0
         processed_pngs.append([])
         for i, variant in enumerate(variants):
             begun = time.process_time()

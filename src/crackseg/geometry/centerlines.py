@@ -13,7 +13,6 @@ from functools import cache
 
 import cv2
 import numpy as np
-from skimage.morphology import disk
 
 from crackseg.errors import CracksegError
 
@@ -61,6 +60,12 @@ class LineCounts:
         return self.predicted_pieces / self.truth_pieces if self.truth_pieces else None
 
 
+def make_disk(radius_px: int) -> np.ndarray:
+    """Return the pixels at most ``radius_px`` from the middle one, uint8 (2·radius + 1, 2·radius + 1) of {0, 1}."""
+    y, x = np.ogrid[-radius_px : radius_px + 1, -radius_px : radius_px + 1]
+    return (y**2 + x**2 <= radius_px**2).astype(np.uint8)
+
+
 def count_lines(crack_mask_HW: np.ndarray, mask_HW: np.ndarray, *, tolerance_px: int = 4) -> LineCounts:
     """Count pixels and connected components for centre-line IoU and continuity.
 
@@ -87,7 +92,7 @@ def count_lines(crack_mask_HW: np.ndarray, mask_HW: np.ndarray, *, tolerance_px:
         raise CracksegError(f"tolerance_px is {tolerance_px}; expected a whole number of pixels, 0 or more")
     predicted_HW, truth_HW = as_bool(crack_mask_HW), as_bool(mask_HW)
     predicted_line_HW, truth_line_HW = thin(predicted_HW), thin(truth_HW)
-    around = disk(tolerance_px)
+    around = make_disk(tolerance_px)
     near_truth_HW = cv2.dilate(truth_line_HW.view(np.uint8), around).view(bool)
     near_predicted_HW = cv2.dilate(predicted_line_HW.view(np.uint8), around).view(bool)
     num_pieces, piece_HW = _label_pieces(predicted_HW)

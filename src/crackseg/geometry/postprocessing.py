@@ -18,10 +18,6 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from scipy.cluster.hierarchy import DisjointSet
-from scipy.spatial import cKDTree
-from skimage.graph import route_through_array
-from skimage.morphology import reconstruction
 
 from crackseg.errors import CracksegError
 
@@ -204,6 +200,8 @@ _REMOVABLE = _list_removable()
 def _apply_hysteresis(crack_prob_HW: np.ndarray, span: _Span, low_ratio: float) -> np.ndarray:
     # A pixel is in the result at t if a path from it to a pixel >= t stays at or above low_ratio * t:
     # the highest such t is, by definition, the reconstruction of the map under the map / low_ratio.
+    from skimage.morphology import reconstruction  # as in the next ones: only maps that are processed wait for it
+
     ceiling_HW = span.low + (crack_prob_HW - span.low) / low_ratio
     return reconstruction(crack_prob_HW, np.maximum(ceiling_HW, crack_prob_HW)).astype(crack_prob_HW.dtype)
 
@@ -212,6 +210,9 @@ def _link_ends(
     thin_HW: np.ndarray, crack_prob_HW: np.ndarray, span: _Span, low_ratio: float, max_gap_px: int, name: str
 ) -> np.ndarray:
     """Draw the paths that join ends, each with the highest threshold at which it joins them."""
+    from scipy.cluster.hierarchy import DisjointSet
+    from scipy.spatial import cKDTree
+
     linked_HW = thin_HW.copy()
     fraction_HW = (crack_prob_HW - span.low) / (span.high - span.low)
     paths: dict[tuple[_Pixel, _Pixel], np.ndarray] = {}
@@ -264,6 +265,8 @@ def _sort_by_distance(ends: np.ndarray, pairs: np.ndarray) -> np.ndarray:
 
 def _find_path(fraction_HW: np.ndarray, start: _Pixel, end: _Pixel, *, margin_px: int) -> np.ndarray:
     """Find the most probable path between two ends, within a margin around them; (N, 2) rows and columns."""
+    from skimage.graph import route_through_array
+
     corner = np.maximum(np.minimum(start, end) - margin_px, 0)
     rows, columns = (slice(c, max(s, e) + margin_px + 1) for c, s, e in zip(corner, start, end, strict=True))
     cost = -np.log(fraction_HW[rows, columns].clip(_LEAST_FRACTION, 1))

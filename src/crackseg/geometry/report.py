@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from skimage.measure import approximate_polygon
 
 from crackseg.geometry.components import NUM_DIRECTIONS, Branch, Crack, Measurement
 from crackseg.geometry.scale import Scale
@@ -181,6 +180,8 @@ def list_polylines(
     Coordinates are pixels of the image, x to the right and y downwards, (0, 0) the centre of the first pixel; they are
     not geographic.
     """
+    from skimage.measure import approximate_polygon  # half a second, only for lines
+
     features = []
     grades = grade_cracks(measurement, grading, scale)
     for number, (crack, grade) in enumerate(zip(measurement.cracks, grades, strict=True), start=1):

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from scipy.stats import ks_2samp
 
 from crackseg.data.catalog import warn_of_source
 from crackseg.errors import count_of
@@ -253,6 +252,8 @@ def population_stability_index(reference: np.ndarray, values: np.ndarray) -> flo
 
 
 def _compare_figure(name: str, reference: np.ndarray, values: np.ndarray) -> FigureDrift:
+    from scipy.stats import ks_2samp  # half a second, which a version that gets a reference need not wait for
+
     # The table of predictions has six digits, the reference has all: equal photographs must have equal values.
     reference, values = reference.round(6), values.round(6)
     with warnings.catch_warnings():

@@ -19,9 +19,8 @@ from scipy.cluster.hierarchy import DisjointSet
 from scipy.ndimage import map_coordinates
 from scipy.spatial import cKDTree
 from skimage.graph import route_through_array
-from skimage.morphology import disk
 
-from crackseg.geometry.centerlines import find_centerlines
+from crackseg.geometry.centerlines import find_centerlines, make_disk
 from crackseg.geometry.components import Branch, measure_mask
 from crackseg.geometry.length import Line
 from crackseg.inspection.growth import View, find_stretches, make_view
@@ -210,7 +209,7 @@ def _join(
         if chosen[label]:
             bridges_HW[tuple(path.T)] = 1
     joint_HW = (joint_HW | (cv2.dilate(bridges_HW, np.ones((3, 3), np.uint8)) > 0)) & seen_HW
-    return cv2.morphologyEx(joint_HW.astype(np.uint8), cv2.MORPH_CLOSE, disk(3)) > 0
+    return cv2.morphologyEx(joint_HW.astype(np.uint8), cv2.MORPH_CLOSE, make_disk(3)) > 0
 
 
 def _bridge(

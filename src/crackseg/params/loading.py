@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -42,6 +43,7 @@ def load_params(path: Path) -> Params:
     return parse_params(text, str(path))
 
 
+@lru_cache(maxsize=8)  # a command asks for the same file several times
 def parse_params(text: str, source: str) -> Params:
     """Check the text of a params.yaml.
 

@@ -6,7 +6,9 @@ next to the version's weights. Two versions in one process would share the code 
 argv: the version's folder. A command is a line of JSON on standard input, its answer a line on standard output.
 """
 
+import atexit
 import base64
+import gc
 import json
 import os
 import sys
@@ -17,6 +19,7 @@ from typing import Any, TextIO
 
 def main() -> None:
     """Load the version, report the result, and answer commands until the input ends."""
+    atexit.register(gc.freeze)  # a last look for cycles in all that was imported would take a second
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # output of the model must not mix with the answers
     _hide_installed_crackseg()

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import scipy.io
 
 from crackseg.data.images.files import MAX_PIXELS, read_stored
 from crackseg.errors import CracksegError
@@ -201,6 +200,8 @@ def _pack(rgb: np.ndarray) -> np.ndarray:
 
 def _read_mat(path: Path) -> StoredMask:
     """Read a MATLAB ground truth: CrackForest's ``groundTruth.Segmentation``, or a file with a single matrix."""
+    import scipy.io  # only for such files
+
     try:
         content = scipy.io.loadmat(path, squeeze_me=True, struct_as_record=False)
     except NotImplementedError as error:

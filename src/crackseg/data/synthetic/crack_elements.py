@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from scipy.spatial import Voronoi
 
 from crackseg.data.synthetic.drawing import (
     CrackStyle,
@@ -36,6 +35,8 @@ def draw_more_cracks(
 
 def draw_alligator(rng: np.random.Generator, image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Add a network of map cracking: edges of irregular cells, in a part of the patch, of uneven strength."""
+    from scipy.spatial import Voronoi  # a third of a second, which training without scenes need not wait for
+
     height, width = mask.shape
     cell = rng.uniform(12, 70)
     stretch = np.array((1.0, rng.uniform(0.5, 1.5)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from skimage.morphology import skeletonize
 
 
 def cut_patch(
@@ -37,6 +36,10 @@ def _see_from_elsewhere(
     image: np.ndarray, mask: np.ndarray, size_px: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Warp a four-sided part of the image to the patch; beyond the image's rim it is mirrored."""
+    from skimage.morphology import (
+        skeletonize,
+    )  # a quarter of a second, which training without scenes need not wait for
+
     side = size_px / float(np.exp(rng.uniform(np.log(0.6), np.log(1.7))))
     tall = wide_near = wide_far = side
     if rng.random() < 0.5:

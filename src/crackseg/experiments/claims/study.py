@@ -20,7 +20,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from crackseg.child_processes import cores_each, end_with_parent
+from crackseg.child_processes import cores_each, end_quickly, end_with_parent
 from crackseg.data.catalog import data_source, read_manifest
 from crackseg.errors import CracksegError
 from crackseg.experiments.trial import prepare_images, read_result, run_trial, trial_key
@@ -207,12 +207,16 @@ def _check_pretrained_weights(configurations: Sequence[Configuration], base: Par
         raise CracksegError(f"{error}\n  or leave the comparison out: --no-pretrained") from error
 
 
+def _begin(parent_pid: int) -> None:
+    """Tie a worker's end to that of the process that started it."""
+    end_with_parent(parent_pid)
+    end_quickly()
+
+
 def _run_all(tasks: list[tuple], jobs: int) -> Iterator[None]:
     os.environ["TQDM_DISABLE"] = "1"  # read by the workers when they start: one bar is enough
     # Fresh processes: a fork would inherit the locks of MLflow's and OpenCV's threads.
-    pool = ProcessPoolExecutor(
-        jobs, mp_context=get_context("spawn"), initializer=end_with_parent, initargs=(os.getpid(),)
-    )
+    pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_begin, initargs=(os.getpid(),))
     with pool:
         futures = [pool.submit(_run_one, *task) for task in tasks]
         try:

@@ -15,10 +15,15 @@ from typing import Any
 
 from optuna.trial import TrialState
 
-from crackseg.child_processes import cores_each, end_with_parent, find_reason, terminations_as_interrupts
+from crackseg.child_processes import (
+    cores_each,
+    end_quickly,
+    end_with_parent,
+    find_reason,
+    terminations_as_interrupts,
+)
 from crackseg.data.catalog import list_samples
 from crackseg.errors import CracksegError
-from crackseg.experiments.search.figures import draw_figures
 from crackseg.experiments.search.results import choose_trial, describe_point, format_comparison, rank
 from crackseg.experiments.search.space import Space
 from crackseg.experiments.search.storage import default_storage, open_storage, without_password
@@ -101,6 +106,8 @@ def run_search(root: Path, order: Order) -> str:
 
 def conclude(store: Store, search: Search) -> str:
     """Report the result to the user and to the study's run."""
+    from crackseg.experiments.search.figures import draw_figures  # a second, which workers need not wait for
+
     trials = search.study.get_trials(deepcopy=False)
     if not rank(search):
         _end(store, search, "FAILED" if all(t.state.is_finished() for t in trials) else "FINISHED")
@@ -240,6 +247,7 @@ def _explain(worker: BaseProcess) -> str:
 
 def _work(job: Job) -> None:
     end_with_parent(job.parent_pid)
+    end_quickly()
     try:
         work(job)
     except KeyboardInterrupt:

@@ -1,0 +1,166 @@
+"""The command `crackseg` without the seconds of its imports, for tests that start it many times.
+
+A server imports the packages that crackseg needs, but not crackseg itself, and forks a process for each command. A
+command still runs in a process of its own, in its folder, with its environment and the code that PYTHONPATH names.
+Linux only; elsewhere the command itself is run.
+
+    python tests/pipeline/warm_commands.py FOLDER PID      serve until the process PID ends
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import importlib
+import json
+import os
+import runpy
+import selectors
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NoReturn
+
+_SOCKET = "socket"
+_PACKAGES = (
+    "torch", "torch._dynamo", "mlflow", "mlflow.pyfunc", "mlflow.store.tracking.sqlalchemy_store",
+    "mlflow.store.model_registry.sqlalchemy_store", "pandas", "pydantic", "ruamel.yaml", "scipy.spatial",
+    "skimage.measure", "matplotlib.pyplot", "cv2", "tqdm", "optuna", "sklearn.metrics",
+)  # fmt: skip
+
+# `crackseg`, and `python`, which crackseg starts itself with. It hands over its arguments, folder, environment and
+# streams, passes signals on, and ends as the forked process ended.
+_CLIENT = """#!{python} -IS
+import array, json, os, signal, socket, struct, sys
+arguments = sys.argv[1:]
+if os.path.basename(sys.argv[0]) == "python":
+    if arguments[:2] != ["-m", "crackseg"]:
+        os.execv({python!r}, [{python!r}, *arguments])
+    del arguments[:2]
+server = socket.socket(socket.AF_UNIX)
+server.connect({socket!r})
+question = json.dumps([sys.argv[0], arguments, os.getcwd(), dict(os.environ), os.getpgid(0)]).encode()
+streams = array.array("i", [0, 1, 2])
+server.sendmsg([struct.pack("i", len(question))], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, streams)])
+server.sendall(question)
+pid = struct.unpack("i", server.recv(4))[0]
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+    if signal.getsignal(number) is not signal.SIG_IGN:
+        signal.signal(number, lambda number, _: os.kill(pid, number))
+code = struct.unpack("i", server.recv(4, socket.MSG_WAITALL))[0]
+if code < 0:
+    signal.signal(-code, signal.SIG_DFL)
+    os.kill(os.getpid(), -code)
+os._exit(code)
+"""
+
+
+def start_server(folder: Path, watched: int) -> None:
+    """Write the commands into ``folder`` and start their server, which ends when the process ``watched`` has ended."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = _CLIENT.format(python=sys.executable, socket=str(folder / _SOCKET))
+    for name in ("crackseg", "python"):
+        (folder / name).write_text(text, encoding="utf-8")
+        (folder / name).chmod(0o755)
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "DVC_"))}
+    with (folder / "server.log").open("wb") as log:
+        server = subprocess.Popen(
+            [sys.executable, __file__, str(folder), str(watched)],
+            env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+        )  # fmt: skip
+    while not (folder / _SOCKET).exists():
+        assert server.poll() is None, (folder / "server.log").read_text(encoding="utf-8")
+        time.sleep(0.02)
+
+
+def _serve(folder: Path, watched: int) -> Any:
+    """Fork a process for each command; returns in that process what it shall run, and else when ``watched`` ended."""
+    for package in _PACKAGES:
+        importlib.import_module(package)
+    import sqlalchemy.orm
+
+    sqlalchemy.orm.configure_mappers()  # MLflow's tables, half a second
+    gc.freeze()  # a fork that looked for cycles among them would copy them all
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(folder / "new"))
+    listener.listen(64)
+    (folder / "new").rename(folder / _SOCKET)  # complete when it is seen
+    with selectors.DefaultSelector() as selector:
+        selector.register(os.pidfd_open(watched), selectors.EVENT_READ, "watched")
+        selector.register(listener, selectors.EVENT_READ, "listener")
+        while True:
+            for key, _ in selector.select():
+                if key.data == "watched":
+                    return None
+                if key.data == "listener":
+                    client, _ = listener.accept()
+                    question, streams = _receive(client)
+                    pid = os.fork()
+                    if pid == 0:
+                        listener.close()
+                        client.close()
+                        return question, streams
+                    for stream in streams:
+                        os.close(stream)
+                    client.sendall(struct.pack("i", pid))
+                    selector.register(os.pidfd_open(pid), selectors.EVENT_READ, (pid, client))
+                else:
+                    pid, client = key.data
+                    _, status = os.waitpid(pid, 0)
+                    selector.unregister(key.fd)
+                    os.close(key.fd)
+                    with suppress(OSError), client:
+                        client.sendall(struct.pack("i", os.waitstatus_to_exitcode(status)))
+
+
+def _receive(client: socket.socket) -> tuple[list[Any], list[int]]:
+    """Receive a command and its three streams."""
+    head, streams, _, _ = socket.recv_fds(client, 4, 3)
+    return json.loads(client.recv(struct.unpack("i", head)[0], socket.MSG_WAITALL)), streams
+
+
+def _run(question: list[Any], streams: list[int]) -> NoReturn:
+    """Become the command: its streams, folder, environment and arguments."""
+    program, arguments, folder, environment, group = question
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    with suppress(OSError):
+        os.setpgid(0, group)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    named = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+    sys.path[:0] = [str(Path(path).resolve()) for path in named]
+    sys.executable = str(Path(program).parent / "python")
+    sys.argv = [program, *arguments]
+    code: object = 0
+    try:
+        runpy.run_module("crackseg", run_name="__main__", alter_sys=False)
+    except SystemExit as end:
+        code = end.code
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    if code is not None and not isinstance(code, int):
+        print(code, file=sys.stderr)
+        code = 1
+    # As Python ends, but for freeing every object of the packages, which a fork would first have to copy.
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code or 0)
+
+
+if __name__ == "__main__":
+    sys.path.pop(0)  # the folder of this file
+    command = _serve(Path(sys.argv[1]), int(sys.argv[2]))
+    if command is not None:
+        _run(*command)
