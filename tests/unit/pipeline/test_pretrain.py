@@ -12,6 +12,7 @@ from mlflow import MlflowClient
 
 from crackseg.data.catalog import MANIFEST_COLUMNS
 from crackseg.data.images.files import encode_png, write_mask
+from crackseg.data.synthetic import patches
 from crackseg.data.synthetic.patches import write_validation_scenes
 from crackseg.errors import CracksegError
 from crackseg.files import sole_writer, write_bytes
@@ -32,6 +33,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(module, "_VALIDATION_SCENES", 1)
     monkeypatch.setattr(module, "_THRESHOLD_SCENES", 2)
     monkeypatch.setattr(module, "_PROBE_PX", 64)
+    monkeypatch.setattr(patches, "SCENE_PX", 192)
     # Of a network that learnt nothing the map is noise, in which every pixel is a line to be followed.
     monkeypatch.setattr(module, "write_validation_scenes", partial(write_validation_scenes, size_px=96))
     return tmp_path

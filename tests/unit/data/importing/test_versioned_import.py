@@ -1,9 +1,11 @@
 """An import must never be refused by its own advice, lose what was staged, or leave what stops the next."""
 
+import io
 import shutil
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -174,7 +176,7 @@ def test_a_project_that_takes_no_import_is_named_before_anything_is_written(root
 
 
 def test_an_import_waits_until_another_has_recorded_its_version(
-    root: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between the swap and the record of one import, another would see data that git does not know."""
     record, swapped, waits = versioned_import.version_data, threading.Event(), threading.Event()
@@ -185,16 +187,17 @@ def test_an_import_waits_until_another_has_recorded_its_version(
         record(folder)
 
     monkeypatch.setattr(versioned_import, "version_data", wait_and_record)
+    said = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", said)
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(add, root, "SECOND")
         assert swapped.wait(60)
         second = pool.submit(add, root, "THIRD")
-        said = ""
-        while "another import" not in said and not second.done():
-            said += capfd.readouterr().err
+        while "another import" not in said.getvalue() and not second.done():
+            time.sleep(0.01)
         waits.set()
         first.result(60)
         second.result(60)
-    assert "is running: waiting for it" in said
+    assert "is running: waiting for it" in said.getvalue()
     check_data_is_committed(root, root)
     assert {path.name for path in (root / "data").iterdir()} >= {"FIRST", "SECOND", "THIRD"}
