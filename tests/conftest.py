@@ -14,6 +14,8 @@ from tests.migrated_store import copy_migrated_store
 
 # Two test processes with two OpenMP threads each on two cores wait for each other most of the time.
 os.environ["OMP_NUM_THREADS"] = "1"
+# Each command of DVC would start another process that reports on it to DVC's makers.
+os.environ["DVC_NO_ANALYTICS"] = "1"
 # A shell lets the commands that it starts in the background ignore Ctrl-C, and nohup SIGHUP; what the tests start would
 # inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from crackseg.child_processes import end_quickly
 from crackseg.data.pixel_cache import PairReader
 from crackseg.inference.predictor import Predictor
 from crackseg.models import build_model
@@ -111,6 +112,7 @@ def start_processes(script: Path, arguments: Sequence[str], count: int) -> list[
 
 def main() -> None:
     """Train all cases on the pairs in argv[1] and write what came out below argv[2]."""
+    end_quickly()
     pairs_dir, out = Path(sys.argv[1]), Path(sys.argv[2])
     with joined("cpu") as processes:
         results: dict[str, Any] = {"validation": validate_once(pairs_dir, processes)}

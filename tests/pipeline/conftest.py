@@ -21,6 +21,7 @@ from ruamel.yaml import YAML
 
 from crackseg.cli import main
 from crackseg.data.synthetic.sample import write_sample
+from tests.dvc_in_process import run_dvc
 from tests.migrated_store import copy_migrated_store
 from tests.pipeline.warm_commands import start_server
 
@@ -44,7 +45,7 @@ class Project:
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         self.environment = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "DVC_"))}
         self.environment |= {
-            "PATH": path, "PYTHONPATH": str(folder / "src"), "OMP_NUM_THREADS": "1",
+            "PATH": path, "PYTHONPATH": str(folder / "src"), "OMP_NUM_THREADS": "1", "DVC_NO_ANALYTICS": "1",
             "GIT_CONFIG_GLOBAL": os.devnull, "GIT_AUTHOR_NAME": "T", "GIT_AUTHOR_EMAIL": "t@example.org",
             "GIT_COMMITTER_NAME": "T", "GIT_COMMITTER_EMAIL": "t@example.org",
         }  # fmt: skip
@@ -145,9 +146,9 @@ def _first_project() -> tempfile.TemporaryDirectory:
     counts = {"CrackTree260": (4, 2, 2), "CRKWH100": (0, 0, 2)}
     write_sample(folder / "data", seed=1, counts=counts, size=(96, 96))
     project.run("git", "init", "-q", "-b", "main")
-    project.run("dvc", "init", "-q")
+    run_dvc(folder, "init")
     shutil.copy(ROOT / ".dvcignore", folder / ".dvcignore")
-    project.run("dvc", "add", "-q", "data")
+    run_dvc(folder, "add", "data")
     project.commit("Begin")
     return kept
 

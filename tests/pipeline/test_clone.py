@@ -13,6 +13,7 @@ from crackseg.errors import CracksegError
 from crackseg.pipeline import evaluate, predict
 from crackseg.project import Layout, is_made
 from crackseg.tracking.runs import describe_code
+from tests.dvc_in_process import run_dvc
 
 ROOT = Path(__file__).parents[2]
 EMPTY_FILE, EMPTY_DIR = "d41d8cd98f00b204e9800998ecf8427e", "d751713988987e9331980363e24189ce.dir"
@@ -29,6 +30,11 @@ def call(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def git(folder: Path, *arguments: str) -> None:
+    done = call(folder, "git", *arguments)
+    assert done.returncode == 0, done.stdout
+
+
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What a clone has for DVC, with a dataset of two files in the sample's place."""
@@ -42,17 +48,13 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "data").mkdir()
     for name in ("a.txt", "b.txt"):
         (folder / "data" / name).write_text(name)
-    for command in (
-        ("git", "init", "-q"),
-        (sys.executable, "-m", "dvc", "init", "-q"),
-        (sys.executable, "-m", "dvc", "remote", "add", "-q", "-d", "sample", "sample-data"),
-        (sys.executable, "-m", "dvc", "add", "-q", "data"),
-        (sys.executable, "-m", "dvc", "push", "-q", "data.dvc"),
-        ("git", "add", "-A"),
-        ("git", "-c", "user.name=T", "-c", "user.email=t@example.org", "commit", "-qm", "Begin"),
-    ):
-        done = call(folder, *command)
-        assert done.returncode == 0, done.stdout
+    git(folder, "init", "-q")
+    run_dvc(folder, "init")
+    run_dvc(folder, "remote", "add", "-d", "sample", "sample-data")
+    run_dvc(folder, "add", "data")
+    run_dvc(folder, "push", "data.dvc")
+    git(folder, "add", "-A")
+    git(folder, "-c", "user.name=T", "-c", "user.email=t@example.org", "commit", "-qm", "Begin")
     for path in EMPTY:
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / path, folder / path)

@@ -34,7 +34,7 @@ STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
 
 
 def search(project: Project, *arguments: str, fails: bool = False) -> str:
-    return project.run(sys.executable, "-m", "crackseg", "search", *arguments, fails=fails)
+    return project.run("crackseg", "search", *arguments, fails=fails)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import pytest
 
 from crackseg.errors import CracksegError
 from crackseg.experiments.listing import list_experiments
+from tests.dvc_in_process import run_dvc
 
 PARAMS = Path(__file__).parents[3] / "params.yaml"
 STAGE = """
@@ -40,8 +41,8 @@ def repository(tmp_path: Path) -> Path:
     run(tmp_path, "git", "init", "-q")
     for key, value in {"user.name": "a", "user.email": "a@b.c"}.items():
         run(tmp_path, "git", "config", key, value)
-    run(tmp_path, sys.executable, "-m", "dvc", "init", "-q")
-    run(tmp_path, sys.executable, "-m", "dvc", "repro", "-q")
+    run_dvc(tmp_path, "init")
+    run_dvc(tmp_path, "repro")
     run(tmp_path, "git", "add", "-A")
     run(tmp_path, "git", "commit", "-qm", "first")
     return tmp_path
@@ -49,7 +50,7 @@ def repository(tmp_path: Path) -> Path:
 
 def run(folder: Path, *command: str) -> None:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("DVC_")}
-    subprocess.run(command, cwd=folder, env=environment, check=True)
+    subprocess.run(command, cwd=folder, env=environment | {"DVC_NO_ANALYTICS": "1"}, check=True)
 
 
 def test_experiments_are_listed_best_first_with_what_was_changed(repository: Path) -> None:

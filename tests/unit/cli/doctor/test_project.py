@@ -7,7 +7,6 @@ import shutil
 import socket
 import sqlite3
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from crackseg.cli import cli
 from crackseg.cli.doctor import examination, project
 from crackseg.cli.doctor.findings import Finding
 from crackseg.cli.doctor.project import check_data, check_remote, check_settings, check_store
+from tests.dvc_in_process import run_dvc
 
 ROOT = Path(__file__).parents[4]
 
@@ -173,7 +173,7 @@ def test_the_real_dvc_finds_a_remote_that_is_a_folder(root: Path) -> None:
         subprocess.run(command, cwd=root, check=True, capture_output=True)
 
     run("git", "init", "-q")
-    run(sys.executable, "-m", "dvc", "init", "-q")
+    run_dvc(root, "init")
     assert check_remote(root, timeout_s=60).message == "no default remote"
     (root / "kept").mkdir()
     config = '[core]\n    remote = kept\n    analytics = false\n["remote \\"kept\\""]\n    url = ../kept\n'

@@ -16,6 +16,7 @@ from crackseg.data.importing import versioned_import
 from crackseg.data.importing.staging import open_staging_area
 from crackseg.data.importing.versioned_import import import_versioned
 from crackseg.errors import CracksegError
+from tests.dvc_in_process import run_dvc
 from tests.unit.data.importing.raw_sources import add_masks, add_photos, make_mask, save
 
 
@@ -30,7 +31,7 @@ def committed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("committed") / "project"
     root.mkdir()
     git(root, "init", "-q", ".")
-    subprocess.run([sys.executable, "-m", "dvc", "init", "-q"], cwd=root, check=True)
+    run_dvc(root, "init")
     add(root, "FIRST")
     git(root, "add", "-A")
     git(root, "commit", "-qm", "begin")
