@@ -147,6 +147,12 @@ def test_the_work_ends_where_the_command_is_killed(project: Path) -> None:
     wait_for(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE)
 
 
+@pytest.mark.parametrize("stage", ["threshold", "register"])
+def test_a_stage_that_predicts_says_which_setting_needs_less_memory(project: Path, stage: str) -> None:
+    said = _describe_death(project, stage, -signal.SIGKILL, project / "no-note")
+    assert "lower predict.tile_size_px (now " in said
+
+
 def test_stages_without_checkpoints_begin_again(project: Path) -> None:
     said = _describe_death(project, "predict", -signal.SIGKILL, project / "no-note")
     assert "the stage predict was ended by signal SIGKILL" in said
