@@ -31,7 +31,7 @@ dataset.PRELOAD += (
     "mlflow.store.tracking.sqlalchemy_store",
     "mlflow.store.model_registry.sqlalchemy_store",
 )
-PROCESSES.set_forkserver_preload(dataset.PRELOAD)
+PROCESSES.set_forkserver_preload(list(dataset.PRELOAD))
 
 
 def open_production(root: Path) -> Production:

@@ -47,7 +47,8 @@ def cores_each(num_processes: int) -> int:
 def end_quickly() -> None:
     """Let this process end without looking for cycles among all that it imported, which takes a second or two.
 
-    Its memory goes back to the system at once either way. For processes of our own, which close their files.
+    Its memory goes back to the system at once either way. For processes of our own: a file or a database that must be
+    closed is closed by name (`with`, `weakref.finalize`), since nothing collects it.
     """
     atexit.register(gc.freeze)
 

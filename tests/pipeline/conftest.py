@@ -23,7 +23,7 @@ from crackseg.cli import main
 from crackseg.data.synthetic.sample import write_sample
 from tests.dvc_in_process import run_dvc
 from tests.migrated_store import copy_migrated_store
-from tests.pipeline.warm_commands import start_server
+from tests.pipeline.warm_commands import SOCKET, start_server
 
 ROOT = Path(__file__).parents[2]
 TINY = {
@@ -117,12 +117,19 @@ class Project:
 
 @cache
 def _warm_commands() -> Path:
-    """The folder of the commands whose server all test processes share; the first of them starts it."""
-    watched = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
-    folder = Path(tempfile.gettempdir()) / f"crackseg-commands-{watched}"
-    with FileLock(f"{folder}.lock"):
-        if sys.platform == "linux" and not folder.exists():
-            start_server(folder, watched)
+    """The folder of the commands whose server all processes of this run of the tests share; the first starts it."""
+    if sys.platform != "linux":
+        return Path(sys.executable).parent
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID")
+    folder = (
+        Path(tempfile.gettempdir()) / f"crackseg-commands-{run}"
+        if run
+        else Path(tempfile.mkdtemp(prefix="crackseg-commands-"))
+    )
+    folder.mkdir(exist_ok=True)
+    with FileLock(folder / "lock"):
+        if not (folder / SOCKET).exists():
+            start_server(folder, os.getppid() if run else os.getpid())
     return folder
 
 
@@ -140,7 +147,8 @@ def _first_project() -> tempfile.TemporaryDirectory:
     for name in ("dvc.yaml", "dvc.lock", "params.yaml", ".gitignore", "mlruns/README.md", "mlruns/.gitignore"):
         (folder / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, folder / name)
-    shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("*.egg-info"))  # compiled, too
+    ignored = shutil.ignore_patterns("*.egg-info", "*.pyc.*")  # not __pycache__: the commands need not compile it
+    shutil.copytree(ROOT / "src", folder / "src", ignore=ignored)
     project = Project(folder)
     project.set_params(TINY)
     counts = {"CrackTree260": (4, 2, 2), "CRKWH100": (0, 0, 2)}

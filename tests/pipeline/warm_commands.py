@@ -4,6 +4,10 @@ A server imports the packages that crackseg needs, but not crackseg itself, and 
 command still runs in a process of its own, in its folder, with its environment and the code that PYTHONPATH names.
 Linux only; elsewhere the command itself is run.
 
+Other than in the real command, variables that Python or a package reads at its start have the server's values (e.g.
+OMP_NUM_THREADS, PYTHONHASHSEED), and the parent is the server: what tests how a command starts, or is killed, runs the
+real one.
+
     python tests/pipeline/warm_commands.py FOLDER PID      serve until the process PID ends
 """
 
@@ -16,6 +20,8 @@ import json
 import os
 import runpy
 import selectors
+import shutil
+import signal
 import socket
 import struct
 import subprocess
@@ -27,7 +33,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-_SOCKET = "socket"
+SOCKET = "socket"
 _PACKAGES = (
     "torch", "torch._dynamo", "mlflow", "mlflow.pyfunc", "mlflow.store.tracking.sqlalchemy_store",
     "mlflow.store.model_registry.sqlalchemy_store", "pandas", "pydantic", "ruamel.yaml", "scipy.spatial",
@@ -55,7 +61,8 @@ for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, lambda number, _: os.kill(pid, number))
 code = struct.unpack("i", server.recv(4, socket.MSG_WAITALL))[0]
 if code < 0:
-    signal.signal(-code, signal.SIG_DFL)
+    if -code not in (signal.SIGKILL, signal.SIGSTOP):
+        signal.signal(-code, signal.SIG_DFL)
     os.kill(os.getpid(), -code)
 os._exit(code)
 """
@@ -63,8 +70,7 @@ os._exit(code)
 
 def start_server(folder: Path, watched: int) -> None:
     """Write the commands into ``folder`` and start their server, which ends when the process ``watched`` has ended."""
-    folder.mkdir(parents=True, exist_ok=True)
-    text = _CLIENT.format(python=sys.executable, socket=str(folder / _SOCKET))
+    text = _CLIENT.format(python=sys.executable, socket=str(folder / SOCKET))
     for name in ("crackseg", "python"):
         (folder / name).write_text(text, encoding="utf-8")
         (folder / name).chmod(0o755)
@@ -74,7 +80,7 @@ def start_server(folder: Path, watched: int) -> None:
             [sys.executable, __file__, str(folder), str(watched)],
             env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
         )  # fmt: skip
-    while not (folder / _SOCKET).exists():
+    while not (folder / SOCKET).exists():
         assert server.poll() is None, (folder / "server.log").read_text(encoding="utf-8")
         time.sleep(0.02)
 
@@ -90,17 +96,26 @@ def _serve(folder: Path, watched: int) -> Any:
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(folder / "new"))
     listener.listen(64)
-    (folder / "new").rename(folder / _SOCKET)  # complete when it is seen
+    (folder / "new").rename(folder / SOCKET)  # complete when it is seen
+    running: dict[int, socket.socket] = {}
     with selectors.DefaultSelector() as selector:
-        selector.register(os.pidfd_open(watched), selectors.EVENT_READ, "watched")
-        selector.register(listener, selectors.EVENT_READ, "listener")
+        selector.register(os.pidfd_open(watched), selectors.EVENT_READ, ("watched", watched))
+        selector.register(listener, selectors.EVENT_READ, ("asked", 0))
         while True:
             for key, _ in selector.select():
-                if key.data == "watched":
+                what, pid = key.data
+                if what == "watched":
+                    for started in running:
+                        os.kill(started, signal.SIGKILL)
+                    shutil.rmtree(folder, ignore_errors=True)
                     return None
-                if key.data == "listener":
+                if what == "asked":
                     client, _ = listener.accept()
-                    question, streams = _receive(client)
+                    try:
+                        question, streams = _receive(client)
+                    except (OSError, ValueError, struct.error):  # it ended before it had said what it wants
+                        client.close()
+                        continue
                     pid = os.fork()
                     if pid == 0:
                         listener.close()
@@ -108,15 +123,23 @@ def _serve(folder: Path, watched: int) -> Any:
                         return question, streams
                     for stream in streams:
                         os.close(stream)
-                    client.sendall(struct.pack("i", pid))
-                    selector.register(os.pidfd_open(pid), selectors.EVENT_READ, (pid, client))
-                else:
-                    pid, client = key.data
+                    running[pid] = client
+                    with suppress(OSError):
+                        client.sendall(struct.pack("i", pid))
+                    selector.register(os.pidfd_open(pid), selectors.EVENT_READ, ("ended", pid))
+                    selector.register(client, selectors.EVENT_READ, ("left", pid))
+                elif what == "ended":
                     _, status = os.waitpid(pid, 0)
                     selector.unregister(key.fd)
                     os.close(key.fd)
+                    client = running.pop(pid)
+                    if client.fileno() in selector.get_map():
+                        selector.unregister(client)
                     with suppress(OSError), client:
                         client.sendall(struct.pack("i", os.waitstatus_to_exitcode(status)))
+                elif pid in running:  # killed: it says nothing after its question
+                    selector.unregister(key.fd)
+                    os.kill(pid, signal.SIGKILL)
 
 
 def _receive(client: socket.socket) -> tuple[list[Any], list[int]]:

@@ -27,9 +27,8 @@ from crackseg.lineage import PACKAGE, hash_modules
 from crackseg.params import AugmentParams
 from crackseg.types import CrackSample
 
-PRELOAD = [
-    "crackseg.data.dataset"
-]  # what the server of the loader's workers imports once, with torch, for all of them
+# What the server of the loader's workers imports once, with torch, for all of them. Tests add what theirs need.
+PRELOAD: tuple[str, ...] = ("crackseg.data.dataset",)
 _KEPT_SCENE_FOLDERS = 4  # a few seeds of the same code; a training run that loses its own draws the scenes again
 _NUM_SCENES = 40  # for `augment.scenes`: each is rendered once and gives many patches
 
@@ -190,7 +189,7 @@ def _worker_context() -> BaseContext:
     if "forkserver" not in multiprocessing.get_all_start_methods():  # Windows
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOAD)
+    context.set_forkserver_preload(list(PRELOAD))
     return context
 
 

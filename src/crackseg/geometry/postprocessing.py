@@ -200,7 +200,8 @@ _REMOVABLE = _list_removable()
 def _apply_hysteresis(crack_prob_HW: np.ndarray, span: _Span, low_ratio: float) -> np.ndarray:
     # A pixel is in the result at t if a path from it to a pixel >= t stays at or above low_ratio * t:
     # the highest such t is, by definition, the reconstruction of the map under the map / low_ratio.
-    from skimage.morphology import reconstruction  # as in the next ones: only maps that are processed wait for it
+    # Here and below, inside the functions: without post-processing a stage need not wait for these libraries.
+    from skimage.morphology import reconstruction
 
     ceiling_HW = span.low + (crack_prob_HW - span.low) / low_ratio
     return reconstruction(crack_prob_HW, np.maximum(ceiling_HW, crack_prob_HW)).astype(crack_prob_HW.dtype)

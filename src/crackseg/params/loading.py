@@ -43,7 +43,6 @@ def load_params(path: Path) -> Params:
     return parse_params(text, str(path))
 
 
-@lru_cache(maxsize=8)  # a command asks for the same file several times
 def parse_params(text: str, source: str) -> Params:
     """Check the text of a params.yaml.
 
@@ -53,6 +52,11 @@ def parse_params(text: str, source: str) -> Params:
     Raises:
         CracksegError: as :func:`load_params`.
     """
+    return _parse(text, source)
+
+
+@lru_cache(maxsize=8)  # a command asks for the same file several times
+def _parse(text: str, source: str) -> Params:
     try:
         plain = YAML(typ="safe", pure=True).load(text)
     except DuplicateKeyError as error:

@@ -36,9 +36,8 @@ def _see_from_elsewhere(
     image: np.ndarray, mask: np.ndarray, size_px: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Warp a four-sided part of the image to the patch; beyond the image's rim it is mirrored."""
-    from skimage.morphology import (
-        skeletonize,
-    )  # a quarter of a second, which training without scenes need not wait for
+    # A quarter of a second, which training without scenes need not wait for.
+    from skimage.morphology import skeletonize
 
     side = size_px / float(np.exp(rng.uniform(np.log(0.6), np.log(1.7))))
     tall = wide_near = wide_far = side

@@ -6,6 +6,7 @@ import contextlib
 import sqlite3
 import time
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -54,6 +55,8 @@ class Storage(RDBStorage):
         super().__init__(url, options, heartbeat_interval=HEARTBEAT_S, grace_period=GRACE_S)
         self._patience_s = PATIENCE_S
         self._wait_for_heartbeats()
+        # Closed at the end, a SQLite database is one file again: a copy of it without its `-wal` would lack trials.
+        weakref.finalize(self, self.engine.dispose)
 
     def _wait_for_heartbeats(self) -> None:
         """Treat no worker as dead yet: while the database was away, none could record a heartbeat."""

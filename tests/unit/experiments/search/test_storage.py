@@ -17,6 +17,22 @@ connection.close()
 """
 
 
+MAKE_AND_END = """
+import sys
+import optuna
+from crackseg.child_processes import end_quickly
+from crackseg.experiments.search.storage import open_storage
+end_quickly()
+storage = open_storage(sys.argv[1])
+optuna.create_study(study_name="made", storage=storage).ask()
+"""
+
+
+def test_a_database_is_one_file_that_can_be_copied_once_its_process_has_ended(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", MAKE_AND_END, str(tmp_path / "studies.db")], check=True)
+    assert [path.name for path in tmp_path.glob("studies.db-*")] == []
+
+
 def test_a_process_that_opens_the_database_again_still_sees_what_others_write(tmp_path: Path) -> None:
     database = tmp_path / "studies.db"
     held = open_storage(str(database))
