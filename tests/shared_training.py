@@ -22,6 +22,7 @@ from crackseg.training.distributed.processes import ALONE, Processes, joined
 from crackseg.training.loop import fit, validate
 from crackseg.training.losses import build_loss
 from tests.tiny_training import list_samples, make_network, make_recipe
+from tests.warm_commands import warm_python
 
 Curve = list[list[float]]
 # Settings, and what is special about them: 8 patches give a last batch of 2, of 1 (one process has no share of it), and
@@ -100,7 +101,7 @@ def start_processes(script: Path, arguments: Sequence[str], count: int) -> list[
     }  # fmt: skip
     return [
         subprocess.Popen(
-            [sys.executable, str(script), *arguments],
+            [warm_python(), str(script), *arguments],
             env=os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -1,6 +1,5 @@
 """What every architecture has to do; a new one is tested by its name in `ARCHITECTURES` alone."""
 
-import copy
 import itertools
 from functools import cache
 
@@ -14,7 +13,7 @@ from crackseg.errors import CracksegError
 from crackseg.inference.predictor import Predictor
 from crackseg.models import ARCHITECTURES, build_model
 from crackseg.models.deepcrack import _unpool
-from crackseg.models.weights_file import load_network, save_weights
+from crackseg.models.weights_file import ZerosForRandomNumbers, load_network, save_weights
 from crackseg.params import PredictParams
 from crackseg.types import ModelOutput
 
@@ -39,19 +38,19 @@ EVERY_ARCHITECTURE = [  # deeplabv3_resnet50 is deeplabv3_resnet101 with fewer b
 SMP_ARCHITECTURES = ("unet_encoder", "pspnet", "deeplabv3plus", "segformer", "upernet")
 
 
-def build(architecture, **options):
-    torch.manual_seed(0)
-    return build_model(architecture, **{**small(architecture), **options})
-
-
-_build_once = cache(build)  # drawing the weights of eleven networks for each test took a third of this file's time
-
-
-def build_small(architecture):
-    """Copy the network that was built first, with ``small_parts``."""
-    network = copy.deepcopy(_build_once(architecture))
+def build(architecture, *, num_classes=1, **options):
+    """Build a network with the weights that seed 0 draws, which takes most of the time and is done once."""
+    with ZerosForRandomNumbers():
+        network = build_model(architecture, num_classes=num_classes, **small(architecture), **options)
+    network.body.load_state_dict(_drawn_weights(architecture, num_classes))
     torch.manual_seed(0)
     return network
+
+
+@cache
+def _drawn_weights(architecture, num_classes):
+    torch.manual_seed(0)
+    return build_model(architecture, num_classes=num_classes, **small(architecture)).body.state_dict()
 
 
 def images(batch=1, height=65, width=49, seed=0):
@@ -86,7 +85,7 @@ def small_parts(architecture, monkeypatch):
 @pytest.mark.parametrize("architecture", EVERY_ARCHITECTURE)
 class TestEveryArchitecture:
     def test_logits_have_the_images_size_whatever_it_is(self, architecture):
-        network = build_small(architecture).eval()
+        network = build(architecture).eval()
         for size in ((65, 49), (32, 32), (33, 100)):
             with torch.inference_mode():
                 output = network(images(2, *size))
@@ -98,7 +97,7 @@ class TestEveryArchitecture:
                 assert logits.isfinite().all()
 
     def test_every_trained_parameter_gets_a_gradient(self, architecture):
-        network = build_small(architecture)
+        network = build(architecture)
         for module in network.modules():
             if type(module).__name__ == "DropPath":
                 module.drop_prob = 0.0  # chance would leave whole blocks without a gradient
@@ -111,7 +110,7 @@ class TestEveryArchitecture:
         assert not without
 
     def test_a_batch_of_one_trains_and_lowers_the_loss(self, architecture):
-        network = build_small(architecture)
+        network = build(architecture)
         optimizer = torch.optim.AdamW(network.parameters(), lr=3e-4)
         losses = []
         for _ in range(3):
@@ -124,7 +123,7 @@ class TestEveryArchitecture:
         assert all(parameter.isfinite().all() for parameter in network.state_dict().values())
 
     def test_evaluation_repeats_itself_and_does_not_depend_on_the_batch(self, architecture):
-        network = build_small(architecture)
+        network = build(architecture)
         network(images(2))  # running statistics away from their initial values
         network.eval()
         with torch.inference_mode():
@@ -161,7 +160,7 @@ class TestEveryArchitecture:
             torch.testing.assert_close(logits.sigmoid()[:, 0], maps_B2HW.softmax(dim=1)[:, 1])
 
     def test_normalize_is_the_same_as_normalising_before_and_changes_no_key(self, architecture):
-        plain = build_small(architecture).eval()
+        plain = build(architecture).eval()
         normalizing = build(architecture, normalize=True).eval()
         assert list(plain.state_dict()) == list(normalizing.state_dict())
         mean = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
@@ -199,7 +198,7 @@ class TestEveryArchitecture:
         assert ((crack_prob >= 0) & (crack_prob <= 1)).all()
 
     def test_channels_last_gives_the_same_logits(self, architecture):
-        network = build_small(architecture).eval()
+        network = build(architecture).eval()
         with torch.inference_mode():
             contiguous = network(images()).logits
             network = network.to(memory_format=torch.channels_last)
@@ -212,7 +211,9 @@ class TestEveryArchitecture:
 
 def test_frozen_pretrained_layers_keep_their_batch_statistics_in_training(tmp_path):
     torch.save(build("deepcrack").body.state_dict(), tmp_path / "own.pth")
-    network = build("deepcrack", init=str(tmp_path / "own.pth"), train_layers="classifier")
+    network = build_model(
+        "deepcrack", **small("deepcrack"), init=str(tmp_path / "own.pth"), train_layers="classifier"
+    )
     network.train()
     before = {name: value.clone() for name, value in network.named_buffers()}
     network(images(2))
@@ -222,7 +223,9 @@ def test_frozen_pretrained_layers_keep_their_batch_statistics_in_training(tmp_pa
 
 def test_the_head_on_a_frozen_pretrained_backbone_still_adapts_its_statistics(tmp_path):
     torch.save(build("deeplabv3_mobilenet_v3_large").body.state_dict(), tmp_path / "own.pth")
-    network = build("deeplabv3_mobilenet_v3_large", init=str(tmp_path / "own.pth"), train_layers="classifier")
+    network = build_model(
+        "deeplabv3_mobilenet_v3_large", init=str(tmp_path / "own.pth"), train_layers="classifier"
+    )
     before = {name: value.clone() for name, value in network.body.named_buffers()}
     network(images(2))
     changed = {name for name, value in network.body.named_buffers() if not torch.equal(value, before[name])}
@@ -231,7 +234,7 @@ def test_the_head_on_a_frozen_pretrained_backbone_still_adapts_its_statistics(tm
 
 
 def test_features_of_a_frozen_random_resnet101_stay_in_the_range_of_float16():
-    network = build("deeplabv3_resnet101", train_layers="classifier")
+    network = build_model("deeplabv3_resnet101", train_layers="classifier")
     with torch.no_grad():
         features = network.body.backbone(images(2))["out"]
     assert 0.1 < features.abs().max() < 1000
@@ -266,12 +269,14 @@ def test_deeplabs_pooling_branch_uses_running_statistics_for_a_batch_of_one_only
     ],
 )
 def test_parameter_counts_are_the_documented_ones(architecture, millions):
-    count = sum(parameter.numel() for parameter in build_model(architecture).parameters())
+    with ZerosForRandomNumbers():
+        count = sum(parameter.numel() for parameter in build_model(architecture).parameters())
     assert round(count / 1e6, 1) == millions
 
 
 def test_deepcrack_has_vgg16s_thirteen_convolutions_and_their_mirror():
-    body = build("deepcrack", width=64).body
+    with ZerosForRandomNumbers():
+        body = build_model("deepcrack").body
     encoder = [m for m in body.encoder.modules() if isinstance(m, nn.Conv2d)]
     decoder = [m for stage in reversed(body.decoder) for m in stage.modules() if isinstance(m, nn.Conv2d)]
     encoder_widths = [64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512]
@@ -287,7 +292,7 @@ def test_deepcrack_unpools_to_where_the_maximum_was():
 
 
 def test_deepcrack_without_batch_norm_has_none_and_trains():
-    network = build("deepcrack", batch_norm=False)
+    network = build_model("deepcrack", width=8, batch_norm=False)
     assert not [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
     bce_of_all_outputs(network(images(1))).backward()
     assert all(parameter.grad.any() for parameter in network.parameters())
@@ -305,7 +310,7 @@ def test_deepcrack_without_batch_norm_has_none_and_trains():
     ],
 )
 def test_torch_export_keeps_height_width_and_batch_free(architecture):
-    network = build(architecture, num_classes=2, normalize=True).eval()
+    network = build_model(architecture, **small(architecture), num_classes=2, normalize=True).eval()
     sizes = {name: torch.export.Dim(name, min=33, max=4096) for name in ("height", "width")}
     free = {0: torch.export.Dim("batch", min=1, max=64), 2: sizes["height"], 3: sizes["width"]}
     program = torch.export.export(network, (images(2, 64, 96),), dynamic_shapes=(free,))
@@ -317,7 +322,7 @@ def test_torch_export_keeps_height_width_and_batch_free(architecture):
 @pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["segformer", "upernet", "setr", "segmenter"])
 def test_torch_export_of_a_transformer_keeps_the_batch_free_at_one_size(architecture):
-    network = build(architecture, num_classes=2, normalize=True).eval()
+    network = build_model(architecture, **small(architecture), num_classes=2, normalize=True).eval()
     free = {0: torch.export.Dim("batch", min=1, max=64)}
     program = torch.export.export(network, (images(2, 65, 97),), dynamic_shapes=(free,))
     for batch in (images(1, 65, 97), images(3, 65, 97, seed=1)):

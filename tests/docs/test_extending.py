@@ -4,10 +4,10 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 from tests.docs.pages import ROOT, read_blocks
+from tests.warm_commands import warm_python
 
 TRAIN_A_STEP = """
 import sys
@@ -57,7 +57,7 @@ def test_two_edits_make_a_model_and_two_a_loss(tmp_path: Path) -> None:
     for block in blocks:
         edit(tmp_path, block.text)
     found = subprocess.run(
-        [sys.executable, "-c", TRAIN_A_STEP, str(ROOT / "params.yaml"), str(tmp_path / "weights.pt")],
+        [warm_python(), "-c", TRAIN_A_STEP, str(ROOT / "params.yaml"), str(tmp_path / "weights.pt")],
         env=os.environ | {"PYTHONPATH": str(tmp_path / "src")},
         capture_output=True,
         text=True,

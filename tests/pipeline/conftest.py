@@ -23,7 +23,7 @@ from crackseg.cli import main
 from crackseg.data.synthetic.sample import write_sample
 from tests.dvc_in_process import run_dvc
 from tests.migrated_store import copy_migrated_store
-from tests.pipeline.warm_commands import SOCKET, start_server
+from tests.warm_commands import warm_commands
 
 ROOT = Path(__file__).parents[2]
 TINY = {
@@ -75,7 +75,7 @@ class Project:
 
     def _warm_environment(self) -> dict[str, str]:
         """The environment for commands that are waited for, without the seconds of their imports."""
-        return self.environment | {"PATH": f"{_warm_commands()}{os.pathsep}{self.environment['PATH']}"}
+        return self.environment | {"PATH": f"{warm_commands()}{os.pathsep}{self.environment['PATH']}"}
 
     def call(self, *arguments: str, fails: bool = False) -> tuple[str, str]:
         """Run a command of crackseg in this process, which has imported torch and MLflow already.
@@ -113,24 +113,6 @@ class Project:
         """Commit everything that git does not ignore."""
         self.run("git", "add", "-A")
         self.run("git", "commit", "-qm", message)
-
-
-@cache
-def _warm_commands() -> Path:
-    """The folder of the commands whose server all processes of this run of the tests share; the first starts it."""
-    if sys.platform != "linux":
-        return Path(sys.executable).parent
-    run = os.environ.get("PYTEST_XDIST_TESTRUNUID")
-    folder = (
-        Path(tempfile.gettempdir()) / f"crackseg-commands-{run}"
-        if run
-        else Path(tempfile.mkdtemp(prefix="crackseg-commands-"))
-    )
-    folder.mkdir(exist_ok=True)
-    with FileLock(folder / "lock"):
-        if not (folder / SOCKET).exists():
-            start_server(folder, os.getppid() if run else os.getpid())
-    return folder
 
 
 def make_project(folder: Path) -> Project:

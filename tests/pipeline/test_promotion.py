@@ -40,7 +40,7 @@ def teach(network: torch.nn.Module, samples: list[CrackSample]) -> None:
     masks = np.stack([cv2.dilate(read_mask(s.mask_path), np.ones((3, 3), np.uint8)) for s in samples])
     truth = torch.from_numpy(masks).float()
     optimizer = torch.optim.AdamW(network.parameters(), lr=0.01)
-    for _ in range(200):
+    for _ in range(100):
         loss = torch.nn.functional.binary_cross_entropy_with_logits(network(images).logits[:, 0], truth)
         optimizer.zero_grad()
         loss.backward()

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+from tests.warm_commands import warm_python
+
 SCRIPT = """
 from crackseg.analysis import SETTINGS_NAME, ModelSettings
 from crackseg.data.image_io import encode_png, write_bytes
@@ -15,7 +17,7 @@ assert detector.__spec__.name == detector.__name__ == "crackseg.inference.detect
 
 
 def test_scripts_with_former_names_work_and_are_told_the_new_ones() -> None:
-    answer = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=False)
+    answer = subprocess.run([warm_python(), "-c", SCRIPT], capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stderr
     assert "crackseg.analysis is crackseg.inference.detector now" in answer.stderr
     assert "crackseg.tracking.Store is crackseg.tracking.store.Store now" in answer.stderr

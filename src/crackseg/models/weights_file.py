@@ -10,10 +10,13 @@ from __future__ import annotations
 import inspect
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from crackseg.errors import CracksegError
 from crackseg.files import write_bytes
@@ -85,8 +88,31 @@ def load_network(
             f"{path}: describes its model by {stored.model}, which this crackseg cannot build; use the version "
             "of crackseg that wrote the file"
         )
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), ZerosForRandomNumbers():
         network = build_model(**{**stored.model, "init": "random"})
     load_state(network.body, stored.state_dict, source=str(path), target=f"the {architecture} that it describes")
     network.pretrained = True
     return network.to(map_location).eval(), stored.extra
+
+
+class ZerosForRandomNumbers(TorchFunctionMode):
+    """Fill with zeros what would be filled at random: weights that a file overwrites need not be drawn.
+
+    Drawing them took half of the time to load a large network: a third of a second of DeepLabV3-ResNet101's two thirds.
+    torch.nn.init's functions are named too, because a mode does not see what they call.
+    """
+
+    _DRAWING = (
+        Tensor.normal_, Tensor.uniform_, torch.nn.init.normal_, torch.nn.init.uniform_,
+        torch.nn.init.kaiming_normal_, torch.nn.init.kaiming_uniform_,
+    )  # fmt: skip
+
+    def __torch_function__(
+        self, function: Callable, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if function not in self._DRAWING:
+            return function(*args, **kwargs)
+        tensor = args[0] if args else kwargs["tensor"]
+        with torch.no_grad():
+            return tensor.zero_()

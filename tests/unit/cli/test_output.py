@@ -6,7 +6,6 @@ import logging
 import os
 import pty
 import subprocess
-import sys
 import termios
 from pathlib import Path
 
@@ -16,12 +15,13 @@ from click.testing import CliRunner
 
 from crackseg.cli import cli
 from crackseg.data.synthetic.sample import write_sample
+from tests.warm_commands import warm_python
 
 
 def _run(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the command line in a process of its own, since it changes logging and bars for good."""
     known = {k: v for k, v in os.environ.items() if k not in ("CRACKSEG_QUIET", "CRACKSEG_VERBOSE", "NO_COLOR")}
-    command = [sys.executable, "-m", "crackseg", *arguments]
+    command = [warm_python(), "-m", "crackseg", *arguments]
     return subprocess.run(
         command, cwd=cwd, env=known | environment, capture_output=True, text=True, check=False, timeout=280
     )
@@ -40,7 +40,7 @@ def _run_on_terminal(*arguments: str, cwd: Path, **environment: str) -> tuple[st
     """The result, and what a terminal shows of the error stream."""
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 80))
-    command = [sys.executable, "-m", "crackseg", *arguments]
+    command = [warm_python(), "-m", "crackseg", *arguments]
     known = {k: v for k, v in os.environ.items() if k not in ("CRACKSEG_QUIET", "CRACKSEG_VERBOSE", "NO_COLOR")}
     done = subprocess.run(
         command, cwd=cwd, env=known | environment, stdout=subprocess.PIPE, stderr=theirs, text=True, check=True

@@ -12,6 +12,7 @@ from torch import nn
 from crackseg.inference.engines import fold_batch_norm
 from crackseg.models import ARCHITECTURES, build_model
 from crackseg.types import ModelOutput
+from tests.warm_commands import warm_python
 
 
 def with_statistics(network: nn.Module) -> nn.Module:
@@ -121,5 +122,5 @@ os.kill(os.getpid(), signal.SIGUSR1)
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
 def test_a_signal_after_engines_are_gone_is_handled() -> None:
-    answer = subprocess.run([sys.executable, "-c", SIGNALLED], capture_output=True, text=True, check=False)
+    answer = subprocess.run([warm_python(), "-c", SIGNALLED], capture_output=True, text=True, check=False)
     assert (answer.returncode, answer.stdout) == (0, "handled\n"), answer.stderr

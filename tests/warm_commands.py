@@ -1,14 +1,14 @@
-"""The command `crackseg` without the seconds of its imports, for tests that start it many times.
+"""The commands `crackseg` and `python` without the seconds of imports, for tests that start them many times.
 
 A server imports the packages that crackseg needs, but not crackseg itself, and forks a process for each command. A
 command still runs in a process of its own, in its folder, with its environment and the code that PYTHONPATH names.
-Linux only; elsewhere the command itself is run.
+Linux only; elsewhere the commands themselves are run.
 
-Other than in the real command, variables that Python or a package reads at its start have the server's values (e.g.
+Other than in the real commands, variables that Python or a package reads at its start have the server's values (e.g.
 OMP_NUM_THREADS, PYTHONHASHSEED), and the parent is the server: what tests how a command starts, or is killed, runs the
 real one.
 
-    python tests/pipeline/warm_commands.py FOLDER PID      serve until the process PID ends
+    python tests/warm_commands.py FOLDER PID      serve until the process PID ends
 """
 
 from __future__ import annotations
@@ -26,22 +26,25 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import traceback
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
-SOCKET = "socket"
+_SOCKET = "socket"
+_WARM_PYTHON = "warm-python"
 _PACKAGES = (
     "torch", "torch._dynamo", "mlflow", "mlflow.pyfunc", "mlflow.store.tracking.sqlalchemy_store",
     "mlflow.store.model_registry.sqlalchemy_store", "pandas", "pydantic", "ruamel.yaml", "scipy.spatial",
     "skimage.measure", "matplotlib.pyplot", "cv2", "tqdm", "optuna", "sklearn.metrics",
 )  # fmt: skip
 
-# `crackseg`, and `python`, which crackseg starts itself with. It hands over its arguments, folder, environment and
-# streams, passes signals on, and ends as the forked process ended.
+# `crackseg`; `python`, which crackseg starts itself with; and `warm-python`, which runs any code. It hands over its
+# arguments, folder, environment and streams, passes signals on, and ends as the forked process ended.
 _CLIENT = """#!{python} -IS
 import array, json, os, signal, socket, struct, sys
 arguments = sys.argv[1:]
@@ -68,10 +71,35 @@ os._exit(code)
 """
 
 
-def start_server(folder: Path, watched: int) -> None:
+@cache
+def warm_commands() -> Path:
+    """The folder of the commands whose server all processes of this run of the tests share; the first starts it."""
+    from filelock import FileLock
+
+    if sys.platform != "linux":
+        return Path(sys.executable).parent
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID")
+    folder = (
+        Path(tempfile.gettempdir()) / f"crackseg-commands-{run}"
+        if run
+        else Path(tempfile.mkdtemp(prefix="crackseg-commands-"))
+    )
+    folder.mkdir(exist_ok=True)
+    with FileLock(folder / "lock"):
+        if not (folder / _SOCKET).exists():
+            _start_server(folder, os.getppid() if run else os.getpid())
+    return folder
+
+
+def warm_python() -> str:
+    """The path of a Python for `-c CODE`, `-m MODULE` or a script that has imported the packages already."""
+    return str(warm_commands() / _WARM_PYTHON) if sys.platform == "linux" else sys.executable
+
+
+def _start_server(folder: Path, watched: int) -> None:
     """Write the commands into ``folder`` and start their server, which ends when the process ``watched`` has ended."""
-    text = _CLIENT.format(python=sys.executable, socket=str(folder / SOCKET))
-    for name in ("crackseg", "python"):
+    text = _CLIENT.format(python=sys.executable, socket=str(folder / _SOCKET))
+    for name in ("crackseg", "python", _WARM_PYTHON):
         (folder / name).write_text(text, encoding="utf-8")
         (folder / name).chmod(0o755)
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "DVC_"))}
@@ -80,7 +108,7 @@ def start_server(folder: Path, watched: int) -> None:
             [sys.executable, __file__, str(folder), str(watched)],
             env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
         )  # fmt: skip
-    while not (folder / SOCKET).exists():
+    while not (folder / _SOCKET).exists():
         assert server.poll() is None, (folder / "server.log").read_text(encoding="utf-8")
         time.sleep(0.02)
 
@@ -96,7 +124,7 @@ def _serve(folder: Path, watched: int) -> Any:
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(folder / "new"))
     listener.listen(64)
-    (folder / "new").rename(folder / SOCKET)  # complete when it is seen
+    (folder / "new").rename(folder / _SOCKET)  # complete when it is seen
     running: dict[int, socket.socket] = {}
     with selectors.DefaultSelector() as selector:
         selector.register(os.pidfd_open(watched), selectors.EVENT_READ, ("watched", watched))
@@ -165,7 +193,10 @@ def _run(question: list[Any], streams: list[int]) -> NoReturn:
     sys.argv = [program, *arguments]
     code: object = 0
     try:
-        runpy.run_module("crackseg", run_name="__main__", alter_sys=False)
+        if Path(program).name == _WARM_PYTHON:
+            _run_python(arguments)
+        else:
+            runpy.run_module("crackseg", run_name="__main__", alter_sys=False)
     except SystemExit as end:
         code = end.code
     except BaseException:
@@ -180,6 +211,19 @@ def _run(question: list[Any], streams: list[int]) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code or 0)
+
+
+def _run_python(arguments: list[str]) -> None:
+    """Do what `python` does with these arguments."""
+    if arguments[0] == "-c":
+        sys.argv = ["-c", *arguments[2:]]
+        exec(compile(arguments[1], "<string>", "exec"), {"__name__": "__main__"})
+    elif arguments[0] == "-m":
+        sys.argv = arguments[1:]
+        runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
+    else:
+        sys.argv = arguments
+        runpy.run_path(arguments[0], run_name="__main__")
 
 
 if __name__ == "__main__":
