@@ -26,7 +26,7 @@ _OTHER = {
     "train": ("train.batch_size", "augment.crop_px"),
     "predict": ("predict.tile_size_px",),
     "prepare": ("data.size_px",),
-    "threshold": ("predict.tile_size_px",),  # both predict photographs of the validation, a tile at a time
+    "threshold": ("predict.tile_size_px",),  # both predict validation photographs, a tile at a time
     "register": ("predict.tile_size_px",),
 }
 """Keys by stage that need less memory and start it, or one before it, again."""
