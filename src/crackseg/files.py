@@ -56,8 +56,9 @@ def write_bytes(path: Path, content: bytes | Iterable[bytes], *, durable: bool =
     except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:
-            error.filename = str(path)  # a full disk is said by the call that writes, which knows no name
+        if isinstance(error, OSError) and error.filename in (None, str(temporary)):
+            # The file that was asked for: the other is gone, and the call that meets a full disk knows no name.
+            error.filename, error.filename2 = str(path), None
         if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
             raise CracksegError(f"{path}: the name is longer than the file system takes; shorten it") from error
         raise

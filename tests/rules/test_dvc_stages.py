@@ -62,6 +62,10 @@ PRODUCTS: dict[str, tuple[Effect, ...]] = {
 }
 
 
+def test_every_stage_that_makes_something_of_its_own_is_checked() -> None:
+    assert PRODUCTS.keys() | {"threshold", "report"} == STAGES.keys()
+
+
 @pytest.mark.parametrize("stage", PRODUCTS)
 def test_stage_reruns_when_a_key_changes_what_it_makes(stage: str) -> None:
     assert keys_changing(*PRODUCTS[stage]) - _listed_keys(stage) == set()

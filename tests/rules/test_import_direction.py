@@ -39,6 +39,7 @@ IMPORTERS = {
     "optuna": {"crackseg.experiments.search"},
     "openpyxl": {"crackseg.inspection.workbook"},
     "rasterio": {
+        "crackseg.inspection.mosaic_checks",
         "crackseg.inspection.mosaic_files",
         "crackseg.inspection.mosaic_lines",
         "crackseg.inspection.mosaic_prediction",

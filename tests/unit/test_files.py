@@ -75,3 +75,11 @@ def test_a_cache_keeps_the_folders_that_were_used_last(tmp_path: Path) -> None:
     keep_newest(tmp_path / "new", "first", 3)
     assert (tmp_path / "new" / "first").is_dir()
     assert (tmp_path / "d" / "inside").is_dir()
+
+
+def test_an_error_names_the_file_that_was_asked_for_and_not_the_one_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "folder" / "inside").mkdir(parents=True)
+    with pytest.raises(OSError, match="directory") as caught:
+        write_bytes(tmp_path / "folder", b"content")
+    assert (caught.value.filename, caught.value.filename2) == (str(tmp_path / "folder"), None)
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]

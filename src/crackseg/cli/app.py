@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from crackseg.cli.finite_range import FiniteRange
 from crackseg.cli.project import Project, with_project
 from crackseg.cli.scale_options import surface_option
 from crackseg.types import Surface
@@ -12,7 +13,7 @@ from crackseg.types import Surface
 @click.command()
 @click.option("--port", default=7860, show_default=True, type=click.IntRange(1, 65535), help="Port on 127.0.0.1.")
 @click.option(
-    "--max-megabytes", default=500.0, show_default=True, type=click.FloatRange(min=0, min_open=True),
+    "--max-megabytes", default=500.0, show_default=True, type=FiniteRange(min=0, min_open=True),
     help="Largest file of a photograph.",
 )  # fmt: skip
 @surface_option

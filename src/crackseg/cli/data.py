@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from crackseg.cli.crack_value import crack_value_option
+from crackseg.cli.finite_range import FiniteRange
 from crackseg.cli.project import Project, with_project
 from crackseg.errors import CracksegError
 
@@ -29,7 +30,7 @@ def data() -> None:
 @click.option("--crack-label", "crack_labels", multiple=True, help="Label that means crack, in annotation files.")
 @click.option(
     "--line-width-px",
-    type=click.FloatRange(1),
+    type=FiniteRange(1),
     default=1.0,
     show_default=True,
     help="Of annotated lines without one.",

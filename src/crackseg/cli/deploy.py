@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from crackseg.cli.finite_range import FiniteRange
 from crackseg.cli.model_option import model_option
 from crackseg.cli.output import warn
 
@@ -16,11 +17,11 @@ _MOST_LINES = 20  # about single photographs
 @model_option
 @click.option("--port", default=5001, show_default=True, type=click.IntRange(1, 65535), help="Port on 127.0.0.1.")
 @click.option(
-    "--max-megabytes", default=32.0, show_default=True, type=click.FloatRange(min=0, min_open=True),
+    "--max-megabytes", default=32.0, show_default=True, type=FiniteRange(min=0, min_open=True),
     help="Largest request; base64 makes photographs a third larger.",
 )  # fmt: skip
 @click.option(
-    "--max-megapixels", default=50.0, show_default=True, type=click.FloatRange(min=0, min_open=True),
+    "--max-megapixels", default=50.0, show_default=True, type=FiniteRange(min=0, min_open=True),
     help="Most pixels in a request, all photographs together.",
 )  # fmt: skip
 @click.option("--timeout", "timeout_s", default=60, show_default=True, type=click.IntRange(1), help="Seconds.")
@@ -113,7 +114,7 @@ def batch(source: str, target: str, uri: str | None, workers: int, master: str |
     help="Photographs to compare on. [default: those of the version]",
 )  # fmt: skip
 @click.option(
-    "--tolerance", default=1e-3, show_default=True, type=click.FloatRange(0, 1),
+    "--tolerance", default=1e-3, show_default=True, type=FiniteRange(0, 1),
     help="Largest difference of probability that is accepted.",
 )  # fmt: skip
 def export(

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from crackseg.cli.crack_value import crack_value_option
+from crackseg.cli.finite_range import FiniteRange
 
 _EXISTING_DIR = click.Path(exists=True, file_okay=False, path_type=Path)
 
@@ -71,7 +72,9 @@ def explain_scores(
         draw_resizing(resizing, examples, out_dir / "resizing.png", source=source)
     click.echo(text)
     if resizing.empty:
-        click.echo(f"No mask is larger than {size_px} x {size_px}; a smaller --size-px shows what resizing does.")
+        click.echo(
+            f"No mask with a crack is larger than {size_px} x {size_px}; a smaller --size-px shows what resizing does."
+        )
 
 
 @click.command("compare-postprocessing")
@@ -83,11 +86,9 @@ def explain_scores(
 @click.option("--out", "out_dir", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder.")
 @crack_value_option
 @click.option("--min-length-px", default=20, show_default=True, type=click.IntRange(0), help="Of the second pass.")
-@click.option("--low-ratio", default=0.6, show_default=True, type=click.FloatRange(0, 1, min_open=True))
+@click.option("--low-ratio", default=0.6, show_default=True, type=FiniteRange(0, 1, min_open=True))
 @click.option("--max-gap-px", default=10, show_default=True, type=click.IntRange(1))
-@click.option(
-    "--floor", default=0.25, show_default=True, type=click.FloatRange(0, 1, min_open=True, max_open=True)
-)
+@click.option("--floor", default=0.25, show_default=True, type=FiniteRange(0, 1, min_open=True, max_open=True))
 @click.option("--tolerance-px", default=2, show_default=True, type=click.IntRange(0, 100))
 @click.option("--line-tolerance-px", default=4, show_default=True, type=click.IntRange(0, 100), help="Of clIoU.")
 def compare_postprocessing(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from crackseg.cli.finite_range import FiniteRange
 from crackseg.cli.model_option import load_chosen_model, model_option, threshold_option
 from crackseg.cli.output import elapsed_s, warn
 from crackseg.cli.project import Project, with_project
@@ -132,10 +133,10 @@ def inspection_report(
 @click.option("--out", "out_dir", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder.")
 @scale_options("earlier photographs")
 @model_option
-@click.option("--threshold", type=click.FloatRange(0, 1, min_open=True), help="Instead of the model's own.")
+@click.option("--threshold", type=FiniteRange(0, 1, min_open=True), help="Instead of the model's own.")
 @click.option(
     "--min-growth-px",
-    type=click.FloatRange(1),
+    type=FiniteRange(1),
     default=MIN_GROWTH_PX,
     show_default=True,
     help="Shorter stretches do not count.",

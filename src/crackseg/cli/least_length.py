@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from crackseg.cli.finite_range import FiniteRange
 from crackseg.cli.project import Project, with_project
 
 
@@ -12,7 +13,7 @@ from crackseg.cli.project import Project, with_project
     "--max-false-alarms",
     default=0.1,
     show_default=True,
-    type=click.FloatRange(0, 1),
+    type=FiniteRange(0, 1),
     help="Largest fraction of photographs without cracks that may be marked.",
 )
 @click.option(

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from crackseg.cli.crack_value import crack_value_option
+from crackseg.cli.finite_range import FiniteRange
 from crackseg.cli.output import warn
 from crackseg.cli.project import Project, with_project
 from crackseg.cli.scale_options import scale_options, surface_option
@@ -28,7 +29,7 @@ from crackseg.types import Surface
     type=click.Path(path_type=Path),
     help="Folder of the photographs, as backgrounds of the pictures.",
 )
-@click.option("--min-length-px", type=click.FloatRange(0), default=0.0, help="Leave out shorter cracks.")
+@click.option("--min-length-px", type=FiniteRange(0), default=0.0, help="Leave out shorter cracks.")
 @crack_value_option
 @with_project
 def measure(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from crackseg.cli.finite_range import FiniteRange
 from crackseg.cli.project import Project
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ model_option = click.option(
     help="models:/NAME@ALIAS, models:/NAME/VERSION, scenes (shipped), or a folder. [default: @production, or scenes]",
 )
 threshold_option = click.option(
-    "--threshold", type=click.FloatRange(0, 1), help="Instead of the model's operating threshold."
+    "--threshold", type=FiniteRange(0, 1), help="Instead of the model's operating threshold."
 )
 flips_option = click.option(
     "--flips/--no-flips",

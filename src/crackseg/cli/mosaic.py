@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from crackseg.cli.finite_range import FiniteRange
 from crackseg.cli.model_option import load_chosen_model, model_option, threshold_option
 from crackseg.cli.output import warn
 from crackseg.cli.project import Project, with_project
@@ -36,7 +37,7 @@ bands_option = click.option(
 @surface_option
 @click.option(
     "--min-length-px",
-    type=click.FloatRange(0),
+    type=FiniteRange(0),
     default=MIN_CRACK_PX,
     show_default=True,
     help="Leave out shorter cracks.",

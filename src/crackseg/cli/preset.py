@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from crackseg.cli.finite_range import FiniteRange
 from crackseg.cli.project import Project, with_project
 
 
@@ -14,7 +15,7 @@ from crackseg.cli.project import Project, with_project
 )
 @click.option(
     "--minutes",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True),
     help="Of training on this machine; sets train.epochs.  [default: the preset's]",
 )
 @click.option("--undo", is_flag=True, help="Bring params.yaml back to before the last preset.")

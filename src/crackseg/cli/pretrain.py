@@ -6,13 +6,14 @@ from pathlib import Path
 
 import click
 
+from crackseg.cli.finite_range import FiniteRange
 from crackseg.cli.project import Project, with_project
 
 
 @click.command()
 @click.option("--out", "out_dir", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder.")
 @click.option(
-    "--minutes", default=10.0, show_default=True, type=click.FloatRange(min=0, min_open=True), help="Of training."
+    "--minutes", default=10.0, show_default=True, type=FiniteRange(min=0, min_open=True), help="Of training."
 )
 @click.option("--epochs", type=click.IntRange(1), help="Passes over the scenes, instead of --minutes.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of scenes, patches, weights.")
@@ -30,15 +31,15 @@ from crackseg.cli.project import Project, with_project
     help="First weights: random, scenes, a file, or the model folder of a former run.",
 )  # fmt: skip
 @click.option(
-    "--mix", nargs=2, default=("", 0.0), type=(str, click.FloatRange(0, 1, max_open=True)), metavar="MODEL FRACTION",
+    "--mix", nargs=2, default=("", 0.0), type=(str, FiniteRange(0, 1, max_open=True)), metavar="MODEL FRACTION",
     help="Another model, as for --init, and the fraction of its weights in the saved ones.",
 )  # fmt: skip
 @click.option(
-    "--lr", type=click.FloatRange(min=0, min_open=True),
+    "--lr", type=FiniteRange(min=0, min_open=True),
     help="Highest learning rate of the cycle. [default: 0.003; with --init 0.002]",
 )  # fmt: skip
 @click.option(
-    "--flip-agreement", default=0.0, show_default=True, type=click.FloatRange(min=0), metavar="WEIGHT",
+    "--flip-agreement", default=0.0, show_default=True, type=FiniteRange(min=0), metavar="WEIGHT",
     help="Of a second term of the loss: one pass learns the average over flips (train.flip_agreement).",
 )  # fmt: skip
 @click.option(

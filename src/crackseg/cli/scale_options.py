@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from crackseg.cli.finite_range import FiniteRange
 from crackseg.types import SURFACES
 
 surface_option = click.option(
@@ -16,7 +17,7 @@ surface_option = click.option(
 )
 scale_error_option = click.option(
     "--scale-error-pct",
-    type=click.FloatRange(0, 100, max_open=True),
+    type=FiniteRange(0, 100, max_open=True),
     help="Standard uncertainty of the scale, in percent.",
 )
 
@@ -37,7 +38,9 @@ def scale_options(photographs: str = "photographs") -> Callable[[Callable[..., A
             help=f"The scale, from two points of the {photographs} and their distance in mm.",
         )(command)
         return click.option(
-            "--mm-per-px", type=float, help=f"Millimetres per pixel of the {photographs}, for values in mm."
+            "--mm-per-px",
+            type=float,
+            help=f"Millimetres per pixel of the {photographs}, for values in mm.",
         )(command)
 
     return add

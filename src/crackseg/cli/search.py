@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from crackseg.cli.finite_range import FiniteRange
 from crackseg.cli.project import Project, with_project
 
 if TYPE_CHECKING:
@@ -41,9 +42,7 @@ def _of_a_study(command: Callable) -> Callable:
 @click.option(
     "--trials", type=click.IntRange(1), help="Total number of trials of the study.  [default: search.trials]"
 )
-@click.option(
-    "--timeout", type=click.FloatRange(0, min_open=True), metavar="SECONDS", help="Stop after this time."
-)
+@click.option("--timeout", type=FiniteRange(0, min_open=True), metavar="SECONDS", help="Stop after this time.")
 @click.option("--jobs", default=1, show_default=True, type=click.IntRange(1), help="Worker processes.")
 @click.option(
     "-S",
@@ -188,7 +187,9 @@ def search_register(project: Project, name: str | None, storage: str | None, tri
 def _open(project: Project, name: str | None, storage: str | None) -> tuple[Store, Any, str | None]:
     from crackseg.experiments.search.storage import default_storage, open_storage
 
-    return project.store, open_storage(storage or default_storage(project.store.home)), name
+    # A new project has no database of its own yet; one that is named is meant to be there.
+    opened = open_storage(storage or default_storage(project.store.home), create=storage is None)
+    return project.store, opened, name
 
 
 def _load(project: Project, name: str | None, storage: str | None) -> tuple[Store, Search]:

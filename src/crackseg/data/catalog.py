@@ -14,7 +14,7 @@ from typing import Literal
 
 import pandas as pd
 
-from crackseg.errors import CracksegError
+from crackseg.errors import CracksegError, first_line
 from crackseg.types import CrackSample
 
 SPLITS = ("train", "val", "test")
@@ -73,7 +73,7 @@ def read_manifest(data_dir: Path, dataset: str) -> pd.DataFrame:
     A process parses a file once until the file changes; the table returned is the caller's own.
 
     Raises:
-        CracksegError: the dataset or its manifest is not there, or columns are missing.
+        CracksegError: the dataset or its manifest is not there, it is damaged, or columns are missing.
     """
     path = data_dir / dataset / "manifest.csv"
     if not path.is_file():
@@ -90,7 +90,13 @@ def read_manifest(data_dir: Path, dataset: str) -> pd.DataFrame:
 @lru_cache(maxsize=16)
 def _parse_manifest(path: Path, _state: tuple[int, int, int]) -> pd.DataFrame:
     text = dict.fromkeys(("stem", "image", "mask", "roi", "split", "image_sha256", "mask_sha256", "source"), str)
-    table = pd.read_csv(path, dtype=text, keep_default_na=False)
+    try:
+        table = pd.read_csv(path, dtype=text, keep_default_na=False)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise CracksegError(
+            f"{path}: damaged ({first_line(error)}); bring data/ back to the version that git knows with "
+            "`dvc checkout --force data.dvc`, or import the dataset again"
+        ) from error
     missing = [c for c in MANIFEST_COLUMNS if c not in table.columns]
     if missing:
         raise CracksegError(f"{path} lacks the columns {missing}; import the dataset again")

@@ -33,7 +33,12 @@ def list_experiments(root: Path, *, num_commits: int = 1) -> list[dict[str, Any]
     try:
         rows = dvc.api.exp_show(str(root), num=num_commits)
     except (DvcException, SCMError) as error:
-        raise CracksegError(f"{root}: DVC cannot list experiments ({first_line(error)})") from error
+        raise CracksegError(
+            f"{root}: DVC cannot list experiments ({first_line(error)}); expected a git repository with DVC and a "
+            "commit: `git init`, `dvc init`, `git add -A`, `git commit`"
+        ) from error
+    if not rows:
+        raise CracksegError(f"{root}: no commit yet, so there is no experiment; `git add -A`, `git commit`")
     workspace, *committed = rows  # each commit is followed by its experiments
     listed, base = [], {}
     for row in committed:

@@ -158,14 +158,14 @@ def measure_resizing(
         size_px: side of the square.
         tolerance_px, line_tolerance_px: as for :func:`score_cases`.
     Returns:
-        A row for each of ``RESIZINGS`` (:func:`shrink`), none if no mask shrinks: ``masks``; ``pixels_before``,
-        ``pixels_after``; ``kept``, pixels for each pixel of the moved line (where several at full size may become
-        one); ``pieces_before``, ``pieces_after``; and of the perfect prediction against this ground truth F under the
-        three protocols, ``centerline_iou`` and ``continuity``.
+        A row for each of ``RESIZINGS`` (:func:`shrink`), none if no mask with a crack shrinks: ``masks``;
+        ``pixels_before``, ``pixels_after``; ``kept``, pixels for each pixel of the moved line (where several at full
+        size may become one); ``pieces_before``, ``pieces_after``; and of the perfect prediction against this ground
+        truth F under the three protocols, ``centerline_iou`` and ``continuity``.
     """
     shrinking = [mask for mask in masks if _shrinks(mask, size_px)]
     rows = []
-    for method in RESIZINGS if shrinking else ():
+    for method in RESIZINGS if any(mask.any() for mask in shrinking) else ():
         scores, lines = ScoreAccumulator(num_thresholds=2), _NO_LINES
         num_before = num_after = num_moved = pieces_before = 0
         for i, mask_HW in enumerate(shrinking):

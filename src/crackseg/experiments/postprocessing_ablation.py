@@ -123,6 +123,9 @@ def compare_methods(
         stretched_HW = loaded.stretched_HW  # once, before the times are taken
         num_truth_pieces += count_pieces(loaded.truth_HW)
         near_HW = cv2.dilate(thin(loaded.truth_HW).astype(np.uint8), make_disk(evaluate.line_tolerance_px)) > 0
+        if not processed_pngs:
+            for variant in variants:  # the first time imports what a variant needs
+                postprocess_map(stretched_HW, **variant.model_dump())
         processed_pngs.append([])
         for i, variant in enumerate(variants):
             begun = time.process_time()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from crackseg.data.images.files import IMAGE_EXTENSIONS, read_image
 from crackseg.data.masks.crack_values import CrackValue
 from crackseg.data.masks.formats import MaskReader
 from crackseg.data.masks.stored import read_stored_mask
-from crackseg.errors import CracksegError
+from crackseg.errors import CracksegError, count_of
 from crackseg.files import format_csv, sole_writer, write_bytes
 from crackseg.geometry.components import Measurement, measure_mask
 from crackseg.geometry.picture import draw_measurement
@@ -35,6 +36,8 @@ from crackseg.geometry.report import (
 from crackseg.geometry.scale import Scale
 from crackseg.geometry.severity import OF_CONCRETE, Grading
 from crackseg.progress import progress
+
+_log = logging.getLogger("crackseg")
 
 NO_WARNINGS: Mapping[Path, str] = MappingProxyType({})
 CRACKS_TABLE, TOTALS_TABLE, CLASSES_TABLE = "cracks.csv", "crack_totals.csv", "crack_classes.csv"
@@ -169,9 +172,7 @@ def report_each(
 def read_reports(masks: Sequence[Photograph], out_dir: Path) -> Iterator[Report]:
     """Read the reports that :func:`measure_files` wrote for these masks, without those that could not be read."""
     for mask in masks:
-        path = _report_path(out_dir, mask)
-        if path.is_file():
-            report = json.loads(path.read_bytes())
+        if (report := _read_report(_report_path(out_dir, mask))) is not None:
             del report["made_from"]
             yield report
 
@@ -260,7 +261,8 @@ def _measure_into(
     lines_path = out_dir / "polylines" / f"{mask.name}.geojson"
     picture_path = out_dir / "annotated" / f"{mask.name}.jpg"
     made_from = _identify(mask.path, options, photograph) | ({"warning": warning} if warning else {})
-    if lines_path.is_file() and picture_path.is_file() and _made_from(report_path) == made_from:
+    known = _read_report(report_path) or {}
+    if lines_path.is_file() and picture_path.is_file() and known.get("made_from") == made_from:
         return False
     report_path.unlink(missing_ok=True)  # of an earlier mask of this name
     measurement = measure_file(mask.path, options, read)
@@ -303,17 +305,21 @@ def _identify(path: Path, options: MeasureOptions, photograph: Path | None) -> d
     }
 
 
-def _made_from(report_path: Path) -> object:
+def _read_report(path: Path) -> Report | None:
+    """Return what was measured of a mask; None if the file is missing, damaged, or no such report."""
     try:
-        return json.loads(report_path.read_bytes()).get("made_from")
-    except (OSError, ValueError, AttributeError):
+        report = json.loads(path.read_bytes())
+    except (OSError, ValueError):
         return None
+    is_report = isinstance(report, dict) and "made_from" in report and isinstance(report.get("cracks"), list)
+    return report if is_report else None
 
 
 def _write_tables(out_dir: Path) -> None:
-    cracks = (row for report in _reports(out_dir) for row in crack_rows(report))
-    totals = (total_row(report) for report in _reports(out_dir))
-    classes = (row for report in _reports(out_dir) for row in class_rows(report))
+    others: set[Path] = set()
+    cracks = (row for report in _reports(out_dir, others) for row in crack_rows(report))
+    totals = (total_row(report) for report in _reports(out_dir, others))
+    classes = (row for report in _reports(out_dir, others) for row in class_rows(report))
     # Row by row: the tables of many masks are large.
     for name, columns, rows in (
         (CRACKS_TABLE, CRACK_COLUMNS, cracks), (TOTALS_TABLE, TOTAL_COLUMNS, totals),
@@ -321,11 +327,22 @@ def _write_tables(out_dir: Path) -> None:
     ):  # fmt: skip
         lines = (line.encode("utf-8", "surrogateescape") for line in format_csv(columns, rows))
         write_bytes(out_dir / name, lines)
+    if others:
+        _log.warning(
+            "left out of the tables: %s that `crackseg measure` did not write or that is damaged, e.g. %s; measure its "
+            "mask again, or delete it",
+            count_of(len(others), "file"),
+            min(others),
+        )
 
 
-def _reports(out_dir: Path) -> Iterator[Report]:
+def _reports(out_dir: Path, others: set[Path]) -> Iterator[Report]:
+    """Read all reports in a folder; files that are none are added to ``others``."""
     for path in sorted((out_dir / "measurements").rglob("*.json")):
-        yield json.loads(path.read_bytes())
+        if (report := _read_report(path)) is None:
+            others.add(path)
+        else:
+            yield report
 
 
 def to_json(content: object) -> bytes:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import logging
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,12 +14,13 @@ import numpy as np
 from crackseg.data.images.decoding import decode_image, open_image, read_orientation
 from crackseg.data.images.files import encode_png, read_file
 from crackseg.data.masks.formats import MaskReader
-from crackseg.errors import CracksegError
+from crackseg.errors import CracksegError, count_of
 from crackseg.files import write_bytes
 from crackseg.inference.annotation_writers import WRITERS, ExportedCrack, ExportedImage
-from crackseg.inference.table import TABLE_NAME, is_table
+from crackseg.inference.table import TABLE_NAME, is_table, read_table
 from crackseg.progress import progress
 
+_log = logging.getLogger("crackseg")
 FORMATS = tuple(dict.fromkeys(form for form, _ in WRITERS))
 SHAPES = tuple(dict.fromkeys(shapes for _, shapes in WRITERS))
 
@@ -27,8 +30,8 @@ def export_annotations(predicted_dir: Path, out_dir: Path, form: str, shapes: st
 
     Args:
         predicted_dir: of `crackseg predict`.
-        out_dir: new or empty; for ``images/``, and ``annotations.json`` (COCO), ``annotations.xml`` (CVAT),
-            ``tasks.json`` (Label Studio), or a JSON next to each image (LabelMe).
+        out_dir: new or empty, and left so by an error; for ``images/``, and ``annotations.json`` (COCO),
+            ``annotations.xml`` (CVAT), ``tasks.json`` (Label Studio), or a JSON next to each image (LabelMe).
         form: one of ``FORMATS``.
         shapes: one of ``SHAPES``. An import makes the same mask of them: of polygons and masks pixel by pixel, of lines
             with an IoU of at least ``annotation_lines.MIN_IOU`` for each crack.
@@ -47,7 +50,20 @@ def export_annotations(predicted_dir: Path, out_dir: Path, form: str, shapes: st
     if out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
         raise CracksegError(f"{out_dir} is not empty; corrections there would be lost: choose another --out")
     rows = _read_rows(predicted_dir)
-    return writer(out_dir, _copy(rows, predicted_dir, out_dir))
+    out_dir = out_dir.resolve()
+    part = out_dir.with_name(f".{out_dir.name}.part")
+    shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
+    try:
+        unfinished = part / out_dir.name  # Label Studio's addresses contain the folder's name
+        counts = writer(unfinished, _copy(rows, predicted_dir, unfinished))
+        if out_dir.exists():  # it may be the current folder
+            for path in sorted(unfinished.iterdir(), reverse=True):
+                path.rename(out_dir / path.name)
+        else:
+            unfinished.rename(out_dir)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return counts
 
 
 def _read_rows(predicted_dir: Path) -> list[dict[str, str]]:
@@ -55,10 +71,16 @@ def _read_rows(predicted_dir: Path) -> list[dict[str, str]]:
     if not path.is_file():
         raise CracksegError(f"{path}: no such file; expected a folder that `crackseg predict --out` has written")
     with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-        reader = csv.DictReader(file)
-        if not is_table(reader.fieldnames or ()):
+        reader = csv.reader(file)
+        if not is_table(next(reader, [])):
             raise CracksegError(f"{path}: not a table of this version of crackseg; predict again")
-        rows = [row for row in reader if row["mask"] and not row["error"]]
+        num_rows = sum(1 for _ in reader)
+    complete = read_table(path)
+    if len(complete) < num_rows:
+        _log.warning(
+            "%s: %s cut short, and left out; predict again", path, count_of(num_rows - len(complete), "row")
+        )
+    rows = [row for row in complete if row["mask"] and not row["error"]]
     if not rows:
         raise CracksegError(f"{path}: no photograph was predicted, so there is nothing to correct")
     missing = [row["image"] for row in rows if not Path(row["image"]).is_file()]

@@ -171,10 +171,11 @@ def _take_up(pair: Pair, out_dir: Path, options: GrowthOptions) -> dict[str, Any
     path = out_dir / "pairs" / f"{pair.name}.json"
     try:
         report = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        made_from = report.get("made_from")
+    except (OSError, ValueError, AttributeError):  # missing, damaged, or no report
         return None
     there = (out_dir / "pictures" / f"{pair.name}.jpg").is_file() or report.get("refused")
-    return report if there and report.get("made_from") == _identify(pair, options) else None
+    return report if there and made_from == _identify(pair, options) else None
 
 
 def _identify(pair: Pair, options: GrowthOptions) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from crackseg.geometry.scale import Scale
 from crackseg.geometry.severity import Grading
 from crackseg.inference.detector import CrackAnalyzer
 from crackseg.inspection.least_lengths import MIN_CRACK_PX
+from crackseg.inspection.mosaic_checks import check_geopackage, check_raster, crc_of, whole_or_said
 from crackseg.inspection.mosaic_lines import MosaicCrack, measure_mosaic
 from crackseg.inspection.mosaic_prediction import check_rows_suffice, count_rows, predict_into, write_rows
 from crackseg.inspection.mosaic_reading import Mosaic
@@ -116,34 +117,35 @@ def inspect_mosaic(
         summary_path.unlink(missing_ok=True)
         rows = KeptRows(part / "rows", rows_from)
         _predict(mosaic, analyzer, rows, threshold)
-        name_step("join the rows and find the cracks")
-        mask_path, score_path = part / "mask.tif", part / "score.tif"
-        fraction = write_rows(rows, mosaic, mask_path, score_path)
-        measured = measure_mosaic(
-            mosaic,
-            mask_path,
-            score_path,
-            grading,
-            scale=None if mosaic.has_ground else scale,
-            scale_error=scale_error,
-            min_length_px=min_length_px,
-            min_side_px=analyzer.settings.postprocess.min_length_px,
-        )
-        cracks = list(measured)
-        name_step("write the results")
-        files = [out_dir / f"{name}_mask.tif"]
-        _write_cog(mask_path, files[0])
-        if maps:
-            files.append(out_dir / f"{name}_map.tif")
-            _write_cog(score_path, files[-1])
-        files.append(out_dir / f"{name}.csv")
-        lines = format_csv(_COLUMNS, ({k: crack.values.get(k) for k in _COLUMNS} for crack in cracks))
-        write_bytes(files[-1], (line.encode() for line in lines))
-        files.append(out_dir / f"{name}.gpkg")
-        _write_geopackage(files[-1], mosaic, cracks, part)
-        if mosaic.has_places:
-            files.append(out_dir / f"{name}.geojson")
-            write_bytes(files[-1], _to_geojson(mosaic, cracks))
+        with whole_or_said(out_dir):
+            name_step("join the rows and find the cracks")
+            mask_path, score_path = part / "mask.tif", part / "score.tif"
+            fraction = write_rows(rows, mosaic, mask_path, score_path)
+            measured = measure_mosaic(
+                mosaic,
+                mask_path,
+                score_path,
+                grading,
+                scale=None if mosaic.has_ground else scale,
+                scale_error=scale_error,
+                min_length_px=min_length_px,
+                min_side_px=analyzer.settings.postprocess.min_length_px,
+            )
+            cracks = list(measured)
+            name_step("write the results")
+            files = [out_dir / f"{name}_mask.tif"]
+            _write_cog(mask_path, files[0])
+            if maps:
+                files.append(out_dir / f"{name}_map.tif")
+                _write_cog(score_path, files[-1])
+            files.append(out_dir / f"{name}.csv")
+            lines = format_csv(_COLUMNS, ({k: crack.values.get(k) for k in _COLUMNS} for crack in cracks))
+            write_bytes(files[-1], (line.encode() for line in lines))
+            files.append(out_dir / f"{name}.gpkg")
+            _write_geopackage(files[-1], mosaic, cracks, part)
+            if mosaic.has_places:
+                files.append(out_dir / f"{name}.geojson")
+                write_bytes(files[-1], _to_geojson(mosaic, cracks))
         for former in (out_dir / f"{name}_map.tif", out_dir / f"{name}.geojson"):
             if former not in files:  # it would be of another run
                 former.unlink(missing_ok=True)
@@ -212,6 +214,7 @@ def _write_cog(source: Path, path: Path) -> None:
 
     ready = source.with_suffix(".cog.tif")
     copy(source, ready, driver="COG", COMPRESS="DEFLATE", BIGTIFF="IF_SAFER", OVERVIEW_RESAMPLING="NEAREST")
+    check_raster(ready, crc_of(source))
     ready.replace(path)
 
 
@@ -257,6 +260,7 @@ def _write_geopackage(path: Path, mosaic: Mosaic, cracks: Sequence[MosaicCrack],
             str(ready), geometry=geometry, field_data=fields, fields=np.array(_COLUMNS, object), layer=_LAYER,
             driver="GPKG", geometry_type="MultiLineString", crs=crs,
         )  # fmt: skip
+    check_geopackage(ready, _LAYER, len(cracks))
     ready.replace(path)
 
 

@@ -14,6 +14,7 @@ from crackseg.geometry.components import Crack, measure_mask
 from crackseg.geometry.report import Report, grade_values, measured_values
 from crackseg.geometry.scale import Scale
 from crackseg.geometry.severity import Grading, grade_crack
+from crackseg.inspection.mosaic_checks import check_erased
 from crackseg.inspection.mosaic_reading import Mosaic, open_raster
 from crackseg.progress import progress
 
@@ -76,6 +77,7 @@ def measure_mosaic(
     """
     from rasterio.windows import Window
 
+    erased: list[tuple[Window, np.ndarray]] = []
     with open_raster(mask_path, "r+") as mask_file, open_raster(score_path) as score_file:
         pieces = _find_pieces(mask_file, mosaic)
         number = 0
@@ -87,6 +89,7 @@ def measure_mosaic(
             own_hw = label_hw == label_hw[piece.seed[1] - piece.top, piece.seed[0] - piece.left]
             if max(width, height) < min_side_px:
                 mask_file.write(np.where(own_hw, np.uint8(0), mask_hw), 1, window=window)
+                erased.append((window, own_hw))
                 continue
             if width + height < min_length_px:
                 continue
@@ -99,6 +102,7 @@ def measure_mosaic(
             score = float(score_file.read(1, window=window)[own_hw].max()) / 255
             values = _describe(mosaic, crack, lines, grading, scale, scale_error)
             yield MosaicCrack(lines, {"number": number, "score": round(score, 3)} | values)
+    check_erased(mask_path, erased)
 
 
 def _describe(

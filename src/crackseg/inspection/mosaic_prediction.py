@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy as np
 from crackseg.errors import CracksegError
 from crackseg.inference.detector import CrackAnalyzer
 from crackseg.inference.predictor import sigmoid
+from crackseg.inspection.mosaic_checks import check_raster
 from crackseg.inspection.mosaic_reading import Mosaic, open_raster
 from crackseg.inspection.mosaic_rows import KeptRows
 from crackseg.progress import progress
@@ -123,6 +125,8 @@ def write_rows(rows: KeptRows, mosaic: Mosaic, mask_path: Path, score_path: Path
 
     Returns:
         Fraction of the pixels that have data.
+    Raises:
+        CracksegError: a file is not whole.
     """
     from rasterio.windows import Window
 
@@ -131,7 +135,7 @@ def write_rows(rows: KeptRows, mosaic: Mosaic, mask_path: Path, score_path: Path
         "crs": mosaic.crs, "transform": mosaic.transform, "tiled": True, "blockxsize": 256, "blockysize": 256,
         "compress": "deflate", "bigtiff": "if_safer",
     }  # fmt: skip
-    top = num_valid = 0
+    top = num_valid = mask_crc = score_crc = 0
     with (
         open_raster(mask_path, "w", nodata=NO_DATA, **profile) as mask_file,
         open_raster(score_path, "w", **profile) as score_file,
@@ -140,6 +144,9 @@ def write_rows(rows: KeptRows, mosaic: Mosaic, mask_path: Path, score_path: Path
             window = Window(0, top, mosaic.width, len(mask_hW))
             mask_file.write(mask_hW, 1, window=window)
             score_file.write(score_hW, 1, window=window)
+            mask_crc, score_crc = zlib.crc32(mask_hW.data, mask_crc), zlib.crc32(score_hW.data, score_crc)
             num_valid += int(np.count_nonzero(mask_hW != NO_DATA))
             top += len(mask_hW)
+    check_raster(mask_path, mask_crc)
+    check_raster(score_path, score_crc)
     return num_valid / (mosaic.width * mosaic.height)

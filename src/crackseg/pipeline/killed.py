@@ -115,20 +115,25 @@ def _describe_death(root: Path, stage: str, code: int, note: Path) -> str:
 
 def _advise(root: Path, stage: str) -> str:
     """Name the settings that need less memory, with their values now; those at 0 cannot be lowered."""
+    from crackseg.lineage import keys_changing
     from crackseg.params import flatten_params, load_params
+    from crackseg.params.effects import WEIGHTS
 
     try:
         values = flatten_params(load_params(root / "params.yaml"))
     except CracksegError:
         values = {}
+    again = "begins again"
+    if stage != "train" and keys_changing(WEIGHTS) & set(_OTHER.get(stage, ())):
+        again = "trains again from the beginning"
     advice = []
-    for keys, effect in ((_SAME, "changes no result"), (_OTHER, "begins again")):
+    for keys, effect in ((_SAME, "changes no result"), (_OTHER, again)):
         listed = [
             f"{key} (now {values.get(key, 'unknown')})" for key in keys.get(stage, ()) if values.get(key) != 0
         ]
         if listed:
             advice.append(f"{', '.join(listed)}: {effect}")
-    return f"to need less memory, lower {'; or '.join(advice)}" if advice else ""
+    return f"to need less memory, end other programs; or lower {'; or '.join(advice)}" if advice else ""
 
 
 def _describe_rest(stage: str, note: Path) -> list[str]:

@@ -64,12 +64,15 @@ def apply_preset(root: Path, name: str, *, dataset: str | None = None, minutes: 
         found, said = _fit_into(root / "data", wanted, minutes)
         changes |= found
         remarks.append(said)
+    history = _read_history(
+        root
+    )  # before params.yaml is changed: a change that is not written down cannot be undone
     before = path.read_text(encoding="utf-8")
     changed = write_settings(path, changes, source=f"preset {name}")
     if changed:
         after = path.read_text(encoding="utf-8")
         entry = {"name": name, "before": before, "after": after, "changed": changed}
-        write_json(_history_path(root), {"presets": [*_read_history(root), entry]})
+        write_json(_history_path(root), {"presets": [*history, entry]})
     return Applied(changed, remarks)
 
 
@@ -105,11 +108,13 @@ def _history_path(root: Path) -> Path:
 
 def _read_history(root: Path) -> list[dict[str, Any]]:
     path = _history_path(root)
-    return (
-        read_json(path, advice="delete it; presets written earlier can then not be undone")["presets"]
-        if path.is_file()
-        else []
-    )
+    if not path.is_file():
+        return []
+    advice = "delete it; presets written earlier can then not be undone"
+    presets = read_json(path, advice=advice).get("presets")
+    if not isinstance(presets, list) or not all(isinstance(entry, dict) for entry in presets):
+        raise CracksegError(f"{path}: not a list of presets that were written; {advice}")
+    return presets
 
 
 def _find_own_dataset(data_dir: Path, name: str) -> str | None:

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from crackseg.data.catalog import MANIFEST_COLUMNS, list_samples, list_splits, read_manifest, spread_evenly
+from crackseg.errors import CracksegError
 from crackseg.types import CrackSample
 
 
@@ -49,3 +50,13 @@ def test_a_manifest_that_changed_is_read_again(tmp_path: Path) -> None:
 def test_a_few_images_stand_for_all_from_first_to_last(number: int, most: int | None, taken: list[int]) -> None:
     samples = [CrackSample("D", str(i), "val", Path("image"), Path("mask")) for i in range(number)]
     assert [int(sample.stem) for sample in spread_evenly(samples, most)] == taken
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00\x01", b'stem,image\n"a,b\nc,d,e,f\n'])
+def test_a_damaged_manifest_is_named_with_what_brings_it_back(tmp_path: Path, content: bytes) -> None:
+    write_manifest(tmp_path, ["train"]).write_bytes(content)
+    (dataset,) = tmp_path.iterdir()
+    with pytest.raises(CracksegError) as caught:
+        read_manifest(tmp_path, dataset.name)
+    assert str(dataset / "manifest.csv") in str(caught.value)
+    assert "import the dataset again" in str(caught.value)

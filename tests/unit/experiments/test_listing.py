@@ -85,3 +85,12 @@ def test_a_commit_whose_scores_cannot_be_read_is_listed_without_them(repository:
     assert {"workspace"} <= {row["experiment"] for row in rows}
     assert rows[-1]["ods"] == {}
     assert rows[-1]["minutes"] is None
+
+
+def test_a_repository_without_a_commit_is_told_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(CracksegError, match=r"git init.*dvc init.*git commit"):
+        list_experiments(tmp_path)
+    run(tmp_path, "git", "init", "-q")
+    run_dvc(tmp_path, "init")
+    with pytest.raises(CracksegError, match="git commit"):
+        list_experiments(tmp_path)

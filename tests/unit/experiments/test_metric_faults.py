@@ -217,3 +217,12 @@ def test_crack_value_chooses_one_of_several_kinds(tmp_path: Path) -> None:
     drawn[10:30, 10:30], drawn[40, :] = 204, 255
     write_png(tmp_path / "1.png", drawn)
     assert read_masks([tmp_path], crack_values=(255,))[0].sum() == 64
+
+
+def test_a_large_mask_without_a_crack_says_nothing_of_resizing_either(tmp_path: Path) -> None:
+    write_mask(tmp_path / "small.png", draw_truth(100, 100))
+    write_mask(tmp_path / "large.png", np.zeros((600, 600), np.uint8))
+    code, said = run("--masks", tmp_path, "--out", tmp_path / "out")
+    assert code == 0, said
+    assert "No mask with a crack is larger than 512 x 512" in said
+    assert not (tmp_path / "out" / "resizing.png").exists()

@@ -14,6 +14,7 @@ from crackseg.cli import cli
 from crackseg.data.images.files import read_image, write_mask, write_probability_map
 from crackseg.errors import CracksegError
 from crackseg.evaluation.scoring import score_folder
+from crackseg.experiments import postprocessing_ablation
 from crackseg.experiments.postprocessing_ablation import Comparison, compare_methods, find_maps, make_variants
 from crackseg.params import EvaluateParams
 
@@ -92,6 +93,21 @@ def test_time_is_told_by_map_of_one_size(tmp_path: Path) -> None:
     rows = by_variant(compare(tmp_path).table)
     assert (rows["ms"] >= 0).all()
     assert rows.loc[("thin", 0), "ms"] > rows.loc[("none", 0), "ms"]
+
+
+def test_imports_of_the_first_time_are_in_no_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock_s, used = [0.0], set()
+
+    def postprocess(map_HW: np.ndarray, *, method: str, **_: object) -> np.ndarray:
+        clock_s[0] += 0.001 if method in used else 100.0
+        used.add(method)
+        return map_HW
+
+    monkeypatch.setattr(postprocessing_ablation, "postprocess_map", postprocess)
+    monkeypatch.setattr(postprocessing_ablation.time, "process_time", lambda: clock_s[0])
+    write_pair(tmp_path, "a")
+    times_ms = compare(tmp_path).table["ms"]
+    assert times_ms.max() == pytest.approx(times_ms.min())
 
 
 def test_truth_without_a_map_is_left_out_and_a_map_without_truth_named(tmp_path: Path) -> None:

@@ -214,3 +214,15 @@ def test_a_crack_value_that_no_mask_has_is_no_measurement_of_nothing(masks: Path
     result = run(masks, "--crack-value", 254)
     assert result.exit_code == 1
     assert "no mask has the crack value 254" in str(result.exception)
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"a": 1}'])
+def test_a_file_among_the_measurements_that_is_none_is_named_and_stops_nothing(
+    masks: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, content: str
+) -> None:
+    write_bytes(tmp_path / "out" / "measurements" / "other.json", content.encode())
+    result = run(masks, "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert "1 file that `crackseg measure` did not write or that is damaged" in caplog.text
+    assert "measurements/other.json" in caplog.text
+    assert len((tmp_path / "out" / "crack_totals.csv").read_text(encoding="utf-8").splitlines()) == 3

@@ -52,7 +52,7 @@ def write_predictions(folder: Path, masks: dict[str, np.ndarray]) -> None:
         write_bytes(folder / "photos" / f"{name}.png", encode_png(picture))
         write_mask(folder / "found" / "masks" / f"{name}.png", mask)
         image = str(folder / "photos" / f"{name}.png")
-        rows.append(dict.fromkeys(COLUMNS, "") | {"image": image, "mask": f"masks/{name}.png"})
+        rows.append(dict.fromkeys(COLUMNS, "0") | {"image": image, "mask": f"masks/{name}.png", "error": ""})
     write_table(folder / "found" / "predictions.csv", rows)
 
 
@@ -156,3 +156,28 @@ def test_a_form_that_a_tool_does_not_have_is_refused(tmp_path: Path, form: str, 
     with pytest.raises(CracksegError, match=f"{form} cannot hold cracks as {shapes}; expected one of"):
         export_annotations(tmp_path / "found", tmp_path / "out", form, shapes)
     assert not (tmp_path / "out").exists()
+
+
+def test_an_error_half_way_leaves_nothing_and_the_same_command_works_once_it_is_mended(tmp_path: Path) -> None:
+    masks = draw_cases()
+    write_predictions(tmp_path, masks)
+    *_, last = sorted((tmp_path / "photos").iterdir())
+    photograph = last.read_bytes()
+    write_bytes(last, encode_png(np.zeros((10, 10, 3), np.uint8)))
+    for form in ("labelme", "labelstudio"):
+        with pytest.raises(CracksegError, match="10 x 10 pixels, unlike its mask"):
+            export_annotations(tmp_path / "found", tmp_path / "out", form)
+        assert {path.name for path in tmp_path.iterdir()} == {"photos", "found"}
+    write_bytes(last, photograph)
+    (tmp_path / "out").mkdir()
+    assert export_annotations(tmp_path / "found", tmp_path / "out", "labelstudio")[0] == len(masks)
+    assert {path.name for path in tmp_path.iterdir()} == {"photos", "found", "out"}
+    assert "?d=out/images/" in (tmp_path / "out" / "tasks.json").read_text(encoding="utf-8")
+
+
+def test_a_row_that_was_cut_short_is_left_out_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_predictions(tmp_path, draw_cases())
+    table = tmp_path / "found" / "predictions.csv"
+    table.write_text(table.read_text(encoding="utf-8")[:-20], encoding="utf-8")
+    assert export_annotations(tmp_path / "found", tmp_path / "out", "coco")[0] == 3
+    assert "1 row cut short, and left out; predict again" in caplog.text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from PIL import Image
 from crackseg.cli import cli
 from crackseg.data.synthetic.scenes import render_scene
 from crackseg.errors import CracksegError
-from crackseg.inspection import mosaic_reading
+from crackseg.inspection import mosaic_checks, mosaic_reading
 from crackseg.inspection.mosaic_detection import is_mosaic
 from tests.unit.inspection.drawn_mosaics import PLACES, DarkIsCrack, draw_deck, inspect, make_analyzer, write
 
@@ -191,3 +192,48 @@ def test_drift_of_mosaics_alone_is_refused_before_the_work(survey: Path, tmp_pat
     assert result.exit_code == 1
     assert "--report-drift compares photographs" in str(result.exception)
     assert not (tmp_path / "out").exists()
+
+
+def cut_short(path: Path) -> None:
+    """What GDAL leaves of a file on a full disk, without an error."""
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+@pytest.mark.parametrize(
+    ("written", "result"),
+    [
+        ("mask.tif", "deck_mask.tif"),
+        ("mask.cog.tif", "deck_mask.tif"),
+        ("score.cog.tif", "deck_map.tif"),
+        ("cracks.gpkg", "deck.gpkg"),
+    ],
+)
+def test_a_file_that_a_full_disk_cut_short_is_no_result_and_the_same_command_makes_it(
+    written: str, result: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, out = write(tmp_path / "deck.tif", draw_deck()), tmp_path / "out"
+    inspect(path, out, maps=True)
+    earlier = (out / result).read_bytes()
+    original_raster, original_connect = mosaic_checks.crc_of, sqlite3.connect
+
+    def crc_of(checked: Path) -> int:
+        if checked.name == written:
+            cut_short(checked)
+        return original_raster(checked)
+
+    def connect(address: str, **options: object) -> sqlite3.Connection:
+        if written in address:
+            cut_short(Path(address.removeprefix("file:").removesuffix("?mode=ro")))
+        return original_connect(address, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mosaic_checks, "crc_of", crc_of)
+        patch.setattr(sqlite3, "connect", connect)
+        with pytest.raises(CracksegError, match=r"could not be written whole .*Make room, and the same command"):
+            inspect(path, out, maps=True, threshold=0.4)
+    assert not (out / "deck.json").exists()
+    assert (out / result).read_bytes() == earlier
+    again = inspect(path, out, maps=True, threshold=0.4)
+    assert not again.kept
+    assert inspect(path, out, maps=True, threshold=0.4).kept

@@ -125,3 +125,15 @@ def test_minutes_become_epochs(root: Path, images: int, minutes: float, patches:
     assert (train.patches_per_image, train.epochs) == (patches, epochs)
     assert train.validate_every <= epochs
     assert name_current(load_params(root / "params.yaml")) == "laptop"
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"presets": {"a": 1}}'])
+def test_a_damaged_history_stops_a_preset_before_params_yaml_is_changed(root: Path, content: str) -> None:
+    history = root / ".dvc" / "tmp" / "crackseg" / "presets.json"
+    history.parent.mkdir(parents=True)
+    history.write_text(content, encoding="utf-8")
+    before = (root / "params.yaml").read_bytes()
+    for change in (lambda: apply_preset(root, "quick"), lambda: undo_preset(root)):
+        with pytest.raises(CracksegError, match=r"presets\.json.*delete it; presets written earlier"):
+            change()
+    assert (root / "params.yaml").read_bytes() == before

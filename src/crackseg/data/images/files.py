@@ -106,7 +106,7 @@ def read_stored_map(path: Path) -> np.ndarray:
     Raises:
         CracksegError: not one channel, not a number, or outside [0, 1].
     """
-    values = _read_array(path) if path.suffix == ".npy" else _read_map_image(path)
+    values = _read_array(path) if path.suffix.lower() == ".npy" else _read_map_image(path)
     if not values.size:
         raise CracksegError(f"{path}: a map without pixels, of shape {values.shape}")
     if values.ndim != 2:
@@ -117,7 +117,7 @@ def read_stored_map(path: Path) -> np.ndarray:
         raise CracksegError(
             f"{path}: expected one channel (H, W), got shape {values.shape}{advice if two else ''}"
         )
-    if values.dtype.kind in "ui" and path.suffix != ".npy":
+    if values.dtype.kind in "ui" and path.suffix.lower() != ".npy":
         return values.astype(np.uint8 if values.dtype == np.uint8 else np.uint16)
     if values.dtype.kind not in "fb":
         raise CracksegError(f"{path}: expected floats in [0, 1], got {values.dtype}; divide by its full scale")

@@ -17,7 +17,7 @@ from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
-from sqlalchemy import make_url
+from sqlalchemy import URL, make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, PendingRollbackError
 
 from crackseg.errors import CracksegError, first_line
@@ -107,18 +107,24 @@ def default_storage(home: Path) -> str:
     return str(database)
 
 
-def open_storage(address: str, *, patience_s: float = 0) -> Storage:
-    """Open a storage by its URL, or by the path of a SQLite file, which is made if absent.
+def open_storage(address: str, *, patience_s: float = 0, create: bool = True) -> Storage:
+    """Open a storage by its URL, or by the path of a SQLite file.
 
     Args:
         address: URL or path.
         patience_s: seconds to wait for a server that is away; 0: raise at once.
+        create: make a SQLite file that is not there, with its folder.
     Raises:
-        CracksegError: it cannot be reached, is of an unknown kind, or needs a package that is not installed.
+        CracksegError: it cannot be reached, is not there, is of an unknown kind, or needs a package that is not
+            installed.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     shown = f"--storage {without_password(address)}"
     address = _make_absolute(address)
+    if not create and address.startswith("sqlite") and not (path := _sqlite_path(make_url(address))).is_file():
+        raise CracksegError(
+            f"{shown}: {path} does not exist; expected the database that `crackseg search` has made"
+        )
     deadline = time.monotonic() + patience_s
     while True:
         try:
@@ -216,6 +222,10 @@ def _is_sqlite(path: Path) -> bool:
     return True
 
 
+def _sqlite_path(url: URL) -> Path:
+    return Path((url.database or "").removeprefix("file:"))
+
+
 def _open(address: str) -> Storage:
     url = make_url(address)
     if url.drivername == "postgresql+psycopg":
@@ -225,7 +235,7 @@ def _open(address: str) -> Storage:
     if url.get_backend_name() != "sqlite":
         timeout = {"connect_timeout": _CONNECT_S} if url.get_backend_name() in ("postgresql", "mysql") else {}
         return Storage(address, {"connect_args": timeout})
-    path = Path((url.database or "").removeprefix("file:"))
+    path = _sqlite_path(url)
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock"):  # two that create the same tables would both fail
         storage = Storage(address, {"connect_args": {"timeout": _BUSY_S}})

@@ -5,7 +5,9 @@ import sys
 from pathlib import Path
 
 import optuna
+import pytest
 
+from crackseg.errors import CracksegError
 from crackseg.experiments.search.storage import open_storage
 
 WRITE_AND_CLOSE = """
@@ -45,3 +47,10 @@ def test_a_process_that_opens_the_database_again_still_sees_what_others_write(tm
     again = open_storage(str(database))
     (trial,) = optuna.load_study(study_name="held", storage=again).get_trials()
     assert trial.state.name == "FAIL"
+
+
+@pytest.mark.parametrize("address", ["{}/nope/studies.db", "sqlite:///{}/nope/studies.db"])
+def test_a_mistyped_storage_is_named_and_not_made(tmp_path: Path, address: str) -> None:
+    with pytest.raises(CracksegError, match=r"nope/studies\.db does not exist; expected the database"):
+        open_storage(address.format(tmp_path), create=False)
+    assert list(tmp_path.iterdir()) == []
