@@ -217,7 +217,7 @@ def test_a_photograph_with_a_damaged_block_of_exif_is_exported_unchanged(tmp_pat
     mask = np.zeros((40, 60), np.uint8)
     mask[5:9, 10:20] = 1
     write_mask(tmp_path / "found" / "masks" / "7.png", mask)
-    row = dict.fromkeys(COLUMNS, "") | {"image": str(source), "mask": "masks/7.png"}
+    row = dict.fromkeys(COLUMNS, "0") | {"image": str(source), "mask": "masks/7.png", "error": ""}
     write_table(tmp_path / "found" / "predictions.csv", [row])
     assert export_annotations(tmp_path / "found", tmp_path / "out", "coco") == (1, 1)
     assert (tmp_path / "out" / "images" / "7.webp").read_bytes() == source.read_bytes()
