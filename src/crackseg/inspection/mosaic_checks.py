@@ -44,7 +44,7 @@ def check_erased(path: Path, erased: Iterable[tuple[Any, np.ndarray]]) -> None:
 
 def check_geopackage(path: Path, layer: str, num_features: int) -> None:
     """Check that a GeoPackage is a sound database with so many features; raises a CracksegError."""
-    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+    with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
         (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         (count,) = connection.execute(f'SELECT count(*) FROM "{layer}"').fetchone()
     if found != "ok" or count != num_features:

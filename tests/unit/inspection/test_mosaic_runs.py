@@ -224,7 +224,7 @@ def test_a_file_that_a_full_disk_cut_short_is_no_result_and_the_same_command_mak
 
     def connect(address: str, **options: object) -> sqlite3.Connection:
         if written in address:
-            cut_short(Path(address.removeprefix("file:").removesuffix("?mode=ro")))
+            cut_short(Path(address.removeprefix("file://").removesuffix("?mode=ro")))
         return original_connect(address, **options)
 
     with monkeypatch.context() as patch:
