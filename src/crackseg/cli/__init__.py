@@ -3,10 +3,12 @@
 Heavy imports happen inside the commands, so that `--help` answers at once.
 """
 
+import errno
 import gc
 import logging
 import os
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 
 import click
@@ -83,7 +85,8 @@ def main() -> None:
     except OSError as error:
         if error.filename is None and error.strerror is None:
             raise
-        click.echo(f"error: {error.filename or 'system'}: {error.strerror}", err=True)
+        place = error.filename or (tempfile.gettempdir() if error.errno == errno.ENOSPC else "system")
+        click.echo(f"error: {place}: {error.strerror}", err=True)
         sys.exit(1)
 
 

@@ -15,6 +15,8 @@ from crackseg.cli.scale_options import scale_options, surface_option
 from crackseg.inspection.least_lengths import MIN_GROWTH_PX
 from crackseg.types import Surface
 
+_OWN_SCALE = "an orthomosaic, with a scale of its own; `crackseg predict` and `crackseg mosaic` measure it"
+
 
 @click.command("inspection-report")
 @click.argument("paths", nargs=-1, required=True)
@@ -60,6 +62,7 @@ def inspection_report(
     crackseg inspection-report road --out report --mm-per-px 2 --surface pavement --title "Road 7, km 3 to 4"
     """
     import datetime
+    from functools import partial
 
     from crackseg import __version__
     from crackseg.data.catalog import warn_of_source
@@ -70,6 +73,7 @@ def inspection_report(
     from crackseg.geometry.severity import make_grading
     from crackseg.inference.drift import compare, count_reference, warn_of_drift, warn_of_reference
     from crackseg.inference.files import describe_summary, measure_masks, predict_files
+    from crackseg.inspection.mosaics import split_mosaics
     from crackseg.inspection.page import Circumstances
     from crackseg.inspection.report import write_report
     from crackseg.inspection.workbook import NEEDS, can_write_workbook
@@ -78,7 +82,11 @@ def inspection_report(
         raise CracksegError(NEEDS)  # before hours of predicting
     scale = choose_scale(mm_per_px, points, scale_error_pct)
     grading = make_grading(project.measure_params, surface)
-    photographs = find_photographs(paths, out_dir)
+    photographs, mosaics = split_mosaics(find_photographs(paths, out_dir), partial(click.echo, err=True))
+    for mosaic in mosaics:
+        click.echo(f"left out: {mosaic.path}: {_OWN_SCALE}", err=True)
+    if not photographs:
+        raise CracksegError(f"{' '.join(paths)}: no photograph, only orthomosaics")
     model = load_chosen_model(project, uri)
     settings = model.analyzer.settings
     summary, figures = predict_files(
@@ -124,7 +132,7 @@ def inspection_report(
     if xlsx is None and not can_write_workbook():
         click.echo(f"note: no spreadsheet: {NEEDS}", err=True)
     warn(must_not)
-    sys.exit(3 if written.num_left_out else 0)
+    sys.exit(3 if written.num_left_out or mosaics else 0)
 
 
 @click.command()

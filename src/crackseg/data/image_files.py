@@ -18,6 +18,8 @@ from crackseg.errors import CracksegError, count_of, join_some
 _log = logging.getLogger("crackseg")
 MOSAICS = "mosaics"
 _MADE = ("masks", "overlays", "annotated", MOSAICS, "predictions.csv")  # in a folder of results
+# Folders of photographs may have these names, too: results are what stands next to such a file.
+_MADE_BESIDE = {"predictions.csv": "maps", "growth.json": "pictures", ".growth.lock": "pictures"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,10 @@ def find_photographs(
         CracksegError: nothing is there, or it holds no image.
     """
     out_dir = out_dir.resolve() if out_dir else None
-    made = tuple(out_dir / name for name in _MADE) if out_dir else ()
+    made: tuple[Path, ...] = ()
+    if out_dir:
+        beside = [name for sign, name in _MADE_BESIDE.items() if (out_dir / sign).exists()]
+        made = tuple(out_dir / name for name in (*_MADE, *beside))
     found: set[Path] = set()
     holders = []
     for pattern in patterns:

@@ -165,16 +165,25 @@ def format_scores(scores: Scores) -> str:
 
 
 def list_by_stem(folder: Path, extensions: tuple[str, ...]) -> dict[str, Path]:
-    """List a folder's files that end in one of these; CracksegError if there is none, or two of one stem."""
+    """List the files below a folder that end in one of these, by their path in it without extension.
+
+    Hidden ones are left out.
+
+    Raises:
+        CracksegError: there is none, or two differ by their extension alone.
+    """
     if not folder.is_dir():
         raise CracksegError(f"{folder}: no such folder")
     files: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if not path.is_file() or path.suffix.lower() not in extensions or path.name.startswith("."):
+    for path in sorted(folder.rglob("*")):
+        inside = path.relative_to(folder)
+        hidden = any(part.startswith(".") for part in inside.parts)
+        if hidden or path.suffix.lower() not in extensions or not path.is_file():
             continue
-        if path.stem in files:
-            raise CracksegError(f"two files with the stem {path.stem!r}: {files[path.stem]} and {path}; keep one")
-        files[path.stem] = path
+        stem = inside.with_suffix("").as_posix()
+        if stem in files:
+            raise CracksegError(f"two files with the stem {stem!r}: {files[stem]} and {path}; keep one")
+        files[stem] = path
     if not files:
         raise CracksegError(f"{folder}: no file ends in {', '.join(extensions)}")
     return files

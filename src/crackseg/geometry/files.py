@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -172,7 +172,7 @@ def report_each(
 def read_reports(masks: Sequence[Photograph], out_dir: Path) -> Iterator[Report]:
     """Read the reports that :func:`measure_files` wrote for these masks, without those that could not be read."""
     for mask in masks:
-        if (report := _read_report(_report_path(out_dir, mask))) is not None:
+        if (report := _read_report(_files_of(out_dir, mask.name)[0])) is not None:
             del report["made_from"]
             yield report
 
@@ -215,7 +215,7 @@ def measure_files(
                     message = " ".join(str(error).split())
                     summary.failed.append(message)
                     bar.write(f"left out: {message}", file=sys.stderr)
-            _write_tables(out_dir)
+            _write_tables(out_dir, {mask.name for mask in masks})
     except KeyboardInterrupt:
         done = summary.num_measured + summary.num_kept
         raise KeyboardInterrupt(
@@ -257,14 +257,13 @@ def _measure_into(
     read: ReadMasks | None,
 ) -> bool:
     """Measure one mask unless its results are there already; return True if it was measured."""
-    report_path = _report_path(out_dir, mask)
-    lines_path = out_dir / "polylines" / f"{mask.name}.geojson"
-    picture_path = out_dir / "annotated" / f"{mask.name}.jpg"
+    report_path, lines_path, picture_path = paths = _files_of(out_dir, mask.name)
     made_from = _identify(mask.path, options, photograph) | ({"warning": warning} if warning else {})
     known = _read_report(report_path) or {}
     if lines_path.is_file() and picture_path.is_file() and known.get("made_from") == made_from:
         return False
-    report_path.unlink(missing_ok=True)  # of an earlier mask of this name
+    for path in paths:  # of an earlier mask of this name
+        path.unlink(missing_ok=True)
     measurement = measure_file(mask.path, options, read)
     background = read_image(photograph) if photograph else None
     if background is not None:
@@ -281,10 +280,6 @@ def _measure_into(
     # Written last: it marks the other files as complete.
     write_bytes(report_path, to_json(report | {"made_from": made_from}))
     return True
-
-
-def _report_path(out_dir: Path, mask: Photograph) -> Path:
-    return out_dir / "measurements" / f"{mask.name}.json"
 
 
 def _identify(path: Path, options: MeasureOptions, photograph: Path | None) -> dict[str, Any]:
@@ -315,11 +310,33 @@ def _read_report(path: Path) -> Report | None:
     return report if is_report else None
 
 
-def _write_tables(out_dir: Path) -> None:
-    others: set[Path] = set()
-    cracks = (row for report in _reports(out_dir, others) for row in crack_rows(report))
-    totals = (total_row(report) for report in _reports(out_dir, others))
-    classes = (row for report in _reports(out_dir, others) for row in class_rows(report))
+def remove_measurements(out_dir: Path, names: Iterable[str]) -> None:
+    """Remove what was measured of masks that are gone or will be others, also from the tables."""
+    found = False
+    for name in names:
+        for path in _files_of(out_dir, name):
+            found |= path.is_file()
+            path.unlink(missing_ok=True)
+    if found:
+        _write_tables(out_dir)
+
+
+def _files_of(out_dir: Path, name: str) -> tuple[Path, Path, Path]:
+    """Name the report, the lines and the picture of a mask."""
+    return (
+        out_dir / "measurements" / f"{name}.json",
+        out_dir / "polylines" / f"{name}.geojson",
+        out_dir / "annotated" / f"{name}.jpg",
+    )
+
+
+def _write_tables(out_dir: Path, asked: Set[str] | None = None) -> None:
+    """Write the tables of all reports in a folder, and say whose they are but for ``asked``, and which are left out."""
+    left_out: dict[Path, str] = {}
+    names: set[str] = set()
+    cracks = (row for report in _reports(out_dir, left_out, names) for row in crack_rows(report))
+    totals = (total_row(report) for report in _reports(out_dir, left_out, names))
+    classes = (row for report in _reports(out_dir, left_out, names) for row in class_rows(report))
     # Row by row: the tables of many masks are large.
     for name, columns, rows in (
         (CRACKS_TABLE, CRACK_COLUMNS, cracks), (TOTALS_TABLE, TOTAL_COLUMNS, totals),
@@ -327,21 +344,24 @@ def _write_tables(out_dir: Path) -> None:
     ):  # fmt: skip
         lines = (line.encode("utf-8", "surrogateescape") for line in format_csv(columns, rows))
         write_bytes(out_dir / name, lines)
-    if others:
-        _log.warning(
-            "left out of the tables: %s that `crackseg measure` did not write or that is damaged, e.g. %s; measure its "
-            "mask again, or delete it",
-            count_of(len(others), "file"),
-            min(others),
-        )
+    if asked is not None and (earlier := names - asked):
+        _log.info("the tables also have %s of earlier runs, e.g. %s", count_of(len(earlier), "mask"), min(earlier))
+    if left_out:
+        path, reason = min(left_out.items())
+        _log.warning("left out of the tables: %s, e.g. %s: %s", count_of(len(left_out), "file"), path, reason)
 
 
-def _reports(out_dir: Path, others: set[Path]) -> Iterator[Report]:
-    """Read all reports in a folder; files that are none are added to ``others``."""
-    for path in sorted((out_dir / "measurements").rglob("*.json")):
-        if (report := _read_report(path)) is None:
-            others.add(path)
+def _reports(out_dir: Path, left_out: dict[Path, str], names: set[str]) -> Iterator[Report]:
+    """Read all reports in a folder and note their names; of files that count for nothing note why."""
+    folder = out_dir / "measurements"
+    for path in sorted(folder.rglob("*.json")):
+        report, name = _read_report(path), path.relative_to(folder).as_posix().removesuffix(".json")
+        if report is None:
+            left_out[path] = "damaged, or not of `crackseg measure`; measure its mask again, or delete the file"
+        elif not (Path(report["file"]).exists() or (out_dir / "masks" / f"{name}.png").exists()):
+            left_out[path] = f"its mask {report['file']} is not there any more; delete the file"
         else:
+            names.add(name)
             yield report
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from crackseg.errors import CracksegError
 
-_EXPECTED = "expected millimetres per pixel, over 0, e.g. 0.25"
+_LEAST_MM, _MOST_MM = 1e-6, 1e6  # per pixel: a nanometre, a kilometre
+_EXPECTED = f"expected millimetres per pixel, over 0 ({_LEAST_MM:g} to {_MOST_MM:g}), e.g. 0.25"
 _POINT_PX = 0.5  # standard uncertainty of a point that someone read off the picture
 
 
@@ -28,9 +29,9 @@ def check_mm_per_px(mm_per_px: float) -> float:
     """Return the scale if it is valid.
 
     Raises:
-        CracksegError: it is 0, negative, infinite or no number.
+        CracksegError: it is no number, or out of the range of anything that is photographed.
     """
-    if not (math.isfinite(mm_per_px) and mm_per_px > 0):
+    if not _LEAST_MM <= mm_per_px <= _MOST_MM:  # nan is in no range
         raise CracksegError(f"the scale is {mm_per_px:g} mm per pixel; {_EXPECTED}")
     return mm_per_px
 

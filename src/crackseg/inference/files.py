@@ -17,7 +17,7 @@ from crackseg.data.image_files import Photograph
 from crackseg.data.images.files import read_image
 from crackseg.errors import CracksegError
 from crackseg.files import remove_unfinished, sole_writer
-from crackseg.geometry.files import MeasureOptions, MeasureSummary, measure_files
+from crackseg.geometry.files import MeasureOptions, MeasureSummary, measure_files, remove_measurements
 from crackseg.geometry.scale import Scale
 from crackseg.geometry.severity import OF_CONCRETE, Grading
 from crackseg.inference.autotune import settle
@@ -156,11 +156,16 @@ def _take_up(
     wanted: Set[str],
     settings: ModelSettings,
 ) -> dict[str, Row]:
-    """Find the rows of an earlier run that can be kept, by image, and remove all others of these photographs."""
+    """Find the rows of an earlier run that can be kept, by image.
+
+    All others of these photographs are removed, with their files, which would be of the former model, threshold or
+    photograph, or have a name that is used no more, and what was measured of their masks.
+    """
     rows = read_table(table_path)
     by_image = {row["image"]: row for row in rows}
     owner = {row["mask"]: row["image"] for row in rows if row["mask"]}
     kept: dict[str, Row] = {}
+    stale: set[str] = set()
     asked = {str(photograph.path) for photograph in photographs}
     for photograph in photographs:
         image, mask = str(photograph.path), name_files(photograph)["mask"]
@@ -178,10 +183,12 @@ def _take_up(
         if present and expected.items() <= row.items() and not row["error"]:
             kept[image] = row | {"warning": describe_use(settings, read_figures(row))}
             continue
-        # What is not written again would be of the former model or photograph.
-        for column, path in name_files(photograph).items():
-            if column not in wanted and row[column] == path:
-                (table_path.parent / path).unlink(missing_ok=True)
+        stale.update(filter(None, (row[column] for column in name_files(photograph))))
+    stale -= {row[column] for row in kept.values() for column in ("mask", "overlay", "map")}
+    for path in stale:
+        (table_path.parent / path).unlink(missing_ok=True)
+    masks = (path for path in stale if path.startswith("masks/"))
+    remove_measurements(table_path.parent, [path.removeprefix("masks/").removesuffix(".png") for path in masks])
     others = [row for image, row in by_image.items() if image not in asked]
     write_table(table_path, [*others, *kept.values()])
     return kept

@@ -148,11 +148,16 @@ def compare_pairs(
     with sole_writer(
         out_dir / ".growth.lock", f"{out_dir}: another `crackseg growth` is writing here; wait for it"
     ):
-        reports = []
+        reports: list[dict[str, Any]] = []
         for pair in progress(pairs, "compare", "pair"):
             report = _take_up(pair, out_dir, options)
             if report is None:
-                report = _compare(pair, analyzer, out_dir, options)
+                try:
+                    report = _compare(pair, analyzer, out_dir, options)
+                except KeyboardInterrupt:
+                    raise KeyboardInterrupt(
+                        f"stopped after {len(reports)} of {len(pairs)} pairs; the same command continues from there"
+                    ) from None
             else:
                 summary.num_kept += not report["refused"]
             if report["refused"]:

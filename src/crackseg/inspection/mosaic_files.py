@@ -114,6 +114,7 @@ def inspect_mosaic(
     with sole_writer(out_dir / ".mosaic.lock", busy):
         if kept := _take_up(summary_path, made_from):
             return kept
+        _check_owner(summary_path, mosaic)
         summary_path.unlink(missing_ok=True)
         rows = KeptRows(part / "rows", rows_from)
         _predict(mosaic, analyzer, rows, threshold)
@@ -182,6 +183,19 @@ def _take_up(summary_path: Path, made_from: dict[str, Any]) -> MosaicSummary | N
         return MosaicSummary(**known | texts | {"kept": True})
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _check_owner(summary_path: Path, mosaic: Mosaic) -> None:
+    """Check that the results to replace, if there are any, are those of the same file."""
+    try:
+        owner = json.loads(summary_path.read_bytes())["made_from"]["mosaic"][0]
+    except (OSError, ValueError, LookupError, TypeError):
+        return
+    if owner != str(mosaic.path.resolve()):
+        raise CracksegError(
+            f"{summary_path} and the files beside it are the result of {owner}, and would be that of {mosaic.path}, "
+            "too; choose another --out"
+        )
 
 
 def _predict(mosaic: Mosaic, analyzer: CrackAnalyzer, rows: KeptRows, threshold: float) -> None:

@@ -218,7 +218,8 @@ class Mosaic:
             own = pyproj.CRS.from_user_input(self.crs)
             way = pyproj.Transformer.from_crs(own, 4326, always_xy=True)
             middle = self.to_crs(np.array([[self.width / 2, self.height / 2]]))
-            if np.isfinite(way.transform(*middle[0])).all():
+            longitude, latitude = way.transform(*middle[0])
+            if abs(longitude) <= 360 and abs(latitude) <= 90:  # neither infinite nor nan
                 return way
             reason = "its coordinates lie outside of where it is defined"
         except pyproj.exceptions.ProjError as error:

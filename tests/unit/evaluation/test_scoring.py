@@ -215,3 +215,12 @@ def test_inverted_ground_truth_gives_no_perfect_score(tmp_path: Path) -> None:
     write_mask(tmp_path / "masks" / "a.png", 1 - mask)
     with pytest.raises(CracksegError, match="most of the pixels are crack"):
         score_folder(tmp_path / "maps", tmp_path / "masks")
+
+
+def test_maps_in_sub_folders_are_scored_with_their_masks(tmp_path: Path) -> None:
+    prob, mask = make_pair(0)
+    for name in ("a", "deck/a", "deck/b"):
+        write_probability_map(tmp_path / "maps" / f"{name}.png", prob)
+        write_mask(tmp_path / "masks" / f"{name}.png", mask)
+    scored = score_folder(tmp_path / "maps", tmp_path / "masks").images
+    assert [image.stem for image in scored] == ["a", "deck/a", "deck/b"]

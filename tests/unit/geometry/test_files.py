@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 from pathlib import Path
 
 import cv2
@@ -151,7 +152,7 @@ def test_what_is_no_mask_is_refused_by_name(tmp_path: Path, content: bytes, mess
     assert json.loads(result.stdout) == []
 
 
-@pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), float("inf"), 1e160, 1e-300])
 def test_a_scale_that_is_none_is_refused(scale: float) -> None:
     with pytest.raises(CracksegError, match="mm per pixel"):
         check_mm_per_px(scale)
@@ -223,6 +224,22 @@ def test_a_file_among_the_measurements_that_is_none_is_named_and_stops_nothing(
     write_bytes(tmp_path / "out" / "measurements" / "other.json", content.encode())
     result = run(masks, "--out", tmp_path / "out")
     assert result.exit_code == 0, result.output
-    assert "1 file that `crackseg measure` did not write or that is damaged" in caplog.text
-    assert "measurements/other.json" in caplog.text
+    assert re.search(
+        r"left out of the tables: 1 file, e\.g\. \S+/measurements/other\.json: damaged, or not", caplog.text
+    )
     assert len((tmp_path / "out" / "crack_totals.csv").read_text(encoding="utf-8").splitlines()) == 3
+
+
+def test_a_mask_that_is_gone_is_in_no_table_and_one_of_an_earlier_run_is_said(
+    masks: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "crackseg")
+    out = tmp_path / "out"
+    run(masks, "--out", out, "--mm-per-px", 0.5)
+    run(masks / "a.png", "--out", out, "--mm-per-px", 0.5)
+    assert "the tables also have 1 mask of earlier runs, e.g. sub/none" in caplog.text
+    (masks / "sub" / "none.png").unlink()
+    run(masks, "--out", out, "--mm-per-px", 0.25)
+    with (out / "crack_totals.csv").open(newline="") as table:
+        assert [Path(row["file"]).name for row in csv.DictReader(table)] == ["a.png"]
+    assert "none.png is not there any more" in caplog.text

@@ -460,3 +460,56 @@ def test_a_second_prediction_into_the_same_folder_is_refused_and_harms_nothing(
     assert (out / "predictions.csv").read_bytes() == before
     run(analyzer, photos, out, threshold=0.9)
     assert (out / "predictions.csv").read_bytes() != before
+
+
+def tables_of(out: Path) -> list[str]:
+    """The masks in the table of measurements, by their place in the folder of results."""
+    with (out / "crack_totals.csv").open(encoding="utf-8", newline="") as table:
+        return sorted(Path(row["file"]).relative_to(out).as_posix() for row in csv.DictReader(table))
+
+
+def predict_and_measure(analyzer: CrackAnalyzer, folders: list[Path], out: Path) -> None:
+    found = find_photographs([str(folder) for folder in folders], out)
+    predict_files(analyzer, found, out, model="m1")
+    measure_masks(found, out)
+
+
+def test_a_photograph_whose_name_changes_is_counted_once(analyzer: CrackAnalyzer, photos: Path) -> None:
+    out = photos.parent / "out"
+    predict_and_measure(analyzer, [photos / "a"], out)
+    assert tables_of(out) == ["masks/2.png"]
+    predict_and_measure(analyzer, [photos / "a", photos / "b"], out)
+    assert tables_of(out) == ["masks/a/2.png", "masks/b/2.png"]
+    assert list(out.glob("*/2.*")) == []
+    assert len(list(out.glob("*/[ab]/2.*"))) == 2 * 5
+
+
+def test_nothing_of_a_photograph_that_became_unreadable_stays(analyzer: CrackAnalyzer, photos: Path) -> None:
+    out = photos.parent / "out"
+    predict_and_measure(analyzer, [photos], out)
+    write_bytes(photos / "1.png", (photos / "1.png").read_bytes()[:200])
+    predict_and_measure(analyzer, [photos], out)
+    assert tables_of(out) == ["masks/a/2.png", "masks/b/2.png"]
+    assert list(out.rglob("1.*")) == []
+
+
+def test_measurements_of_another_threshold_are_no_longer_in_the_tables(
+    analyzer: CrackAnalyzer, photos: Path
+) -> None:
+    out = photos.parent / "out"
+    predict_and_measure(analyzer, [photos / "a", photos / "b"], out)
+    found = find_photographs([str(photos / "a"), str(photos / "b")], out)
+    predict_files(analyzer, found[:1], out, model="m1", threshold=0.9)
+    assert tables_of(out) == ["masks/b/2.png"]
+
+
+def test_maps_and_pictures_of_results_are_no_photographs_but_other_folders_of_these_names_are(
+    analyzer: CrackAnalyzer, photos: Path
+) -> None:
+    (photos / "a").rename(photos / "maps")
+    (photos / "b").rename(photos / "pictures")
+    assert len(find_photographs([str(photos)], photos / "found")) == 3
+    run(analyzer, photos, photos / "found", maps=True)
+    write_bytes(photos / "found" / "pictures" / "pair.jpg", b"-")
+    write_bytes(photos / "found" / "growth.json", b"[]")
+    assert len(find_photographs([str(photos)], photos / "found")) == 3

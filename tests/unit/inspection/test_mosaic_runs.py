@@ -237,3 +237,38 @@ def test_a_file_that_a_full_disk_cut_short_is_no_result_and_the_same_command_mak
     again = inspect(path, out, maps=True, threshold=0.4)
     assert not again.kept
     assert inspect(path, out, maps=True, threshold=0.4).kept
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 cut short"])
+def test_a_kept_row_that_a_power_loss_damaged_is_predicted_again(
+    damage: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, out = write(tmp_path / "deck.tif", draw_deck()), tmp_path / "out"
+    analyzer = make_analyzer()
+    analyzer.predictor = Stops()
+    with pytest.raises(KeyboardInterrupt):
+        inspect(path, out, analyzer)
+    (out / ".deck.part" / "rows" / "000000.npz").write_bytes(damage)
+    analyzer.predictor = DarkIsCrack()
+    inspect(path, out, analyzer)
+    assert len(analyzer.predictor.tiles) == 4 * 3
+    assert "000000.npz: damaged; it is predicted again" in caplog.text
+
+
+def test_a_mosaic_of_the_same_name_does_not_replace_the_results_of_another(tmp_path: Path) -> None:
+    for name in ("north", "south"):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name / "deck.tif", draw_deck())
+    out = tmp_path / "out"
+    inspect(tmp_path / "north" / "deck.tif", out)
+    before = (out / "deck.json").read_bytes()
+    with pytest.raises(CracksegError, match=r"the result of \S*north/deck\.tif.*choose another --out"):
+        inspect(tmp_path / "south" / "deck.tif", out)
+    assert (out / "deck.json").read_bytes() == before
+
+
+def test_coordinates_that_are_no_degrees_are_refused_before_the_work(tmp_path: Path) -> None:
+    path = write(tmp_path / "deck.tif", draw_deck(), crs="EPSG:4326", transform=PLACES["metres"][1])
+    with pytest.raises(CracksegError, match=r"deck\.tif: its CRS leads neither.*gdal_edit\.py -a_srs"):
+        inspect(path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

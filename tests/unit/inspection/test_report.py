@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 from html import escape
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from crackseg.cli import cli
 from crackseg.data.synthetic.scenes import render_scene
 from crackseg.inspection import workbook
 from crackseg.inspection.places import Mark, Place, draw_map, read_place
+from tests.unit.inspection.drawn_mosaics import PLACES, draw_deck, write
 
 
 def draw_photograph(path: Path, seed: int | None, place: tuple[float, float] | None = None) -> None:
@@ -160,3 +162,18 @@ def test_the_map_has_north_up_and_every_place_inside(spread: float) -> None:
     assert float(x0) <= float(x1) <= 640
     assert float(y0) <= float(y1)
     assert (float(x0) < float(x1)) == bool(spread)
+
+
+def test_a_mosaic_is_left_out_with_the_reason_since_it_has_a_scale_of_its_own(
+    bridge: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "site").mkdir()
+    write(tmp_path / "site" / "deck.tif", draw_deck(), crs="EPSG:32632", transform=PLACES["metres"][1])
+    alone = run(tmp_path / "site", "--out", tmp_path / "report", "--mm-per-px", 0.2)
+    assert alone.exit_code == 1
+    assert "only orthomosaics" in str(alone.exception)
+    shutil.copy(bridge / "slab.jpg", tmp_path / "site")
+    result = run(tmp_path / "site", "--out", tmp_path / "report", "--mm-per-px", 0.2)
+    assert result.exit_code == 3, result.output
+    assert "deck.tif: an orthomosaic, with a scale of its own; `crackseg predict`" in result.stderr
+    assert "report of 1 photographs" in result.stdout
