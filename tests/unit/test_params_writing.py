@@ -78,3 +78,11 @@ def test_a_file_that_cannot_be_changed_stays_as_it_was(tmp_path: Path) -> None:
     with pytest.raises(CracksegError, match=r"set these yourself: data\.train_dataset: OTHER"):
         write_settings(path, {"data.train_dataset": "OTHER"}, source="test")
     assert path.read_text(encoding="utf-8") == text
+
+
+def test_line_endings_of_windows_stay(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_bytes(TEXT.replace("\n", "\r\n").encode())
+    write_settings(path, {"train.epochs": 3}, source="test")
+    assert load_params(path).train.epochs == 3
+    assert path.read_bytes().count(b"\r\n") == path.read_bytes().count(b"\n") == TEXT.count("\n")

@@ -69,6 +69,10 @@ def data_import(
     from crackseg.data.importing.versioned_import import import_versioned
 
     lists = {"train": train_list, "val": val_list, "test": test_list}
+    if split_counts and any(lists.values()):
+        raise click.UsageError(
+            "--train-list, --val-list and --test-list say all of the split; leave out --split-counts"
+        )
     summaries = import_versioned(
         project.root,
         source,

@@ -25,7 +25,9 @@ from crackseg.cli.project import Project, with_project
 @click.option(
     "--pretrained/--no-pretrained", default=True, show_default=True, help="Compare ImageNet's weights too."
 )
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for study.md and its figures.")
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), help="Folder for study.md and its figures."
+)
 @with_project
 def study(
     project: Project,

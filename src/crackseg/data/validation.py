@@ -96,7 +96,8 @@ def validate_datasets(
     """Check datasets, each by itself and against the others.
 
     Errors: files missing, damaged, changed since the import, or with sizes or values that the manifest does not
-    say; masks with other values than 0 and 255, or all white; training masks without a single crack; exactly the
+    say; masks with other values than 0 and 255, or all white; training masks without a single crack, and validation
+    masks of the dataset to train on; exactly the
     same photograph in two splits, or in the training dataset and in another's test split. Warnings: nearly the
     same photograph there (also turned or mirrored), the same twice in one split, masks mostly crack, files that
     the manifest does not list. Images without cracks are a note.
@@ -114,7 +115,7 @@ def validate_datasets(
     reports = []
     photographs: list[_Photograph] = []
     for name in dict.fromkeys(names):
-        report, found = _check_dataset(data_dir, name)
+        report, found = _check_dataset(data_dir, name, trained_on=name == train_dataset)
         if name == train_dataset and not report.split_counts["train"]:
             report.errors.append(Finding("", "the dataset to train on has no training images"))
         reports.append(report)
@@ -123,7 +124,7 @@ def validate_datasets(
     return reports
 
 
-def _check_dataset(data_dir: Path, name: str) -> tuple[ValidationReport, list[_Photograph]]:
+def _check_dataset(data_dir: Path, name: str, *, trained_on: bool) -> tuple[ValidationReport, list[_Photograph]]:
     table = read_manifest(data_dir, name)
     folder = data_dir / name
     report = ValidationReport(name, {split: int((table["split"] == split).sum()) for split in SPLITS})
@@ -147,7 +148,8 @@ def _check_dataset(data_dir: Path, name: str) -> tuple[ValidationReport, list[_P
             _check_roi(report, folder, row, mask)
         if mask is not None and not mask.any():
             without_crack[split].append(stem)
-    _report_crack_free(report, without_crack)
+    # A training run chooses its weights and its threshold by the validation images.
+    _report_crack_free(report, without_crack, needed=("train", "val") if trained_on else ("train",))
     _report_unlisted(report, folder, rows)
     return report, photographs
 
@@ -270,12 +272,14 @@ def _number(value: object) -> float:
         return float("nan")  # fits nothing, so it is reported where it is compared
 
 
-def _report_crack_free(report: ValidationReport, without_crack: dict[str, list[str]]) -> None:
+def _report_crack_free(
+    report: ValidationReport, without_crack: dict[str, list[str]], *, needed: tuple[str, ...]
+) -> None:
     for split, stems in without_crack.items():
         count = report.split_counts[split]
         if stems and len(stems) == count:
             all_black = Finding("", f"none of the {count} {split} masks has a crack pixel")
-            (report.errors if split == "train" else report.warnings).append(all_black)
+            (report.errors if split in needed else report.warnings).append(all_black)
     stems = sorted(stem for split in without_crack.values() for stem in split)
     if stems:
         report.notes.append(Finding("", f"{count_of(len(stems), 'image')} without cracks: {join_some(stems)}"))

@@ -71,7 +71,7 @@ def fetch_data(root: Path) -> None:
     data_dir = root / "data"
     if (data_dir.is_dir() and any(data_dir.iterdir())) or not (root / "data.dvc").exists():
         return
-    run_dvc(root, "pull", "--quiet", "data.dvc")
+    run_dvc(root, "pull", "data.dvc")
 
 
 def version_data(root: Path) -> None:
@@ -79,9 +79,9 @@ def version_data(root: Path) -> None:
     if (root / "data").is_symlink():  # `dvc add` refuses links; `dvc commit` follows them
         if not (root / "data.dvc").exists():
             write_bytes(root / "data.dvc", b"outs:\n- path: data\n")
-        run_dvc(root, "commit", "--force", "--quiet", "data.dvc")
+        run_dvc(root, "commit", "--force", "data.dvc")
     else:
-        run_dvc(root, "add", "--quiet", "data")
+        run_dvc(root, "add", "data")
     staged = subprocess.run(["git", "add", "data.dvc"], cwd=root, capture_output=True, text=True, check=False)
     if staged.returncode:
         raise CracksegError(f"`git add data.dvc` failed in {root}: {staged.stderr.strip()}; stage it yourself")
@@ -104,7 +104,7 @@ def open_dvc(root: Path) -> Iterator[Repo]:
         with Repo(str(root)) as repo:
             yield repo
     except (DvcException, SCMError, OSError) as error:
-        raise CracksegError(f"DVC in {root}: {error}") from error
+        raise CracksegError(f"DVC in {root}: {' '.join(str(error).split())}") from error
 
 
 def open_cache(root: Path) -> HashFileDB:
@@ -141,15 +141,38 @@ def list_cached_folder(cache: HashFileDB, md5: str) -> dict[str, str] | None:
 
 
 def run_dvc(root: Path, *arguments: str) -> None:
-    """Run DVC of this environment in ``root``; its output goes to the terminal.
+    """Run DVC of this environment in ``root``, without its bars and hints.
 
     Raises:
-        CracksegError: it failed.
+        CracksegError: it failed; with what DVC says of the reason.
     """
     command, environment = _find_dvc(arguments)
-    code = subprocess.run(command, cwd=root, env=environment, check=False).returncode
-    if code:
-        raise CracksegError(f"`dvc {' '.join(arguments)}` failed in {root} (exit code {code})")
+    done = subprocess.run(
+        command, cwd=root, env=environment, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        encoding="utf-8", errors="replace",
+    )  # fmt: skip
+    if done.returncode:
+        said = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+        reasons = [line.removeprefix("ERROR: ") for line in said if line.startswith("ERROR: ")] or said[-3:]
+        raise CracksegError(
+            f"`dvc {' '.join(arguments)}` failed in {root} (exit code {done.returncode}): {'; '.join(reasons)}"
+        )
+
+
+def can_run_copies(root: Path) -> bool:
+    """Return whether DVC finds the temporary copies of an experiment, which it looks for by an address."""
+    return str(root).isascii() and not any(letter in str(root) for letter in "#?")
+
+
+def check_pipeline(root: Path) -> None:
+    """Check that DVC can read dvc.yaml, dvc.lock and data.dvc.
+
+    Raises:
+        CracksegError: there is no DVC project, or a file is damaged or in conflict; with what DVC says.
+    """
+    with open_dvc(root) as repo:
+        for stage in repo.index.stages:
+            assert stage.path_in_repo
 
 
 def run_dvc_guarded(root: Path, *arguments: str) -> int:

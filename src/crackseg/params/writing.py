@@ -30,7 +30,8 @@ def write_settings(path: Path, changes: Mapping[str, Any], *, source: str) -> di
     before_params = load_params(path)
     before = flatten_params(before_params)
     after = flatten_params(change_params(before_params, changes, source=source))
-    text = path.read_text(encoding="utf-8")
+    stored = path.read_bytes().decode()
+    text = stored.replace("\r\n", "\n")
     changed = {key: (before[key], after[key]) for key in changes if before[key] != after[key]}
     new = replace_values(text, {key: value for key, (_, value) in changed.items()})
     if not _says(new, after):
@@ -38,7 +39,7 @@ def write_settings(path: Path, changes: Mapping[str, Any], *, source: str) -> di
             f"{path} is written in a way that crackseg cannot change; set these yourself: "
             + ", ".join(f"{key}: {value}" for key, (_, value) in changed.items())
         )
-    write_bytes(path, new.encode())
+    write_bytes(path, (new.replace("\n", "\r\n") if "\r\n" in stored else new).encode())
     return changed
 
 

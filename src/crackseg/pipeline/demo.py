@@ -9,7 +9,10 @@ from pathlib import Path
 
 from crackseg.child_processes import describe_exit, find_reason
 from crackseg.data.catalog import read_manifest
+from crackseg.data.guard import check_git
 from crackseg.data.versioning import (
+    can_run_copies,
+    check_pipeline,
     fetch_data,
     find_experiment,
     read_of_experiment,
@@ -41,11 +44,18 @@ def run_demo(root: Path) -> str:
     """
     started = time.monotonic()
     root = find_real_root(root)
+    check_git(root)
+    if not can_run_copies(root):
+        raise CracksegError(
+            f"{root}: DVC finds no temporary copies below such a path, in which the demo runs; move the project to a "
+            "path of ASCII letters without # and ?"
+        )
+    check_pipeline(root)
     fetch_data(root)
     params = load_params(root / "params.yaml")
     overrides = [word for setting in list_settings(params) for word in ("--set-param", setting)]
     if find_experiment(root, EXPERIMENT_NAME):
-        run_dvc(root, "exp", "remove", "--quiet", EXPERIMENT_NAME)
+        run_dvc(root, "exp", "remove", EXPERIMENT_NAME)
     print(
         f"The whole pipeline on the sample data: {len(list_stages(params.data.test_datasets))} stages. "
         "Ctrl-C stops it; the same command resumes.",

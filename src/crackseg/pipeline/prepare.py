@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from crackseg.errors import CracksegError
 from crackseg.files import write_json
 from crackseg.params import load_params
 from crackseg.project import Layout, find_real_root
+
+_log = logging.getLogger("crackseg")
 
 
 def run(root: Path) -> None:
@@ -32,6 +35,9 @@ def run(root: Path) -> None:
     if problems:
         shown = "\n".join(problems[:20] + ([f"  and {len(problems) - 20} more"] if len(problems) > 20 else []))
         raise CracksegError(f"the data has errors; `crackseg data validate` shows all of them\n{shown}")
+    for report in reports:
+        for warning in report.warnings:
+            _log.warning("%s: %s", report.dataset, warning)
     if layout.prepared.exists():
         shutil.rmtree(layout.prepared)
     for dataset in datasets:

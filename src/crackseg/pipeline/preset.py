@@ -67,10 +67,10 @@ def apply_preset(root: Path, name: str, *, dataset: str | None = None, minutes: 
     history = _read_history(
         root
     )  # before params.yaml is changed: a change that is not written down cannot be undone
-    before = path.read_text(encoding="utf-8")
+    before = path.read_bytes().decode()
     changed = write_settings(path, changes, source=f"preset {name}")
     if changed:
-        after = path.read_text(encoding="utf-8")
+        after = path.read_bytes().decode()
         entry = {"name": name, "before": before, "after": after, "changed": changed}
         write_json(_history_path(root), {"presets": [*history, entry]})
     return Applied(changed, remarks)
@@ -87,7 +87,7 @@ def undo_preset(root: Path) -> Applied:
         raise CracksegError("there is no preset to undo: none was written into this params.yaml")
     *others, last = history
     path = root / "params.yaml"
-    text = path.read_text(encoding="utf-8")
+    text = path.read_bytes().decode()
     remarks = []
     if text == last["after"]:
         write_bytes(path, last["before"].encode())

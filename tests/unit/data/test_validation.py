@@ -127,6 +127,18 @@ def test_mask_of_another_shape_is_an_error(dataset: Path) -> None:
     assert "mask of 32 x 48 pixels for an image of 48 x 32" in only_error(dataset, "s0")
 
 
+def test_validation_masks_without_a_crack_stop_a_training_on_them(dataset: Path) -> None:
+    table = pd.read_csv(dataset / "manifest.csv", dtype=str, keep_default_na=False)
+    for row in table[table["split"] == "val"].itertuples():
+        files.write_mask(dataset / row.mask, make_mask(0) * 0)
+    import_datasets(dataset, dataset.parent)
+    said = [f"none of the {(table['split'] == 'val').sum()} val masks has a crack pixel"]
+    (trained_on,) = validate_datasets(dataset.parent, [dataset.name], train_dataset=dataset.name)
+    assert [error.message for error in trained_on.errors] == said
+    (tested_on,) = validate_datasets(dataset.parent, [dataset.name], train_dataset="ANOTHER")
+    assert (tested_on.errors, [warning.message for warning in tested_on.warnings]) == ([], said)
+
+
 def test_images_without_cracks_are_a_note_and_a_whole_train_split_an_error(dataset: Path) -> None:
     table = pd.read_csv(dataset / "manifest.csv", dtype=str, keep_default_na=False)
     train = table["split"] == "train"

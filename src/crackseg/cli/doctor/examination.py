@@ -17,7 +17,14 @@ from crackseg.cli.doctor.machine import (
     check_torch,
     check_weights_cache,
 )
-from crackseg.cli.doctor.project import check_data, check_remote, check_settings, check_store
+from crackseg.cli.doctor.project import (
+    check_data,
+    check_pipeline_files,
+    check_remote,
+    check_settings,
+    check_store,
+)
+from crackseg.data.versioning import can_run_copies
 from crackseg.errors import first_line
 
 ANSWER_S = 10.0  # seconds that a server or remote may take
@@ -80,7 +87,8 @@ def examine(root: Path | None, *, answer_s: float = ANSWER_S) -> Iterator[Findin
     yield settings
     if root is not None:
         yield check_data(root, params)
-        if not str(root).isascii() or any(letter in str(root) for letter in "#?"):
+        yield check_pipeline_files(root)
+        if not can_run_copies(root):
             yield Finding(
                 "folder", "warning", f"DVC finds no temporary copies below {root}: `dvc exp run --temp`, the queue and "
                 "`crackseg demo` fail", "use a path of ASCII letters without # and ? for them; all else works here",

@@ -55,12 +55,13 @@ def check_data(root: Path, params: Params | None) -> Finding:
     """Check that ``data/`` is the version in git, and holds the datasets that params.yaml names."""
     try:  # needs OpenCV and pandas; if they are missing, other checks report it
         from crackseg.data.catalog import data_source, list_samples
-        from crackseg.data.guard import check_data_is_committed
+        from crackseg.data.guard import check_data_is_committed, read_pointer
     except ImportError as error:
         return Finding(
             "data", "failed", f"cannot be checked: {first_line(error)}", "see packages and OpenCV above"
         )
     try:
+        read_pointer(root)
         listing, _ = check_data_is_committed(root, root)
         wanted = list(dict.fromkeys([params.data.train_dataset, *params.data.test_datasets])) if params else []
         images = {name: len(list_samples(root / "data", name)) for name in wanted}
@@ -70,6 +71,22 @@ def check_data(root: Path, params: Params | None) -> Finding:
         return Finding("data", "failed", first, rest.strip())
     shown = ", ".join(f"{name} {count} ({kinds[name]})" for name, count in images.items())
     return Finding("data", "ok", f"{len(listing)} files, same as in git; images: {shown or 'none named'}")
+
+
+def check_pipeline_files(root: Path) -> Finding:
+    """Check that DVC can read dvc.yaml and dvc.lock."""
+    try:
+        from crackseg.data.versioning import check_pipeline
+
+        check_pipeline(root)
+    except ImportError as error:
+        return Finding("pipeline", "failed", f"cannot be checked: {first_line(error)}", "see packages above")
+    except CracksegError as error:
+        advice = (
+            "correct the file, or take git's: git checkout HEAD -- dvc.yaml dvc.lock; `dvc repro` stops before"
+        )
+        return Finding("pipeline", "failed", str(error), advice)
+    return Finding("pipeline", "ok", "DVC reads dvc.yaml and dvc.lock")
 
 
 def check_store(root: Path, *, timeout_s: float) -> Finding:

@@ -116,7 +116,9 @@ def read_account(path: Path) -> ImportAccount:
 
 def _add(entries: list[Entry], topic: str, text: str, names: Iterable[object]) -> None:
     assert topic in TOPICS, topic
-    entry = Entry(topic, text, tuple(map(str, names)))
+    # A name that is not UTF-8, as of an archive from another system, is shown with its bytes.
+    shown = tuple(str(name).encode("utf-8", "backslashreplace").decode() for name in names)
+    entry = Entry(topic, text, shown)
     if entry not in entries:
         entries.append(entry)
 

@@ -14,7 +14,7 @@ import pandas as pd
 from crackseg.data.catalog import MANIFEST_COLUMNS, SPLITS
 from crackseg.data.images.files import IMAGE_EXTENSIONS
 from crackseg.data.importing.account import ACCOUNT_NAME
-from crackseg.data.importing.folder_walk import WalkedFolder, walk_folder
+from crackseg.data.importing.folder_walk import WalkedFolder, check_name, walk_folder
 from crackseg.data.importing.folder_words import FolderMeaning, Role, known_name, read_folders, split_of_name
 from crackseg.errors import CracksegError
 
@@ -99,6 +99,7 @@ def list_source(source: Path, *, name: str | None) -> SourceListing:
                 meanings[folder] = read_folders(folder.relative_to(source).parts, own_names)
             m = meanings[folder]
             shown = path.relative_to(source).as_posix()
+            check_name(shown)
             listing.files.append(FoundFile(path, shown, m.role, m.split, m.dataset, m.foreign))
         elif _is_account(path):
             continue

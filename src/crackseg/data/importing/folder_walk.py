@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from crackseg.errors import CracksegError
+
 # Folders and files that systems leave next to photographs: previews, recycle bins, settings of a view.
 _SYSTEM_FOLDERS = frozenset({"__macosx", "@eadir", "@recycle", "#recycle", "$recycle.bin", "lost+found"})
 _SYSTEM_FOLDERS |= {"system volume information", "#snapshot", "@recently-snapshot"}
@@ -68,6 +70,22 @@ def walk_folder(source: Path) -> WalkedFolder:
             else:
                 found.files.append(path)
     return found
+
+
+def check_name(name: str) -> None:
+    """Check that a name can be written into a manifest.
+
+    Raises:
+        CracksegError: it is not UTF-8, as in an archive that was packed on another system.
+    """
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        shown = name.encode("utf-8", "backslashreplace").decode()
+        raise CracksegError(
+            f"{shown}: the name is not UTF-8, but of another system; rename it, or unpack the archive with the right "
+            "encoding (e.g. unzip -O cp437 FILE)"
+        ) from error
 
 
 def _refuse_unreadable(error: OSError) -> None:

@@ -68,6 +68,8 @@ def decide_splits(
     else:
         splits = _seeded_splits(stems, PAPER_COUNTS, seed)
         account.recognise("split", f"the source says none: drawn as 200 : 20 : 40 from the names (seed {seed})")
+    if seed and (lists or (account.renewed and not counts)):
+        account.pass_over("split", f"--split-seed {seed}, since nothing is drawn")
     if of_source and (lists or counts):
         _report_overruled(dataset, of_source, splits)
     _report_absent_splits(dataset, splits, known)

@@ -14,7 +14,7 @@ from typing import Any
 from crackseg.data.guard import check_data_is_committed, check_git, read_pointer
 from crackseg.data.importing.importer import ImportSummary, import_datasets
 from crackseg.data.importing.staging import finish_interrupted_import, sole_import
-from crackseg.data.versioning import fetch_data, version_data
+from crackseg.data.versioning import check_pipeline, fetch_data, version_data
 from crackseg.errors import CracksegError
 from crackseg.files import hash_file, write_bytes
 
@@ -57,6 +57,8 @@ def _import_alone(root: Path, source: Path, data_dir: Path, options: dict[str, A
     summaries = import_datasets(source, data_dir, **options)
     _note_unversioned(root, [summary.dataset for summary in summaries])
     _version(root)
+    if earlier := sorted(set(waiting) - {summary.dataset for summary in summaries}):
+        _log.warning("data.dvc also has an earlier import, which was interrupted: %s", ", ".join(earlier))
     return summaries
 
 
@@ -67,6 +69,7 @@ def _check_project(root: Path) -> None:
             f"{root} is no DVC project, and data/ is versioned with DVC; run `dvc init` in it first"
         )
     read_pointer(root)
+    check_pipeline(root)  # DVC would refuse to record the new version
     data_dir = root / "data"
     if data_dir.is_symlink() and not data_dir.exists():
         raise CracksegError(

@@ -53,7 +53,8 @@ def import_photographs(
         return root / "data", load_params(root / "params.yaml").data.train_dataset
     data_dir = find_real_root(root) / "mlruns" / "studies" / "data"
     data_dir.mkdir(parents=True, exist_ok=True)
-    import_datasets(photographs, data_dir, name=name, crack_values=crack_values)
+    for summary in import_datasets(photographs, data_dir, name=name, crack_values=crack_values):
+        print(summary, flush=True)
     return data_dir, name
 
 

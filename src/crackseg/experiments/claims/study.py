@@ -201,8 +201,9 @@ def _check_pretrained_weights(configurations: Sequence[Configuration], base: Par
     )
     if configuration is None:
         return
+    settings = dict(configuration.params(base, dataset, 1).model)
     try:
-        build_model(**dict(configuration.params(base, dataset, 1).model))
+        build_model(**settings)
     except CracksegError as error:
         raise CracksegError(f"{error}\n  or leave the comparison out: --no-pretrained") from error
 

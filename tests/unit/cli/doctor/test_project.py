@@ -191,6 +191,7 @@ def test_the_exit_code_tells_whether_the_pipeline_would_stop(
     monkeypatch.chdir(root)
     data = Finding("data", "failed" if broken else "ok", "seen", "mend it" if broken else "")
     monkeypatch.setattr(examination, "check_data", lambda *_: data)
+    monkeypatch.setattr(examination, "check_pipeline_files", lambda *_: Finding("pipeline", "ok", "read"))
     monkeypatch.setattr(examination, "check_remote", lambda *_, **__: Finding("DVC remote", "warning", "none"))
     result = CliRunner().invoke(cli, ["doctor", "--json"])
     assert result.exit_code == code, result.output

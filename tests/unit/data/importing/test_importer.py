@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import struct
+import sys
 import zlib
 from pathlib import Path
 
@@ -281,3 +283,18 @@ def test_seed_decides_the_split(source: Path) -> None:
 def test_summary_says_what_was_imported(source: Path) -> None:
     text = str(run(source))
     assert text.startswith("BRIDGE: 4 images (2 train, 1 val, 1 test), 0 without cracks")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+def test_names_of_another_system_are_named_and_only_those_of_photographs_stop_an_import(source: Path) -> None:
+    (source / os.fsdecode(b"notiz_\xe4.doc")).write_bytes(b"-")
+    summary = run(source)
+    assert any("notiz_\\udce4.doc" in line for line in summary.account.to_lines())
+    (source / "img" / "a1.jpg").rename(source / "img" / os.fsdecode(b"a\xe4.jpg"))
+    assert "img/a\\udce4.jpg: the name is not UTF-8" in refuse(source)
+
+
+def test_a_seed_that_draws_nothing_is_said(source: Path) -> None:
+    run(source)
+    again = import_datasets(source.parent / "data" / "BRIDGE", source.parent / "data", name="BRIDGE", split_seed=9)
+    assert any("--split-seed 9, since nothing is drawn" in line for line in again[0].account.to_lines())

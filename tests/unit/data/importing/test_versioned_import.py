@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from crackseg.cli.doctor.project import check_pipeline_files
 from crackseg.data.guard import check_data_is_committed
 from crackseg.data.importing import versioned_import
 from crackseg.data.importing.staging import open_staging_area
 from crackseg.data.importing.versioned_import import import_versioned
+from crackseg.data.versioning import run_dvc as run_dvc_of_the_product
 from crackseg.errors import CracksegError
 from tests.dvc_in_process import run_dvc
 from tests.unit.data.importing.raw_sources import add_masks, add_photos, make_mask, save
@@ -202,3 +204,34 @@ def test_an_import_waits_until_another_has_recorded_its_version(
     assert "is running: waiting for it" in said.getvalue()
     check_data_is_committed(root, root)
     assert {path.name for path in (root / "data").iterdir()} >= {"FIRST", "SECOND", "THIRD"}
+
+
+@pytest.mark.parametrize("name", ["dvc.yaml", "dvc.lock"])
+def test_a_pipeline_that_dvc_cannot_read_stops_an_import_before_it_writes_and_the_doctor_says_it(
+    root: Path, name: str
+) -> None:
+    (root / "dvc.yaml").write_text("stages:\n  prepare:\n    cmd: echo\n", encoding="utf-8")
+    (root / name).write_text("<<<<<<< HEAD\nstages:\n=======\n", encoding="utf-8")
+    before = sorted(path.name for path in (root / "data").iterdir())
+    with pytest.raises(CracksegError, match=name.replace(".", r"\.")):
+        add(root, "SECOND")
+    assert sorted(path.name for path in (root / "data").iterdir()) == before
+    finding = check_pipeline_files(root)
+    assert finding.status == "failed"
+    assert name in finding.message
+
+
+def test_what_dvc_says_of_a_failure_is_in_the_message(root: Path) -> None:
+    with pytest.raises(CracksegError, match=r"`dvc add absent` failed in .*exit code 1\): .*absent"):
+        run_dvc_of_the_product(root, "add", "absent")
+
+
+def test_an_import_that_was_killed_is_named_by_the_next_which_versions_it(
+    root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(versioned_import, "version_data", lambda _: sys.exit(9))
+        with pytest.raises(SystemExit):
+            add(root, "KILLED")
+    add(root, "SECOND")
+    assert "data.dvc also has an earlier import, which was interrupted: KILLED" in caplog.text
