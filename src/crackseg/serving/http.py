@@ -12,7 +12,7 @@ import logging
 import os
 import string
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, cast
@@ -80,6 +80,8 @@ def build_app(model: Any, *, name: str, max_bytes: int, max_pixels: int, warning
 
     app = scoring_server.init(cast(PyFuncModel, LimitedModel(model, max_pixels)))
     memory = _Memory(_HELD_FACTOR * max_bytes)
+    schema = model.metadata.get_params_schema()
+    known_params = tuple(param.name for param in schema.params) if schema else ()
 
     @app.middleware("http")
     async def hold(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
@@ -113,6 +115,8 @@ def build_app(model: Any, *, name: str, max_bytes: int, max_pixels: int, warning
             )
         elif request.method == "POST" and "content-type" not in request.headers:
             response = _refuse(415, "BAD_REQUEST", "there is no header Content-Type; expected application/json")
+        elif unknown := await asyncio.to_thread(_find_unknown_param, body, known_params):
+            response = _refuse(400, "INVALID_PARAMETER_VALUE", unknown)
         else:
             request._body = body  # call_next passes it on
             _NOTES.set(notes)  # they are the same in the thread that predicts
@@ -309,6 +313,21 @@ def _read_size(content: Any) -> tuple[int, int]:
         return 0, 0
 
 
+def _find_unknown_param(body: bytes, known: Sequence[str]) -> str:
+    """Return an error text for a param that the model does not have; "" if there is none.
+
+    MLflow's server would ignore it, and the client would not learn that its answer is of other settings.
+    """
+    if b'"params"' not in body:
+        return ""
+    try:
+        params = json.loads(body).get("params")
+    except (ValueError, AttributeError, RecursionError):
+        return ""
+    unknown = [name for name in params if name not in known] if isinstance(params, dict) else []
+    return f"params: the model has no {unknown[0]!r}; expected {', '.join(known) or 'none'}" if unknown else ""
+
+
 def _find_fault_of_text(body: bytes) -> str:
     """Return an error text for the first row of a request that is not base64 text; "" if all are.
 
@@ -326,7 +345,7 @@ def _find_fault_of_text(body: bytes) -> str:
     expected = "expected the base64 text of a photograph's file"
     for number, text in enumerate(texts):
         if not isinstance(text, str):
-            continue
+            return f"row {number} of column image: {json.dumps(text)[:40]} is no text; {expected}"
         shown = text if len(text) <= 40 else f"{text[:40]}…"
         if not text.strip():
             return f"row {number} of column image: the text is empty; {expected}"

@@ -178,3 +178,20 @@ def test_what_mlflow_cannot_read_is_refused_and_names_the_model(sample: TestClie
         assert answer.status_code == status
         assert said in answer.json()["message"]
         assert answer.headers["x-crackseg-model"] == "models:/cracks/1"
+
+
+def test_a_misspelt_param_is_refused_rather_than_answered_with_other_settings(sample: TestClient) -> None:
+    records = [{"image": encode(PHOTOGRAPH)}]
+    known = sample.post("/invocations", json={"dataframe_records": records, "params": {"threshold": 0.3}})
+    assert known.status_code == 200
+    answer = sample.post("/invocations", json={"dataframe_records": records, "params": {"treshold": 0.3}})
+    assert answer.status_code == 400
+    assert "params: the model has no 'treshold'; expected threshold" in answer.text
+
+
+@pytest.mark.parametrize("image", [None, 5])
+def test_a_row_that_is_no_text_is_named(sample: TestClient, image: object) -> None:
+    answer = sample.post("/invocations", json={"dataframe_records": [{"image": image}]})
+    assert answer.status_code == 400
+    assert "row 0 of column image:" in answer.text
+    assert "is no text; expected the base64 text" in answer.text
