@@ -20,14 +20,6 @@ from crackseg.tracking.store import FinishedRun, Store
 DATASETS = tuple(KNOWN_DATASETS)
 UNKNOWN_SOURCE = "unknown"
 
-# Assumed in the paper without being stated, so the recipe of its configurations leaves it out.
-_ALSO_EXPECTED = {
-    "data.evaluate_split": "test",
-    "model.width": "None",
-    "postprocess.min_length_px": "0",
-    "train.patches_per_image": "1",
-}
-
 
 @dataclass(frozen=True)
 class ConfigurationResult:
@@ -108,14 +100,8 @@ def _gather_one(store: Store, configuration: Configuration, runs: Sequence[Finis
 
 def describe_departures(configuration: Configuration, run: FinishedRun) -> dict[str, tuple[str, str]]:
     """List settings of a run that differ from the paper, also in scoring: key, the paper's value, the run's."""
-    departures = {
-        key: (str(theirs), str(ours)) for key, (theirs, ours) in find_departures(configuration, run.params).items()
-    }
-    return departures | {
-        key: ("unset" if expected == "None" else expected, run.params[key])
-        for key, expected in _ALSO_EXPECTED.items()
-        if run.params.get(key, expected) != expected
-    }
+    departures = find_departures(configuration, run.params)
+    return {key: (str(theirs), str(ours)) for key, (theirs, ours) in departures.items()}
 
 
 def read_sources(store: Store, run: FinishedRun) -> dict[str, str]:

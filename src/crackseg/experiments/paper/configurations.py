@@ -47,6 +47,25 @@ RECIPE: Mapping[str, Any] = {
 }
 """Settings of all configurations, from sections 3.2 and 3.3; the committed params.yaml agrees with them."""
 
+BEYOND: Mapping[str, Any] = {
+    "data.evaluate_split": "test",
+    "augment.rotate_quarter": 0.0,
+    "augment.warp": 0.0,
+    "augment.crop_at_cracks": 0.0,
+    "augment.dilate_mask_px": 0,
+    "augment.drawn_cracks": 0.0,
+    "augment.scenes": 0.0,
+    "model.width": None,
+    "train.accumulate": 1,
+    "train.patches_per_image": 1,
+    "train.ema_decay": 0.0,
+    "train.flip_agreement": 0.0,
+    "train.keep_initial": 0.0,
+    "predict.flips": False,
+    "postprocess.min_length_px": 0,
+}
+"""Values with which nothing is done that the paper does not do; the committed params.yaml agrees with them."""
+
 
 class PaperRow(NamedTuple):
     """The key of a configuration's values in Table 3, as text; empty where the paper names none."""
@@ -196,13 +215,19 @@ def matches(configuration: Configuration, run_params: Mapping[str, str]) -> bool
 def find_departures(
     configuration: Configuration, run_params: Mapping[str, str]
 ) -> dict[str, tuple[Any, str | None]]:
-    """List settings of a run that differ from the paper's recipe: key, the paper's value, the run's."""
+    """List settings of a run that differ from the paper's recipe or go beyond it: key, the paper's value, its own."""
     recipe = {key: value for key, value in RECIPE.items() if key not in dict(configuration.settings)}
     counts = keys_behind(RESULTS, settings=run_params)
     return {
         key: (value, run_params.get(key))
         for key, value in recipe.items()
         if key in counts and not _agree(value, run_params.get(key))
+    } | {
+        key: ("unset" if value is None else value, run_params[key])
+        for key, value in BEYOND.items()
+        if key in counts
+        and key in run_params
+        and not _agree(value, run_params[key])  # an older version has not all
     }
 
 

@@ -8,6 +8,7 @@ import torch
 
 from crackseg.errors import CracksegError
 from crackseg.experiments.paper.configurations import (
+    BEYOND,
     GRID,
     TABLE3,
     Configuration,
@@ -74,6 +75,19 @@ def test_every_cell_can_be_run(configuration: Configuration) -> None:
 def test_the_committed_settings_are_the_papers_best_cell() -> None:
     assert apply_configuration(COMMITTED, BEST) == COMMITTED
     assert find_departures(BEST, record(BEST)) == {}
+
+
+def test_what_the_paper_does_not_do_is_a_departure_as_what_it_does_otherwise() -> None:
+    beyond = {"augment.warp": "0.75", "train.ema_decay": "0.98", "predict.flips": "True", "train.batch_size": "4"}
+    said = find_departures(BEST, record(BEST) | beyond)
+    assert said == {
+        "augment.warp": (0.0, "0.75"),
+        "train.ema_decay": (0.0, "0.98"),
+        "predict.flips": (False, "True"),
+        "train.batch_size": (2, "4"),
+    }
+    committed = flatten_params(COMMITTED)
+    assert {key: committed[key] for key in BEYOND} == dict(BEYOND)
 
 
 @pytest.mark.parametrize("architecture", ["modified_unet", "deepcrack"])
