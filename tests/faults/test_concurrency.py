@@ -17,7 +17,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 _STARTS = 24
 
 
-def test_two_dozen_first_starts_are_two_dozen_runs_of_one_experiment(tmp_path: Path) -> None:
+def test_two_dozen_first_starts_are_two_dozen_runs_of_one_experiment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # MLflow sets it to the store of the test before
     for name in ("params.yaml", "dvc.yaml"):
         (tmp_path / name).touch()
     processes = [PROCESSES.Process(target=record_a_run, args=(tmp_path,)) for _ in range(_STARTS)]

@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence, Set
 from contextlib import closing
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from crackseg.data.image_files import Photograph
 from crackseg.data.images.files import read_image
@@ -183,7 +183,7 @@ def _take_up(
         if present and expected.items() <= row.items() and not row["error"]:
             kept[image] = row | {"warning": describe_use(settings, read_figures(row))}
             continue
-        stale.update(filter(None, (row[column] for column in name_files(photograph))))
+        stale.update(path for path in (row[column] for column in name_files(photograph)) if _is_result(path))
     stale -= {row[column] for row in kept.values() for column in ("mask", "overlay", "map")}
     for path in stale:
         (table_path.parent / path).unlink(missing_ok=True)
@@ -192,6 +192,12 @@ def _take_up(
     others = [row for image, row in by_image.items() if image not in asked]
     write_table(table_path, [*others, *kept.values()])
     return kept
+
+
+def _is_result(path: str) -> bool:
+    """Return whether a path in a table, which anyone can edit, leads to a result in its own folder."""
+    parts = PurePosixPath(path).parts
+    return len(parts) > 1 and parts[0] in ("masks", "overlays", "maps") and ".." not in parts
 
 
 def measure_masks(
