@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -131,9 +132,12 @@ def pretrain(
     elements = _choose("element", elements, tuple(ELEMENTS), DEFAULT_ELEMENTS)
     check_samples = {name: _list_check(root, name) for name in checks}
     base = load_params(root / "params.yaml").train
+    model_dir, is_new = out_dir / _MODEL_NAME, not out_dir.exists()
     out_dir.mkdir(parents=True, exist_ok=True)
-    model_dir = out_dir / _MODEL_NAME
-    with sole_writer(out_dir / _LOCK_NAME, f"{out_dir}: another `crackseg pretrain` works in this folder"):
+    with (
+        _removed_if_refused(out_dir, is_new),
+        sole_writer(out_dir / _LOCK_NAME, f"{out_dir}: another `crackseg pretrain` works in this folder"),
+    ):
         plan = _settle(
             root,
             out_dir,
@@ -155,6 +159,17 @@ def pretrain(
         if not _is_finished(out_dir):
             _train(root, out_dir, plan, model_dir, num_workers, check_samples, on_epoch)
     return model_dir
+
+
+@contextmanager
+def _removed_if_refused(out_dir: Path, is_new: bool) -> Iterator[None]:
+    """Remove a folder that was made for a training that is refused before it wrote anything."""
+    try:
+        yield
+    except CracksegError:
+        if is_new and {path.name for path in out_dir.iterdir()} <= {_LOCK_NAME}:
+            shutil.rmtree(out_dir, ignore_errors=True)
+        raise
 
 
 def _choose(

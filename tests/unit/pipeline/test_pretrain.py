@@ -96,6 +96,7 @@ def test_bad_input_is_named_before_anything_is_drawn(root: Path, monkeypatch: py
     monkeypatch.setattr(module, "_SCENE_BYTES", 10**18)
     with pytest.raises(CracksegError, match="MB are needed"):
         pretrain(root, root / "full", **TINY)
+    assert not (root / "full").exists()
     with pytest.raises(CracksegError, match="no dataset 'BRIDGE'"):
         pretrain(root, root / "out", **TINY, checks=("BRIDGE",))
     assert not (root / "out").exists()
