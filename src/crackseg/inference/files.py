@@ -39,6 +39,9 @@ from crackseg.inference.table import (
 from crackseg.models.network import MIN_SIDE_PX
 from crackseg.progress import progress
 
+# Columns of the table that hold paths, and the folders of these files.
+_FILES = {"mask": "masks", "overlay": "overlays", "map": "maps"}
+
 
 @dataclass(slots=True)
 class Summary:
@@ -92,7 +95,7 @@ def predict_files(
     busy = f"{out_dir}: another `crackseg predict` is writing here; wait for it"
     try:
         with sole_writer(out_dir / ".predictions.lock", busy):
-            for name in ("masks", "overlays", "maps"):
+            for name in _FILES.values():
                 remove_unfinished(out_dir / name)
             kept = _take_up(table_path, photographs, threshold, model, wanted, analyzer.settings)
             with (
@@ -183,8 +186,8 @@ def _take_up(
         if present and expected.items() <= row.items() and not row["error"]:
             kept[image] = row | {"warning": describe_use(settings, read_figures(row))}
             continue
-        stale.update(path for path in (row[column] for column in name_files(photograph)) if _is_result(path))
-    stale -= {row[column] for row in kept.values() for column in ("mask", "overlay", "map")}
+        stale.update(filter(_is_result, (row[column] for column in _FILES)))
+    stale -= {row[column] for row in kept.values() for column in _FILES}
     for path in stale:
         (table_path.parent / path).unlink(missing_ok=True)
     masks = (path for path in stale if path.startswith("masks/"))
@@ -197,7 +200,7 @@ def _take_up(
 def _is_result(path: str) -> bool:
     """Return whether a path in a table, which anyone can edit, leads to a result in its own folder."""
     parts = PurePosixPath(path).parts
-    return len(parts) > 1 and parts[0] in ("masks", "overlays", "maps") and ".." not in parts
+    return len(parts) > 1 and parts[0] in _FILES.values() and ".." not in parts
 
 
 def measure_masks(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ from crackseg.inspection.growth import Change, View, compare_views
 from crackseg.inspection.growth_picture import draw_growth
 from crackseg.inspection.joint_lines import PredictedPhotograph, find_views
 from crackseg.inspection.least_lengths import MIN_GROWTH_PX
+from crackseg.inspection.mosaic_detection import is_mosaic
 from crackseg.inspection.registration import (
     NotRegistered,
     Registration,
@@ -32,6 +34,7 @@ from crackseg.inspection.registration import (
 )
 from crackseg.progress import progress
 
+_log = logging.getLogger("crackseg")
 _METHOD = 3  # of finding cracks; results of another one are not kept
 _SOFT_PX = 0.5  # standard deviation of a blur like that of resampling
 TABLE, SUMMARY = "growth.csv", "growth.json"
@@ -144,6 +147,8 @@ def compare_pairs(
         CracksegError: out_dir is in use.
     """
     summary = GrowthSummary()
+    for path in (path for pair in pairs for path in (pair.before, pair.after) if is_mosaic(path)):
+        _log.warning("%s: an orthomosaic, compared as a plain photograph: the scale in it is not used", path)
     out_dir.mkdir(parents=True, exist_ok=True)
     with sole_writer(
         out_dir / ".growth.lock", f"{out_dir}: another `crackseg growth` is writing here; wait for it"

@@ -17,6 +17,7 @@ from crackseg.data.images.files import write_png
 from crackseg.inspection.growth import Change, compare_views, make_view
 from crackseg.inspection.registration import NotRegistered, map_points, register, zoom_at
 from crackseg.registry.loading import LoadedModel, load_model
+from tests.unit.inspection.drawn_mosaics import PLACES, write
 from tests.unit.inspection.grown_scenes import visit_twice
 
 SEEN = np.ones((400, 400), bool)
@@ -207,3 +208,18 @@ def test_what_is_no_pair_is_refused(
     assert result.exit_code == 1
     assert re.search(said, str(result.exception)), result.exception
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.usefixtures("dark_lines")
+def test_an_orthomosaic_is_compared_without_its_scale_and_this_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    visits = visit_twice(3, grows=True, side_px=400)
+    for name, picture in (("before", visits.before), ("after", visits.after)):
+        write(
+            tmp_path / f"{name}.tif", picture.transpose(2, 0, 1), crs="EPSG:32632", transform=PLACES["metres"][1]
+        )
+    result = run(tmp_path / "before.tif", tmp_path / "after.tif", "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    for name in ("before", "after"):
+        assert f"{name}.tif: an orthomosaic, compared as a plain photograph" in caplog.text

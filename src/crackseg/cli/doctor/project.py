@@ -82,9 +82,7 @@ def check_pipeline_files(root: Path) -> Finding:
     except ImportError as error:
         return Finding("pipeline", "failed", f"cannot be checked: {first_line(error)}", "see packages above")
     except CracksegError as error:
-        advice = (
-            "correct the file, or take git's: git checkout HEAD -- dvc.yaml dvc.lock; `dvc repro` stops before"
-        )
+        advice = "correct the file, or take the one in git: git checkout HEAD -- dvc.yaml dvc.lock"
         return Finding("pipeline", "failed", str(error), advice)
     return Finding("pipeline", "ok", "DVC reads dvc.yaml and dvc.lock")
 

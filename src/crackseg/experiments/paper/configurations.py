@@ -225,9 +225,8 @@ def find_departures(
     } | {
         key: ("unset" if value is None else value, run_params[key])
         for key, value in BEYOND.items()
-        if key in counts
-        and key in run_params
-        and not _agree(value, run_params[key])  # an older version has not all
+        # A run of an older version does not have all of them.
+        if key in counts and key in run_params and not _agree(value, run_params[key])
     }
 
 
